@@ -1,0 +1,6 @@
+//! QUIC endpoint, RPC, wire model, gossip and ring.
+
+pub mod error;
+pub mod limits;
+pub mod message;
+pub mod model;

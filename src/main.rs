@@ -1,0 +1,2 @@
+//! The vecino binary.
+fn main() {}
