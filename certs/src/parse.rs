@@ -1,0 +1,217 @@
+//! Reading certificates: who a peer proved to be, and what `vecino certs show` prints.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustls_pki_types::CertificateDer;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::FromDer;
+
+use crate::{CertsError, NodeId, Role, files};
+
+/// Who the other side of a connection proved to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerCertificate {
+    /// Hash of the key that the peer holds.
+    pub node_id: NodeId,
+    /// What its certificate entitles it to be.
+    pub role: Role,
+    /// Common name in its certificate, for logs.
+    pub name: String,
+    /// When its certificate expires.
+    pub not_after: SystemTime,
+}
+
+/// What kind of certificate it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CertificateKind {
+    /// Signs other certificates.
+    Authority,
+    /// Belongs to a node or a client.
+    Leaf(Role),
+    /// None of this mesh's kinds.
+    Other,
+}
+
+impl fmt::Display for CertificateKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Authority => "authority",
+            Self::Leaf(role) => role.name(),
+            Self::Other => "other",
+        })
+    }
+}
+
+/// One certificate in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateInfo {
+    /// What kind it is.
+    pub kind: CertificateKind,
+    /// Common name.
+    pub name: String,
+    /// Whole subject.
+    pub subject: String,
+    /// Whole subject of who signed it.
+    pub issuer: String,
+    /// Id of the node that holds it; absent where the certificate is not a node's.
+    pub node_id: Option<NodeId>,
+    /// Serial number in hex.
+    pub serial: String,
+    /// Subject alternative names.
+    pub sans: Vec<String>,
+    /// Valid from.
+    pub not_before: SystemTime,
+    /// Valid until.
+    pub not_after: SystemTime,
+    /// SHA-256 of the certificate.
+    pub fingerprint: Fingerprint,
+}
+
+impl CertificateInfo {
+    /// Whether it is no longer valid at `now`.
+    pub fn expired_at(&self, now: SystemTime) -> bool {
+        now > self.not_after
+    }
+}
+
+/// SHA-256 of a DER-encoded certificate, as `openssl x509 -fingerprint -sha256` computes it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fingerprint([u8; 32]);
+
+impl Fingerprint {
+    pub(crate) fn of(certificate: &[u8]) -> Self {
+        let digest = ring::digest::digest(&ring::digest::SHA256, certificate);
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(digest.as_ref());
+        Self(bytes)
+    }
+
+    /// The 32 raw bytes.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Fingerprint({self})")
+    }
+}
+
+/// Reads who a peer is from the chain that it presented. The chain must have been verified by TLS before.
+///
+/// # Errors
+/// When the chain is empty, unreadable, or begins with neither a node's nor a client's certificate.
+pub fn inspect_peer(chain: &[CertificateDer<'_>]) -> Result<PeerCertificate, CertsError> {
+    const ORIGIN: &str = "certificate of the peer";
+    let leaf = chain.first().ok_or_else(|| CertsError::certificate(ORIGIN, "it presented none"))?;
+    let certificate = parse(leaf, ORIGIN)?;
+    let info = describe(&certificate, leaf);
+    let CertificateKind::Leaf(role) = info.kind else {
+        return Err(CertsError::certificate(ORIGIN, format_args!("{} is neither a node nor a client", info.subject)));
+    };
+    Ok(PeerCertificate {
+        node_id: NodeId::from_public_key(certificate.public_key().raw),
+        role,
+        name: info.name,
+        not_after: info.not_after,
+    })
+}
+
+/// Reads every certificate in a PEM file.
+///
+/// # Errors
+/// When the file cannot be read or holds no certificate.
+pub fn show(path: impl AsRef<Path>) -> Result<Vec<CertificateInfo>, CertsError> {
+    let path = path.as_ref();
+    let origin = path.display().to_string();
+    files::read_certificates(path)?.iter().map(|der| Ok(describe(&parse(der, &origin)?, der))).collect()
+}
+
+/// A time as RFC 3339 in UTC, to the second, as certificates keep it.
+pub fn rfc3339(time: SystemTime) -> String {
+    OffsetDateTime::from(time)
+        .replace_nanosecond(0)
+        .ok()
+        .and_then(|time| time.format(&Rfc3339).ok())
+        .unwrap_or_else(|| "out of range".to_owned())
+}
+
+pub(crate) fn parse<'a>(der: &'a [u8], origin: &str) -> Result<X509Certificate<'a>, CertsError> {
+    let (rest, certificate) = X509Certificate::from_der(der)
+        .map_err(|error| CertsError::certificate(origin, format_args!("not a readable certificate: {error}")))?;
+    if !rest.is_empty() {
+        return Err(CertsError::certificate(
+            origin,
+            format_args!("{} bytes follow the end of the certificate", rest.len()),
+        ));
+    }
+    Ok(certificate)
+}
+
+pub(crate) fn describe(certificate: &X509Certificate<'_>, der: &[u8]) -> CertificateInfo {
+    let kind = kind(certificate);
+    let name = certificate.subject().iter_common_name().next();
+    let name = name.and_then(|name| name.as_str().ok()).unwrap_or_default().to_owned();
+    let sans = match certificate.subject_alternative_name() {
+        Ok(Some(extension)) => extension.value.general_names.iter().map(general_name).collect(),
+        _ => Vec::new(),
+    };
+    CertificateInfo {
+        kind,
+        name,
+        subject: certificate.subject().to_string(),
+        issuer: certificate.issuer().to_string(),
+        node_id: (kind == CertificateKind::Leaf(Role::Node))
+            .then(|| NodeId::from_public_key(certificate.public_key().raw)),
+        serial: certificate.raw_serial().iter().map(|byte| format!("{byte:02x}")).collect(),
+        sans,
+        not_before: system_time(certificate.validity().not_before.timestamp()),
+        not_after: system_time(certificate.validity().not_after.timestamp()),
+        fingerprint: Fingerprint::of(der),
+    }
+}
+
+/// The role is what the extended key usage allows, exactly: anything more or less is no certificate of a mesh.
+fn kind(certificate: &X509Certificate<'_>) -> CertificateKind {
+    if certificate.is_ca() {
+        return CertificateKind::Authority;
+    }
+    let Ok(Some(usage)) = certificate.extended_key_usage() else {
+        return CertificateKind::Other;
+    };
+    match (usage.value.any, usage.value.server_auth, usage.value.client_auth) {
+        (false, true, true) => CertificateKind::Leaf(Role::Node),
+        (false, false, true) => CertificateKind::Leaf(Role::Client),
+        _ => CertificateKind::Other,
+    }
+}
+
+fn general_name(name: &GeneralName<'_>) -> String {
+    match name {
+        GeneralName::DNSName(name) => (*name).to_owned(),
+        GeneralName::IPAddress(bytes) => match (<[u8; 4]>::try_from(*bytes), <[u8; 16]>::try_from(*bytes)) {
+            (Ok(v4), _) => IpAddr::from(Ipv4Addr::from(v4)).to_string(),
+            (_, Ok(v6)) => IpAddr::from(Ipv6Addr::from(v6)).to_string(),
+            _ => name.to_string(),
+        },
+        _ => name.to_string(),
+    }
+}
+
+fn system_time(unix_seconds: i64) -> SystemTime {
+    let distance = Duration::from_secs(unix_seconds.unsigned_abs());
+    if unix_seconds < 0 { UNIX_EPOCH - distance } else { UNIX_EPOCH + distance }
+}
