@@ -1,1 +1,20 @@
-//! vecino-index
+//! Nearest-neighbour search over slots: an HNSW graph as in Malkov and Yashunin (2016), and the flat scan that it is
+//! judged by.
+//!
+//! An [`Index`] knows slots and vectors, nothing of points, payloads, files or tasks. All its methods take `&self`:
+//! one thread stores, any number link, bury and search at the same time.
+
+mod arenas;
+mod error;
+mod index;
+mod kernel;
+mod params;
+
+pub use arenas::{ArenaSink, ArenaSource};
+pub use error::{IndexError, LoadError, VectorError};
+pub use index::Index;
+pub use kernel::Kernel;
+pub use params::{
+    COSINE_NORM_MIN, DIM_MAX, EF_CONSTRUCTION_MAX, EF_MAX, Hit, K_MAX, M_MAX, M_MIN, Metric, NORM_MAX, Params,
+    SLOT_MAX, SearchOptions, Slot,
+};

@@ -1,0 +1,151 @@
+//! What an index is made with, and the limits on it.
+
+use crate::error::{IndexError, VectorError};
+use crate::kernel::Kernel;
+
+/// A dense number that names one version of one point. The caller assigns slots, in ascending order.
+pub type Slot = u32;
+
+/// Highest slot that can be stored.
+pub const SLOT_MAX: Slot = u32::MAX - 1024;
+/// Largest dimension of a vector.
+pub const DIM_MAX: usize = 16_384;
+/// Smallest `m`.
+pub const M_MIN: usize = 2;
+/// Largest `m`.
+pub const M_MAX: usize = 128;
+/// Largest `ef_construction`.
+pub const EF_CONSTRUCTION_MAX: usize = 10_000;
+/// Largest `k` of one search.
+pub const K_MAX: usize = 10_000;
+/// Largest `ef` of one search.
+pub const EF_MAX: usize = 100_000;
+/// Largest Euclidean norm of a vector: above it a squared distance of two vectors could overflow an f32.
+pub const NORM_MAX: f64 = 1e18;
+/// Smallest Euclidean norm of a vector under cosine: below it the products of two vectors underflow an f32.
+pub const COSINE_NORM_MIN: f64 = 1e-15;
+
+/// How near two vectors are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Metric {
+    /// Cosine of the angle between them; higher is nearer. Vectors of length zero are refused.
+    Cosine,
+    /// Length of the difference; lower is nearer.
+    Euclidean,
+    /// Inner product; higher is nearer.
+    Dot,
+    /// Sum of the absolute differences; lower is nearer.
+    Manhattan,
+}
+
+impl Metric {
+    /// Every metric.
+    pub const ALL: [Self; 4] = [Self::Cosine, Self::Euclidean, Self::Dot, Self::Manhattan];
+
+    /// Whether a higher score is a better one.
+    pub fn higher_is_better(self) -> bool {
+        matches!(self, Self::Cosine | Self::Dot)
+    }
+}
+
+/// What an index is made with.
+#[derive(Clone, Debug)]
+pub struct Params {
+    /// Length of every vector, 1 to [`DIM_MAX`].
+    pub dim: usize,
+    /// How near two vectors are.
+    pub metric: Metric,
+    /// Links that a new node makes on each layer, [`M_MIN`] to [`M_MAX`]; a node holds up to twice as many on layer 0.
+    pub m: usize,
+    /// Candidates kept while a node is linked, 1 to [`EF_CONSTRUCTION_MAX`].
+    pub ef_construction: usize,
+    /// Decides the layer of each slot: with one linking thread, equal seeds give equal graphs.
+    pub seed: u64,
+    /// The distance kernel to use, or `None` for the best that this processor has.
+    pub kernel: Option<Kernel>,
+}
+
+impl Params {
+    /// The usual parameters: `m` 16, `ef_construction` 200.
+    pub fn new(dim: usize, metric: Metric) -> Self {
+        Self { dim, metric, m: 16, ef_construction: 200, seed: 0, kernel: None }
+    }
+
+    /// Checks every value against its limit, and gives the kernel to use.
+    pub(crate) fn check(&self) -> Result<Kernel, IndexError> {
+        let range = |field, value, min, max| {
+            if (min..=max).contains(&value) { Ok(()) } else { Err(IndexError::Param { field, value, min, max }) }
+        };
+        range("dim", self.dim, 1, DIM_MAX)?;
+        range("m", self.m, M_MIN, M_MAX)?;
+        range("ef_construction", self.ef_construction, 1, EF_CONSTRUCTION_MAX)?;
+        match self.kernel {
+            None => Ok(Kernel::best()),
+            Some(kernel) if kernel.is_available() => Ok(kernel),
+            Some(kernel) => Err(IndexError::KernelUnavailable { kernel }),
+        }
+    }
+
+    /// Checks a vector that is to be stored or searched for, and gives its Euclidean norm.
+    pub(crate) fn check_vector(&self, vector: &[f32]) -> Result<f64, VectorError> {
+        if vector.len() != self.dim {
+            return Err(VectorError::Dimension { got: vector.len(), expected: self.dim });
+        }
+        let mut squared = 0.0f64;
+        for (position, &value) in vector.iter().enumerate() {
+            if !value.is_finite() {
+                return Err(VectorError::NotFinite { position, value });
+            }
+            squared += f64::from(value) * f64::from(value);
+        }
+        let norm = squared.sqrt();
+        if norm > NORM_MAX {
+            return Err(VectorError::NormTooLarge { norm, max: NORM_MAX });
+        }
+        if self.metric == Metric::Cosine && norm < COSINE_NORM_MIN {
+            return Err(VectorError::NormTooSmall { norm, min: COSINE_NORM_MIN });
+        }
+        Ok(norm)
+    }
+}
+
+/// What to search for, and how hard.
+#[derive(Clone, Copy)]
+pub struct SearchOptions<'a> {
+    /// Number of hits wanted, 1 to [`K_MAX`].
+    pub k: usize,
+    /// Candidates kept while the graph is walked, 1 to [`EF_MAX`]; raised to `k` where it is less.
+    pub ef: usize,
+    /// Hits that score worse than this are left out.
+    pub threshold: Option<f32>,
+    /// Only slots for which this holds are hits. It is called from the searching thread, at most once a candidate.
+    pub filter: Option<&'a (dyn Fn(Slot) -> bool + Sync)>,
+}
+
+impl SearchOptions<'_> {
+    /// The best `k`, walking with `ef`, without threshold or filter.
+    pub fn new(k: usize, ef: usize) -> Self {
+        Self { k, ef, threshold: None, filter: None }
+    }
+
+    pub(crate) fn check(&self) -> Result<(), IndexError> {
+        for (field, value, max) in [("k", self.k, K_MAX), ("ef", self.ef, EF_MAX)] {
+            if !(1..=max).contains(&value) {
+                return Err(IndexError::Param { field, value, min: 1, max });
+            }
+        }
+        if self.threshold.is_some_and(f32::is_nan) {
+            return Err(IndexError::Threshold);
+        }
+        Ok(())
+    }
+}
+
+/// One result of a search.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Hit {
+    /// Which slot.
+    pub slot: Slot,
+    /// Cosine or inner product (higher is better), Euclidean or Manhattan distance (lower is better).
+    pub score: f32,
+}
