@@ -201,6 +201,8 @@ pub enum Outcome {
     Written(Version),
     /// Refused before anything was logged, with field, value and limit.
     Refused(String),
+    /// Nothing was written, since too few replicas could be asked: safe to send again.
+    Unavailable(String),
     /// Not acknowledged by enough replicas: it may or may not take effect.
     Unknown(String),
 }
