@@ -71,8 +71,10 @@ impl Authority {
         let key = KeyPair::generate()?;
         let certificate = params.self_signed(&key)?;
         files::create_dir(dir)?;
-        files::write_new(&dir.join(AUTHORITY_KEY), &key.serialize_pem(), Access::Secret)?;
-        files::write_new(&dir.join(AUTHORITY_CERTIFICATE), &certificate.pem(), Access::Public)?;
+        files::write_all_new(&[
+            (dir.join(AUTHORITY_KEY), &key.serialize_pem(), Access::Secret),
+            (dir.join(AUTHORITY_CERTIFICATE), &certificate.pem(), Access::Public),
+        ])?;
         Self::open(dir)
     }
 
@@ -145,6 +147,7 @@ impl Authority {
             Role::Client => "vecino client",
         };
         let mut params = params(name, organisation, not_before, *days)?;
+        params.is_ca = IsCa::ExplicitNoCa;
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = match role {
@@ -226,22 +229,15 @@ impl Issued {
             return Err(CertsError::FileExists { path: authority_path });
         }
         let role = self.role;
+        let (key, certificate) = (self.key.serialize_pem(), self.certificate.pem());
         let mut files = vec![
-            (dir.join(format!("{role}.key")), self.key.serialize_pem(), Access::Secret),
-            (dir.join(format!("{role}.crt")), self.certificate.pem(), Access::Public),
+            (dir.join(format!("{role}.key")), key.as_str(), Access::Secret),
+            (dir.join(format!("{role}.crt")), certificate.as_str(), Access::Public),
         ];
         if !authority_is_there {
-            files.push((authority_path, self.trusted.pem.clone(), Access::Public));
+            files.push((authority_path, self.trusted.pem.as_str(), Access::Public));
         }
-        for (index, (path, contents, access)) in files.iter().enumerate() {
-            if let Err(error) = files::write_new(path, contents, *access) {
-                for (written, ..) in &files[..index] {
-                    let _ = std::fs::remove_file(written);
-                }
-                return Err(error);
-            }
-        }
-        Ok(())
+        files::write_all_new(&files)
     }
 
     /// The identity, without a detour over files.
@@ -293,4 +289,134 @@ fn alternative_name(san: &str) -> Result<SanType, CertsError> {
 
 fn invalid(field: &'static str, value: impl fmt::Display, limit: fmt::Arguments<'_>) -> CertsError {
     CertsError::Invalid { field, value: value.to_string(), limit: limit.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn authority() -> (tempfile::TempDir, Authority) {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = Authority::init(dir.path().join("ca"), "test mesh").unwrap();
+        (dir, authority)
+    }
+
+    #[cfg(unix)]
+    fn mode(path: &Path) -> u32 {
+        use std::os::unix::fs::PermissionsExt;
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn keys_are_readable_by_their_owner_only() {
+        let (dir, authority) = authority();
+        let out = dir.path().join("out");
+        for role in [Role::Node, Role::Client] {
+            authority.issue(&IssueOptions::new("a", role)).unwrap().write(&out).unwrap();
+        }
+        assert_eq!(mode(&dir.path().join("ca")), 0o700);
+        assert_eq!(mode(&dir.path().join("ca/ca.key")), 0o600);
+        assert_eq!(mode(&out), 0o700);
+        assert_eq!(mode(&out.join("node.key")), 0o600);
+        assert_eq!(mode(&out.join("client.key")), 0o600);
+    }
+
+    #[test]
+    fn an_authority_is_never_overwritten() {
+        let (dir, authority) = authority();
+        let key = fs::read(dir.path().join("ca/ca.key")).unwrap();
+        let error = Authority::init(dir.path().join("ca"), "another").unwrap_err();
+        assert!(matches!(error, CertsError::AuthorityExists { .. }), "{error}");
+        fs::remove_file(dir.path().join("ca/ca.crt")).unwrap();
+        let error = Authority::init(dir.path().join("ca"), "another").unwrap_err();
+        assert!(matches!(error, CertsError::AuthorityExists { .. }), "a key alone is in the way too: {error}");
+        assert_eq!(fs::read(dir.path().join("ca/ca.key")).unwrap(), key);
+        drop(authority);
+    }
+
+    #[test]
+    fn issued_files_are_never_overwritten_and_none_is_left_half_written() {
+        let (dir, authority) = authority();
+        let out = dir.path().join("out");
+        authority.issue(&IssueOptions::new("a", Role::Node)).unwrap().write(&out).unwrap();
+        let before = fs::read(out.join("node.key")).unwrap();
+        let again = authority.issue(&IssueOptions::new("b", Role::Node)).unwrap();
+        assert!(matches!(again.write(&out).unwrap_err(), CertsError::FileExists { .. }));
+        assert_eq!(fs::read(out.join("node.key")).unwrap(), before);
+
+        fs::remove_file(out.join("node.key")).unwrap();
+        let error = again.write(&out).unwrap_err();
+        assert!(error.to_string().contains("node.crt"), "{error}");
+        assert!(!out.join("node.key").exists(), "the key that was written before the failure is removed");
+    }
+
+    #[test]
+    fn a_folder_of_another_mesh_is_refused() {
+        let ((dir, ours), (_other, theirs)) = (authority(), authority());
+        let out = dir.path().join("out");
+        ours.issue(&IssueOptions::new("a", Role::Node)).unwrap().write(&out).unwrap();
+        let error = theirs.issue(&IssueOptions::new("a", Role::Client)).unwrap().write(&out).unwrap_err();
+        assert!(matches!(&error, CertsError::FileExists { path } if path.ends_with("ca.crt")), "{error}");
+        assert!(!out.join("client.key").exists());
+    }
+
+    #[test]
+    fn the_authority_key_never_lies_beside_what_it_issued() {
+        let (dir, authority) = authority();
+        let issued = authority.issue(&IssueOptions::new("a", Role::Node)).unwrap();
+        let error = issued.write(dir.path().join("ca")).unwrap_err();
+        assert!(matches!(error, CertsError::AuthorityKeyInFolder { .. }), "{error}");
+        issued.write(dir.path().join("out")).unwrap();
+        assert!(!dir.path().join("out/ca.key").exists());
+    }
+
+    #[test]
+    fn a_reopened_authority_issues_for_the_same_mesh() {
+        let (dir, authority) = authority();
+        let fingerprint = authority.fingerprint();
+        drop(authority);
+        let reopened = Authority::open(dir.path().join("ca")).unwrap();
+        assert_eq!((reopened.name(), reopened.fingerprint()), ("test mesh", fingerprint));
+        let identity = reopened.issue(&IssueOptions::new("a", Role::Node)).unwrap().identity().unwrap();
+        assert_eq!(identity.authority_fingerprint(), fingerprint);
+    }
+
+    #[test]
+    fn an_authority_that_is_incomplete_or_mixed_up_is_refused_with_the_reason() {
+        let ((dir, _ours), (other, _theirs)) = (authority(), authority());
+        let error = Authority::open(dir.path()).unwrap_err();
+        assert!(error.to_string().contains("ca.crt is missing; make one with `vecino certs init"), "{error}");
+        fs::copy(other.path().join("ca/ca.key"), dir.path().join("ca/ca.key")).unwrap();
+        let error = Authority::open(dir.path().join("ca")).unwrap_err();
+        assert!(matches!(error, CertsError::KeyMismatch { .. }), "{error}");
+        fs::remove_file(dir.path().join("ca/ca.key")).unwrap();
+        let error = Authority::open(dir.path().join("ca")).unwrap_err();
+        assert!(error.to_string().contains("ca.key is missing"), "{error}");
+    }
+
+    #[test]
+    fn options_out_of_their_limits_are_refused_with_field_value_and_limit() {
+        let (_dir, authority) = authority();
+        let good = IssueOptions::new("a", Role::Node);
+        let long = "n".repeat(NAME_BYTES_MAX + 1);
+        for (options, words) in [
+            (IssueOptions { name: String::new(), ..good.clone() }, vec!["name", "1 to 64 bytes"]),
+            (IssueOptions { name: long.clone(), ..good.clone() }, vec!["name", &*long, "1 to 64 bytes"]),
+            (IssueOptions { name: "a\nb".into(), ..good.clone() }, vec!["name", "visible"]),
+            (IssueOptions { days: 0, ..good.clone() }, vec!["days", "\"0\"", "1 to 3650"]),
+            (IssueOptions { days: 3651, ..good.clone() }, vec!["days", "\"3651\"", "1 to 3650"]),
+            (IssueOptions { sans: vec!["no spaces".into()], ..good.clone() }, vec!["san", "\"no spaces\"", "DNS"]),
+            (IssueOptions { sans: vec!["x".into(); SANS_MAX + 1], ..good.clone() }, vec!["san", "\"65\"", "64"]),
+            (
+                IssueOptions { not_before: Some(SystemTime::now() + DAY), days: 3650, ..good.clone() },
+                vec!["days", "outlive the authority"],
+            ),
+        ] {
+            let error = authority.issue(&options).unwrap_err().to_string();
+            assert!(words.iter().all(|word| error.contains(word)), "{error:?} lacks one of {words:?}");
+        }
+    }
 }

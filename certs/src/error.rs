@@ -62,14 +62,12 @@ pub enum CertsError {
         source: io::Error,
     },
     /// A file is too large to be what it should be.
-    #[error("{path} has {bytes} bytes; a certificate or key file has at most {max}", path = path.display())]
+    #[error("{path} is no certificate or key file: it has more than {bytes_max} bytes", path = path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,
-        /// Its size.
-        bytes: u64,
         /// The limit.
-        max: u64,
+        bytes_max: u64,
     },
     /// A file holds no PEM of the expected kind.
     #[error("{path} holds no {expected} in PEM form: {reason}", path = path.display())]

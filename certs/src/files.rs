@@ -2,7 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -25,7 +25,7 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, CertsError> {
     let mut bytes = Vec::new();
     file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(io_error)?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(CertsError::TooLarge { path: path.to_owned(), bytes: bytes.len() as u64, max: FILE_BYTES_MAX });
+        return Err(CertsError::TooLarge { path: path.to_owned(), bytes_max: FILE_BYTES_MAX });
     }
     Ok(bytes)
 }
@@ -65,8 +65,21 @@ pub(crate) fn create_dir(dir: &Path) -> Result<(), CertsError> {
     builder.create(dir).map_err(|source| CertsError::Io { action: "create", path: dir.to_owned(), source })
 }
 
+/// Writes files that are not there yet: all of them, or none.
+pub(crate) fn write_all_new(files: &[(PathBuf, &str, Access)]) -> Result<(), CertsError> {
+    for (index, (path, contents, access)) in files.iter().enumerate() {
+        if let Err(error) = write_new(path, contents, *access) {
+            for (written, ..) in &files[..index] {
+                let _ = fs::remove_file(written);
+            }
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
 /// Writes a file that is not there yet. A secret is never readable by others, not even for a moment.
-pub(crate) fn write_new(path: &Path, contents: &str, access: Access) -> Result<(), CertsError> {
+fn write_new(path: &Path, contents: &str, access: Access) -> Result<(), CertsError> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
@@ -79,12 +92,12 @@ pub(crate) fn write_new(path: &Path, contents: &str, access: Access) -> Result<(
     }
     #[cfg(not(unix))]
     let _ = access;
-    let written = options.open(path).and_then(|mut file| {
-        file.write_all(contents.as_bytes())?;
-        file.sync_all()
-    });
-    written.map_err(|source| match source.kind() {
+    let mut file = options.open(path).map_err(|source| match source.kind() {
         io::ErrorKind::AlreadyExists => CertsError::FileExists { path: path.to_owned() },
-        _ => CertsError::Io { action: "write", path: path.to_owned(), source },
+        _ => CertsError::Io { action: "create", path: path.to_owned(), source },
+    })?;
+    file.write_all(contents.as_bytes()).and_then(|()| file.sync_all()).map_err(|source| {
+        let _ = fs::remove_file(path);
+        CertsError::Io { action: "write", path: path.to_owned(), source }
     })
 }

@@ -144,3 +144,111 @@ impl fmt::Debug for Identity {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::{Authority, IssueOptions};
+
+    struct Folders {
+        root: tempfile::TempDir,
+    }
+
+    impl Folders {
+        /// `one/` and `two/` hold certificates of one authority, `other/` of another.
+        fn new() -> Self {
+            let root = tempfile::tempdir().unwrap();
+            let ours = Authority::init(root.path().join("ca"), "ours").unwrap();
+            let theirs = Authority::init(root.path().join("other-ca"), "theirs").unwrap();
+            for (authority, name) in [(&ours, "one"), (&ours, "two"), (&theirs, "other")] {
+                for role in [Role::Node, Role::Client] {
+                    authority.issue(&IssueOptions::new(name, role)).unwrap().write(root.path().join(name)).unwrap();
+                }
+            }
+            Self { root }
+        }
+
+        fn copy(&self, from: &str, to: &str) {
+            fs::copy(self.root.path().join(from), self.root.path().join(to)).unwrap();
+        }
+
+        fn load(&self, name: &str, role: Role) -> Result<Identity, CertsError> {
+            Identity::load(self.root.path().join(name), role)
+        }
+    }
+
+    #[test]
+    fn what_was_issued_is_loaded_from_its_folder() {
+        let folders = Folders::new();
+        let node = folders.load("one", Role::Node).unwrap();
+        let client = folders.load("one", Role::Client).unwrap();
+        assert_eq!((node.name(), node.role(), client.role()), ("one", Role::Node, Role::Client));
+        assert_ne!(node.node_id(), client.node_id());
+        assert_eq!(node.authority_fingerprint(), client.authority_fingerprint());
+        assert_eq!(node.not_after().duration_since(node.not_before()).unwrap().as_secs(), 365 * 24 * 3600);
+        assert_eq!(node.node_id(), folders.load("one", Role::Node).unwrap().node_id(), "the id is the key's");
+        assert_ne!(node.node_id(), folders.load("two", Role::Node).unwrap().node_id());
+    }
+
+    #[test]
+    fn a_key_of_another_certificate_is_refused_with_that_reason() {
+        let folders = Folders::new();
+        folders.copy("two/node.key", "one/node.key");
+        let error = folders.load("one", Role::Node).unwrap_err();
+        assert!(matches!(error, CertsError::KeyMismatch { .. }), "{error}");
+        let text = error.to_string();
+        assert!(text.contains("node.key is not the key of") && text.contains("node.crt"), "{text}");
+    }
+
+    #[test]
+    fn a_certificate_of_another_authority_is_refused_with_that_reason() {
+        let folders = Folders::new();
+        folders.copy("other/ca.crt", "one/ca.crt");
+        let error = folders.load("one", Role::Node).unwrap_err();
+        assert!(matches!(error, CertsError::WrongAuthority { .. }), "{error}");
+        assert!(error.to_string().contains("ours"), "{error}");
+    }
+
+    #[test]
+    fn a_client_certificate_under_a_nodes_name_is_refused() {
+        let folders = Folders::new();
+        folders.copy("one/client.crt", "one/node.crt");
+        folders.copy("one/client.key", "one/node.key");
+        let error = folders.load("one", Role::Node).unwrap_err().to_string();
+        assert!(error.contains("node.crt") && error.contains("\"client\"") && error.contains("Node"), "{error}");
+    }
+
+    #[test]
+    fn a_missing_file_says_which_and_how_to_get_it() {
+        let folders = Folders::new();
+        fs::remove_file(folders.root.path().join("one/client.crt")).unwrap();
+        let error = folders.load("one", Role::Client).unwrap_err().to_string();
+        assert!(error.contains("client.crt is missing") && error.contains("--client"), "{error}");
+        assert!(folders.load("nowhere", Role::Node).unwrap_err().to_string().contains("vecino certs issue"));
+    }
+
+    #[test]
+    fn files_that_are_no_pem_are_refused_by_name() {
+        let folders = Folders::new();
+        for (file, words) in [("node.crt", "certificate"), ("node.key", "key"), ("ca.crt", "certificate")] {
+            let path = folders.root.path().join("one").join(file);
+            let kept = fs::read(&path).unwrap();
+            for garbage in [&b""[..], b"\xff\xfe", b"-----BEGIN CERTIFICATE-----\nAAAA", &vec![b'x'; (1 << 20) + 1]] {
+                fs::write(&path, garbage).unwrap();
+                let error = folders.load("one", Role::Node).unwrap_err().to_string();
+                assert!(error.contains(file) && error.contains(words), "{error}");
+            }
+            fs::write(&path, kept).unwrap();
+        }
+        folders.load("one", Role::Node).unwrap();
+    }
+
+    #[test]
+    fn debug_output_holds_no_key() {
+        let folders = Folders::new();
+        let text = format!("{:?}", folders.load("one", Role::Node).unwrap());
+        assert!(text.contains("node_id") && !text.to_lowercase().contains("key"), "{text}");
+    }
+}

@@ -83,6 +83,13 @@ mod tests {
         assert_eq!(id.as_bytes()[..], blake3::hash(b"some key").as_bytes()[..16]);
     }
 
+    /// The first two official test vectors of blake3: no input, and one zero byte.
+    #[test]
+    fn the_hash_is_blake3() {
+        assert_eq!(NodeId::from_public_key(&[]).to_string(), "af1349b9f5f9a1a6a0404dea36dcc949");
+        assert_eq!(NodeId::from_public_key(&[0]).to_string(), "2d3adedff11b61f14c886e35afa03673");
+    }
+
     #[test]
     fn a_string_that_is_no_id_is_refused() {
         for text in ["", "00", &"g".repeat(32), &"é".repeat(16), &"0".repeat(33)] {

@@ -215,3 +215,52 @@ fn system_time(unix_seconds: i64) -> SystemTime {
     let distance = Duration::from_secs(unix_seconds.unsigned_abs());
     if unix_seconds < 0 { UNIX_EPOCH - distance } else { UNIX_EPOCH + distance }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Authority, IssueOptions};
+
+    #[test]
+    fn show_gives_the_fields_of_every_certificate_in_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = Authority::init(dir.path().join("ca"), "coast").unwrap();
+        let sans = vec!["n1.example.org".to_owned(), "192.0.2.1".to_owned(), "2001:db8::1".to_owned()];
+        let start = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        let options = IssueOptions { sans, days: 30, not_before: Some(start), ..IssueOptions::new("n1", Role::Node) };
+        let issued = authority.issue(&options).unwrap();
+        issued.write(dir.path().join("n1")).unwrap();
+
+        let shown = show(dir.path().join("n1/node.crt")).unwrap();
+        let [info] = &shown[..] else { panic!("one certificate, not {shown:?}") };
+        assert_eq!(info.kind, CertificateKind::Leaf(Role::Node));
+        assert_eq!(info.name, "n1");
+        assert_eq!(info.subject, "O=vecino node, CN=n1");
+        assert_eq!(info.issuer, "O=vecino authority, CN=coast");
+        assert_eq!(info.node_id, Some(issued.node_id()));
+        assert_eq!(info.sans, ["node.vecino.internal", "n1.example.org", "192.0.2.1", "2001:db8::1"]);
+        assert_eq!(rfc3339(info.not_before), "2023-11-14T22:13:20Z");
+        assert_eq!(rfc3339(info.not_after), "2023-12-14T22:13:20Z");
+        assert!(info.expired_at(SystemTime::now()) && !info.expired_at(start));
+        assert!(!info.serial.is_empty());
+
+        let shown = show(dir.path().join("n1/ca.crt")).unwrap();
+        assert_eq!((shown[0].kind, shown[0].node_id), (CertificateKind::Authority, None));
+        assert_eq!(shown[0].fingerprint, authority.fingerprint());
+        assert!(show(dir.path().join("n1/node.key")).unwrap_err().to_string().contains("no CERTIFICATE section"));
+    }
+
+    /// The certificate was made once; the expected values were read from it with `openssl x509`, and the node id is
+    /// the blake3 hash of the DER that `openssl pkey -pubin -outform DER` gave for its public key.
+    #[test]
+    fn a_certificate_made_long_ago_keeps_its_node_id() {
+        let pem = include_str!("../testdata/node.crt");
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("node.crt"), pem).unwrap();
+        let info = show(dir.path().join("node.crt")).unwrap().swap_remove(0);
+        assert_eq!(info.node_id.unwrap().to_string(), "8a461acf371ab26a03c9e9cbdbf15944");
+        assert_eq!(info.fingerprint.to_string(), "6f1ceba4c0a3f228e324bfc94f5714be71c71b422612e97df90226fa1f96a184");
+        assert_eq!(info.serial, "5b2aaf4024f74ddb41fb43d8937d2ca26ca4dfbf");
+        assert_eq!(rfc3339(info.not_after), "2035-02-07T02:16:59Z");
+    }
+}
