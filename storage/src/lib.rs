@@ -1,1 +1,28 @@
-//! vecino-storage
+//! Storage that cannot lose: a segmented write-ahead log, snapshots made of content-named pages, and recovery.
+//!
+//! This crate knows bytes, never vectors, and every call blocks: the caller runs it on a thread of its own. All of it
+//! reaches the disk through the [`Disk`] trait, so the same code runs on a real directory, in memory with simulated
+//! power cuts, and on a disk that fails on demand. Every byte that it writes is drawn in `docs/disk.md`.
+//!
+//! - [`Log`]: records in, an lsn out, durable once [`Log::commit`] says so.
+//! - [`SnapshotStore`]: named arenas cut into pages, two snapshots kept, the log cut behind the older.
+//! - [`write_atomically`] and [`read_verified`]: one small file that is there in full or not at all.
+//! - [`DirLock`]: one process to a data directory.
+
+mod disk;
+mod file;
+mod lock;
+mod log;
+mod preamble;
+mod snapshot;
+
+pub use disk::{CrashReport, Disk, DiskFile, Fault, FaultyDisk, MemDisk, RealDisk};
+pub use file::{FILE_BYTES_MAX, FileError, read_verified, write_atomically};
+pub use lock::{DirLock, LockError};
+pub use log::{
+    BATCH_BYTES_MAX, BoxError, LOG_FORMAT_VERSION, Log, LogError, LogOptions, RECORD_BYTES_MAX, Recovery, SyncPolicy,
+};
+pub use snapshot::{
+    ARENA_NAME_BYTES_MAX, ARENAS_MAX, ArenaReader, PAGE_BYTES, SNAPSHOT_FORMAT_VERSION, Snapshot, SnapshotError,
+    SnapshotStore, SnapshotSummary, SnapshotWriter,
+};

@@ -1,0 +1,398 @@
+//! The write-ahead log: records in, an lsn out, durable once flushed.
+//!
+//! One writer owns a [`Log`]. It appends frames to the newest segment, flushes when told to commit, and starts another
+//! segment when one is full. What a frame looks like is in `format`, walking over frames in `reader`, what the end of a
+//! segment means in `recovery`. Bytes are drawn in `docs/disk.md`.
+
+mod error;
+mod format;
+mod reader;
+mod recovery;
+mod segment;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub use error::{BoxError, LogError};
+pub use format::{BATCH_BYTES_MAX, LOG_FORMAT_VERSION, RECORD_BYTES_MAX};
+
+use crate::disk::{Disk, DiskFile, is_full};
+use format::{FRAME_HEADER_BYTES, SegmentHeader, encode_frame, frames_of};
+use reader::{SegmentReader, Step};
+use segment::Segment;
+
+/// When records become durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SyncPolicy {
+    /// Every [`Log::commit`] flushes.
+    #[default]
+    Always,
+    /// A commit flushes when so many milliseconds have passed since the last flush: a power cut loses at most what
+    /// was committed in that time, provided that commit is called again when [`Log::flush_due`] says so.
+    EveryMs(u32),
+    /// Only the operating system decides, and the start of a new segment: a power cut may lose any of the last segment.
+    Never,
+}
+
+/// Settings of one log.
+#[derive(Debug, Clone, Copy)]
+pub struct LogOptions {
+    /// A segment that holds so many bytes is followed by another. A batch never spans two.
+    pub segment_bytes: u64,
+    /// When records become durable.
+    pub sync: SyncPolicy,
+}
+
+impl Default for LogOptions {
+    fn default() -> Self {
+        Self { segment_bytes: 64 * 1024 * 1024, sync: SyncPolicy::Always }
+    }
+}
+
+/// What opening a log found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recovery {
+    /// Lsn of the oldest record that is still there, or would be: equal to `next_lsn` where there is none.
+    pub first_lsn: u64,
+    /// Lsn that the next record gets.
+    pub next_lsn: u64,
+    /// Bytes of unfinished, never acknowledged frames that a crash had left and that were cut away.
+    pub torn_bytes_cut: u64,
+}
+
+/// A write-ahead log in a directory of its own. Records are numbered from 1; the number is the lsn.
+pub struct Log {
+    disk: Arc<dyn Disk>,
+    dir: String,
+    collection: [u8; 16],
+    options: LogOptions,
+    /// Full segments, oldest first. They are durable to the last byte.
+    sealed: Vec<Segment>,
+    active: Active,
+    next_lsn: u64,
+    durable_lsn: u64,
+    flushed_at: Instant,
+    poison: Option<String>,
+    buffer: Vec<u8>,
+}
+
+/// The segment that is written to.
+struct Active {
+    segment: Segment,
+    file: Box<dyn DiskFile>,
+    /// Where the next frame goes.
+    end: u64,
+    /// Length of the file: bytes from `end` to here are reserved and zero.
+    reserved: u64,
+    /// Crc of the last frame, which the next one is chained to.
+    chain: u32,
+}
+
+impl Log {
+    /// Opens the log in `dir`, making it where there is none, and recovers what a crash has left.
+    ///
+    /// Cuts a torn tail, removes temporary files, and flushes anew what was not known to be durable. Older segments are
+    /// checked frame by frame only by [`Log::replay`].
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        dir: &str,
+        collection: [u8; 16],
+        options: LogOptions,
+    ) -> Result<(Log, Recovery), LogError> {
+        recovery::recover(disk, dir, collection, options)
+    }
+
+    /// Hands every record with an lsn of at least `from_lsn` to `apply`, in order, and returns how many they were.
+    ///
+    /// Fails where the log does not reach back to `from_lsn` ([`LogError::Missing`]), or ends before it
+    /// ([`LogError::Behind`]); `from_lsn == next_lsn` is an empty replay. Changes nothing.
+    pub fn replay(
+        &self,
+        from_lsn: u64,
+        apply: &mut dyn FnMut(u64, &[u8]) -> Result<(), BoxError>,
+    ) -> Result<u64, LogError> {
+        let first_lsn = self.first_lsn();
+        if from_lsn < first_lsn {
+            return Err(LogError::Missing { dir: self.dir.clone(), wanted: from_lsn, first: first_lsn });
+        }
+        if from_lsn > self.next_lsn {
+            return Err(LogError::Behind { dir: self.dir.clone(), wanted: from_lsn, next: self.next_lsn });
+        }
+        let mut applied = 0;
+        for (at, segment) in self.sealed.iter().enumerate() {
+            let next = self.sealed.get(at + 1).unwrap_or(&self.active.segment);
+            if next.header.first_lsn <= from_lsn {
+                continue;
+            }
+            let io = |source| LogError::io("open", &segment.path, source);
+            let file = self.disk.open_read(&segment.path).map_err(io)?;
+            let len = file.len().map_err(|source| LogError::io("measure", &segment.path, source))?;
+            let mut reader = SegmentReader::new(&*file, &segment.header, len);
+            applied += replay_segment(&mut reader, segment, from_lsn, apply)?;
+            recovery::check_joint(segment, &reader, next)?;
+        }
+        let active = &self.active;
+        let mut reader = SegmentReader::new(&*active.file, &active.segment.header, active.end);
+        applied += replay_segment(&mut reader, &active.segment, from_lsn, apply)?;
+        if reader.next_lsn() != self.next_lsn {
+            return Err(LogError::corrupt(&active.segment.path, reader.offset(), "the file is shorter than it was"));
+        }
+        Ok(applied)
+    }
+
+    /// Appends a batch and returns the lsn of its first record. Not durable before [`Log::commit`].
+    ///
+    /// A batch is one frame, or several where it is larger than a frame may be; after a crash a frame is there as a whole
+    /// or not at all. On an error nothing of the batch is kept. An empty batch changes nothing.
+    pub fn append(&mut self, records: &[&[u8]]) -> Result<u64, LogError> {
+        self.check_poison()?;
+        let first_lsn = self.next_lsn;
+        let frames = frames_of(records)?;
+        let Some(bytes) = frames.iter().map(|frame| frame.bytes).reduce(|a, b| a + b) else { return Ok(first_lsn) };
+        let holds_records = self.next_lsn > self.active.segment.header.first_lsn;
+        if holds_records && self.active.end + bytes > self.options.segment_bytes {
+            self.start_segment()?;
+        }
+        self.reserve(bytes)?;
+        let (end, chain) = (self.active.end, self.active.chain);
+        for frame in frames {
+            if let Err(source) = self.write_frame(&records[frame.records]) {
+                return Err(self.undo(end, chain, first_lsn, source));
+            }
+        }
+        Ok(first_lsn)
+    }
+
+    /// Makes what was appended durable, as far as the policy asks for it now, and returns the durable lsn: the records
+    /// up to and with it survive a power cut.
+    ///
+    /// A failed flush is final, because the system may drop what it could not write and report the next flush as a
+    /// success: the log is poisoned, and every later call fails until it is opened again.
+    pub fn commit(&mut self) -> Result<u64, LogError> {
+        self.check_poison()?;
+        let due = match self.options.sync {
+            SyncPolicy::Always => true,
+            SyncPolicy::EveryMs(ms) => self.flushed_at.elapsed() >= Duration::from_millis(u64::from(ms)),
+            SyncPolicy::Never => false,
+        };
+        if due { self.flush() } else { Ok(self.durable_lsn) }
+    }
+
+    /// Makes everything that was appended durable, whatever the policy. Call it before a snapshot of what the log holds,
+    /// so that no snapshot is ahead of its log, and before closing.
+    pub fn flush(&mut self) -> Result<u64, LogError> {
+        self.check_poison()?;
+        if self.durable_lsn + 1 < self.next_lsn {
+            self.flush_file()?;
+            self.declare_durable();
+        }
+        Ok(self.durable_lsn)
+    }
+
+    /// When [`Log::commit`] should be called though nothing new came, so that [`SyncPolicy::EveryMs`] keeps its word.
+    pub fn flush_due(&self) -> Option<Instant> {
+        match self.options.sync {
+            SyncPolicy::EveryMs(ms) if self.durable_lsn + 1 < self.next_lsn => {
+                Some(self.flushed_at + Duration::from_millis(u64::from(ms)))
+            }
+            _ => None,
+        }
+    }
+
+    /// Lsn of the oldest record that is still there; equal to `next_lsn` where there is none.
+    pub fn first_lsn(&self) -> u64 {
+        self.sealed.first().unwrap_or(&self.active.segment).header.first_lsn
+    }
+
+    /// Lsn that the next record gets.
+    pub fn next_lsn(&self) -> u64 {
+        self.next_lsn
+    }
+
+    /// Lsn of the last record that is known to survive a power cut; 0 where there is none.
+    pub fn durable_lsn(&self) -> u64 {
+        self.durable_lsn
+    }
+
+    /// Removes the segments all of whose records are before `lsn` and returns how many bytes that freed. The newest
+    /// segment stays, whatever it holds.
+    pub fn truncate_before(&mut self, lsn: u64) -> Result<u64, LogError> {
+        self.check_poison()?;
+        let mut freed = 0;
+        while let Some(oldest) = self.sealed.first() {
+            let next = self.sealed.get(1).unwrap_or(&self.active.segment);
+            if next.header.first_lsn > lsn {
+                break;
+            }
+            self.disk.remove(&oldest.path).map_err(|source| LogError::io("remove", &oldest.path, source))?;
+            let removed = self.sealed.remove(0);
+            freed += removed.bytes;
+            // One by one: were two removals under way at once, a crash could bring back the older without the newer,
+            // and the gap between would look like lost data.
+            if let Err(source) = self.disk.sync_dir(&self.dir) {
+                return Err(self.poisoned_by("flush", &removed.path, source));
+            }
+        }
+        Ok(freed)
+    }
+
+    /// Bytes that the log holds, without what is reserved ahead.
+    pub fn bytes(&self) -> u64 {
+        self.sealed.iter().map(|segment| segment.bytes).sum::<u64>() + self.active.end
+    }
+
+    /// How many files the log consists of.
+    pub fn segments(&self) -> usize {
+        self.sealed.len() + 1
+    }
+
+    fn check_poison(&self) -> Result<(), LogError> {
+        match &self.poison {
+            Some(reason) => Err(LogError::Poisoned { dir: self.dir.clone(), reason: reason.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    fn poisoned_by(&mut self, action: &'static str, path: &str, source: std::io::Error) -> LogError {
+        self.poison = Some(format!("cannot {action} {path}: {source}"));
+        LogError::io(action, path, source)
+    }
+
+    /// Makes room for `bytes` more and the declaration behind them, so that neither the write nor the flush that follows
+    /// meets a full disk. A small log reserves little, a growing one ever more, up to a limit.
+    fn reserve(&mut self, bytes: u64) -> Result<(), LogError> {
+        let active = &mut self.active;
+        let needed = active.end + bytes + FRAME_HEADER_BYTES as u64;
+        if needed <= active.reserved {
+            return Ok(());
+        }
+        let ahead = active.reserved.clamp(RESERVE_BYTES_MIN, RESERVE_BYTES_MAX);
+        let roomy = (active.reserved + ahead).min(self.options.segment_bytes + FRAME_HEADER_BYTES as u64).max(needed);
+        // Near the end of the room what is needed may fit where more does not.
+        for wanted in [roomy, needed] {
+            match active.file.preallocate(wanted) {
+                Ok(()) => {
+                    active.reserved = wanted;
+                    return Ok(());
+                }
+                Err(error) if is_full(&error) && wanted > needed => {}
+                Err(source) => return Err(LogError::io("reserve room in", &active.segment.path, source)),
+            }
+        }
+        Ok(())
+    }
+
+    fn write_frame(&mut self, records: &[&[u8]]) -> std::io::Result<()> {
+        let active = &mut self.active;
+        let header = encode_frame(
+            records,
+            active.segment.header.seed(),
+            active.chain,
+            self.next_lsn,
+            self.durable_lsn,
+            &mut self.buffer,
+        );
+        active.file.write_at(&self.buffer, active.end)?;
+        active.end += self.buffer.len() as u64;
+        active.reserved = active.reserved.max(active.end);
+        active.chain = header.frame_crc;
+        self.next_lsn += u64::from(header.count);
+        if self.buffer.capacity() > BUFFER_BYTES_KEPT {
+            self.buffer = Vec::new();
+        }
+        Ok(())
+    }
+
+    /// Takes a batch back that could not be written in full. The cut is flushed, because parts of the batch that came
+    /// back after a crash would be records that the caller was told do not exist.
+    fn undo(&mut self, end: u64, chain: u32, next_lsn: u64, source: std::io::Error) -> LogError {
+        let active = &mut self.active;
+        let cut = active.file.truncate(end).and_then(|()| active.file.sync());
+        (active.end, active.reserved, active.chain) = (end, end, chain);
+        self.next_lsn = next_lsn;
+        let path = active.segment.path.clone();
+        if let Err(error) = cut {
+            self.poisoned_by("cut", &path, error);
+        }
+        LogError::io("write", &path, source)
+    }
+
+    fn flush_file(&mut self) -> Result<(), LogError> {
+        if let Err(source) = self.active.file.sync() {
+            let path = self.active.segment.path.clone();
+            return Err(self.poisoned_by("flush", &path, source));
+        }
+        self.durable_lsn = self.next_lsn - 1;
+        self.flushed_at = Instant::now();
+        Ok(())
+    }
+
+    /// Writes an empty frame that says how far the log is durable, so that damage to the last batch is told from a batch
+    /// that was never finished. It is not flushed: it protects against rot and against cut files, not against crashes,
+    /// and the next frame says the same. A failure to write it is therefore no failure.
+    fn declare_durable(&mut self) {
+        if let Err(error) = self.write_frame(&[]) {
+            tracing::debug!(path = %self.active.segment.path, %error, "could not declare what is durable");
+        }
+    }
+
+    /// Flushes the active segment for good and starts the next. That a next one exists says that this one is complete.
+    fn start_segment(&mut self) -> Result<(), LogError> {
+        let active = &mut self.active;
+        if active.reserved > active.end {
+            let path = &active.segment.path;
+            active.file.truncate(active.end).map_err(|source| LogError::io("cut", path, source))?;
+            active.reserved = active.end;
+        }
+        self.flush_file()?;
+        let header = SegmentHeader {
+            collection: self.collection,
+            segment_id: self.active.segment.header.segment_id + 1,
+            first_lsn: self.next_lsn,
+            previous_crc: self.active.chain,
+        };
+        let (segment, file) = match segment::create(&*self.disk, &self.dir, header) {
+            Ok(made) => made,
+            // The old segment goes on being the last one.
+            Err(error @ LogError::Full { .. }) => return Err(error),
+            Err(error) => {
+                self.poison = Some(error.to_string());
+                return Err(error);
+            }
+        };
+        let (end, chain) = (segment.bytes, segment.header.crc());
+        let mut full = std::mem::replace(&mut self.active, Active { segment, file, end, reserved: end, chain });
+        full.segment.bytes = full.end;
+        self.sealed.push(full.segment);
+        Ok(())
+    }
+}
+
+fn replay_segment(
+    reader: &mut SegmentReader<'_>,
+    segment: &Segment,
+    from_lsn: u64,
+    apply: &mut dyn FnMut(u64, &[u8]) -> Result<(), BoxError>,
+) -> Result<u64, LogError> {
+    let mut applied = 0;
+    loop {
+        match reader.step().map_err(|source| LogError::io("read", &segment.path, source))? {
+            Step::End => return Ok(applied),
+            Step::Bad { offset, bad } => return Err(LogError::corrupt(&segment.path, offset, bad)),
+            Step::Frame(frame) => {
+                for (lsn, record) in (frame.header.first_lsn..).zip(frame.records()) {
+                    if lsn >= from_lsn {
+                        apply(lsn, record).map_err(|source| LogError::Apply { lsn, source })?;
+                        applied += 1;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Least and most that is reserved ahead of writing.
+const RESERVE_BYTES_MIN: u64 = 64 * 1024;
+const RESERVE_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// A frame buffer that has grown beyond this is given back.
+const BUFFER_BYTES_KEPT: usize = 4 * 1024 * 1024;
