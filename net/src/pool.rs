@@ -1,0 +1,202 @@
+//! One dialled connection to each address, made on demand, shared by calls and gossip.
+//!
+//! However many callers want an address, one dial at a time is under way to it; it runs in its own task, so that a caller
+//! who gives up does not take it along. After a failure the address rests for a while, and callers are told at once
+//! since when and why it cannot be reached.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+use crate::connection::{Connection, DialError, dial};
+use crate::endpoint::Shared;
+
+/// Most addresses that are remembered.
+const ADDRESSES_MAX: usize = 4096;
+/// Pause after the first failure; it doubles with each further one up to `back_off_max`.
+const BACK_OFF_FIRST: Duration = Duration::from_millis(50);
+
+/// Connections by address.
+#[derive(Default)]
+pub(crate) struct Pool {
+    slots: Mutex<HashMap<SocketAddr, Slot>>,
+}
+
+enum Slot {
+    Dialling { outcome: watch::Receiver<Option<Outcome>>, failures: Option<Failures> },
+    Ready(Arc<Connection>),
+    Resting { failures: Failures, error: DialError, until: Instant },
+}
+
+type Outcome = Result<Arc<Connection>, PoolError>;
+
+/// Failures in a row.
+#[derive(Clone, Copy)]
+struct Failures {
+    since: Instant,
+    count: u32,
+}
+
+/// Why there is no connection to an address.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum PoolError {
+    /// The attempt that the caller waited for failed.
+    #[error("{address} cannot be reached: {error}")]
+    Failed { address: SocketAddr, error: DialError, retry_after: Duration },
+    /// An earlier attempt failed and the next one is not due.
+    #[error("{address} has not been reachable for {down_for:.1?}: {error}; next attempt in {retry_after:.1?}")]
+    Resting { address: SocketAddr, down_for: Duration, error: DialError, retry_after: Duration },
+    /// No more addresses are remembered.
+    #[error("{ADDRESSES_MAX} addresses are in use, {0} would be one more")]
+    Full(SocketAddr),
+}
+
+impl PoolError {
+    /// When another attempt makes sense.
+    pub(crate) fn retry_after(&self) -> Duration {
+        match self {
+            Self::Failed { retry_after, .. } | Self::Resting { retry_after, .. } => *retry_after,
+            Self::Full(_) => Duration::from_secs(1),
+        }
+    }
+
+    /// Whether one side refused the other, which trying again will not mend.
+    pub(crate) fn refused(&self) -> bool {
+        let (Self::Failed { error, .. } | Self::Resting { error, .. }) = self else { return false };
+        matches!(error, DialError::Refused(_))
+    }
+}
+
+impl Pool {
+    /// The connection to `address`, dialled if there is none.
+    pub(crate) async fn connection(&self, shared: &Arc<Shared>, address: SocketAddr) -> Outcome {
+        let mesh = shared.service.as_ref().and_then(|service| service.identity().mesh_id);
+        let mut outcome = {
+            let mut slots = self.lock();
+            let now = Instant::now();
+            match slots.get(&address) {
+                Some(Slot::Ready(connection)) if connection.is_usable(mesh) => return Ok(Arc::clone(connection)),
+                Some(Slot::Dialling { outcome, .. }) => outcome.clone(),
+                Some(Slot::Resting { failures, error, until }) if now < *until => {
+                    return Err(PoolError::Resting {
+                        address,
+                        down_for: now - failures.since,
+                        error: error.clone(),
+                        retry_after: *until - now,
+                    });
+                }
+                Some(Slot::Resting { failures, .. }) => {
+                    let failures = *failures;
+                    start(&mut slots, shared, address, Some(failures))
+                }
+                Some(Slot::Ready(_)) => start(&mut slots, shared, address, None),
+                None => {
+                    make_room(&mut slots, now).map_err(|()| PoolError::Full(address))?;
+                    start(&mut slots, shared, address, None)
+                }
+            }
+        };
+        let outcome = outcome.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone());
+        outcome.unwrap_or_else(|| {
+            let error = DialError::Lost("this endpoint is closing".into());
+            Err(PoolError::Failed { address, error, retry_after: Duration::ZERO })
+        })
+    }
+
+    /// Lets the next caller dial at once: there are signs that the node at `address` is back.
+    pub(crate) fn wake(&self, address: SocketAddr) {
+        if let Some(Slot::Resting { until, .. }) = self.lock().get_mut(&address) {
+            *until = Instant::now();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<SocketAddr, Slot>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn make_room(slots: &mut HashMap<SocketAddr, Slot>, now: Instant) -> Result<(), ()> {
+    if slots.len() >= ADDRESSES_MAX {
+        slots.retain(|_, slot| match slot {
+            Slot::Dialling { .. } => true,
+            Slot::Ready(connection) => connection.quic.close_reason().is_none(),
+            Slot::Resting { until, .. } => now < *until,
+        });
+    }
+    if slots.len() < ADDRESSES_MAX { Ok(()) } else { Err(()) }
+}
+
+fn start(
+    slots: &mut HashMap<SocketAddr, Slot>,
+    shared: &Arc<Shared>,
+    address: SocketAddr,
+    failures: Option<Failures>,
+) -> watch::Receiver<Option<Outcome>> {
+    let (sender, receiver) = watch::channel(None);
+    slots.insert(address, Slot::Dialling { outcome: receiver.clone(), failures });
+    let shared = Arc::clone(shared);
+    tokio::spawn(async move {
+        let result = dial(&shared, address).await;
+        sender.send_replace(Some(settle(&shared, address, result)));
+    });
+    receiver
+}
+
+/// Records how a dial went, and logs what a person should know.
+fn settle(shared: &Arc<Shared>, address: SocketAddr, result: Result<Connection, DialError>) -> Outcome {
+    let now = Instant::now();
+    let mut slots = shared.pool.lock();
+    let earlier = match slots.get(&address) {
+        Some(Slot::Dialling { failures, .. }) => *failures,
+        _ => None,
+    };
+    match result {
+        Ok(connection) => {
+            debug!(%address, node = %connection.peer.node_id.short(), "connected");
+            let connection = Arc::new(connection);
+            slots.insert(address, Slot::Ready(Arc::clone(&connection)));
+            Ok(connection)
+        }
+        Err(error) => {
+            let failures = Failures {
+                since: earlier.map_or(now, |failures| failures.since),
+                count: earlier.map_or(1, |failures| failures.count.saturating_add(1)),
+            };
+            let retry_after = back_off(failures.count, shared.options.back_off_max, fastrand::f64());
+            slots.insert(address, Slot::Resting { failures, error: error.clone(), until: now + retry_after });
+            drop(slots);
+            match &error {
+                DialError::Refused(reason) if shared.log_limit.allows(&format!("{address} {reason}")) => {
+                    warn!(%address, reason, "connection to node refused");
+                }
+                _ => debug!(%address, %error, attempts = failures.count, "node cannot be reached"),
+            }
+            Err(PoolError::Failed { address, error, retry_after })
+        }
+    }
+}
+
+/// How long to rest after so many failures in a row: doubling, with the upper half of each pause drawn by `chance`
+/// (0 to 1), so that many nodes do not dial in step.
+fn back_off(failures: u32, longest: Duration, chance: f64) -> Duration {
+    let doubled = BACK_OFF_FIRST.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(longest);
+    doubled.mul_f64(0.5 + chance / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_the_longest_and_are_spread() {
+        let longest = Duration::from_secs(1);
+        let pauses: Vec<_> = (1..=8).map(|failures| back_off(failures, longest, 1.0).as_millis()).collect();
+        assert_eq!(pauses, [50, 100, 200, 400, 800, 1000, 1000, 1000]);
+        assert_eq!(back_off(u32::MAX, longest, 0.0), Duration::from_millis(500));
+    }
+}

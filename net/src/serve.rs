@@ -1,0 +1,437 @@
+//! The accepting side: who may connect, and how one request after the other is served.
+
+use std::any::Any;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use quinn::{ConnectionError, VarInt};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout, timeout_at};
+use tracing::{debug, error, warn};
+use vecino_certs::{ALPN_CLIENT, ALPN_PEER, PeerCertificate, Role, inspect_peer};
+
+use crate::connection::describe;
+use crate::endpoint::Shared;
+use crate::error::{ErrorCode, Retry, RpcError};
+use crate::frame::{self, FrameError, REQUEST_HEADER_BYTES, ReplyHeader, RequestHeader};
+use crate::gossip;
+use crate::message::{Hello, HelloReply, KINDS, MeshId, PeerIdentity, Rpc};
+use crate::rpc::{self, CallContext, Caller, PEER_KIND_MIN, Service};
+use crate::stream::{CANCELLED, ReadFrameError, ResetOnDrop, read_body, read_header};
+
+/// How long a new connection may take to finish its handshake, and then to say hello.
+const HELLO_WAIT: Duration = Duration::from_secs(5);
+/// How long a stream may take to bring its header.
+const HEADER_WAIT: Duration = Duration::from_secs(5);
+/// Longest deadline that is granted; a caller that asks for more gets this.
+const DEADLINE_MAX: Duration = Duration::from_secs(3600);
+/// How long past its deadline an answer may still be on its way, and how long an acknowledgement is waited for.
+const ANSWER_WAIT: Duration = Duration::from_secs(2);
+/// Advice to who was turned away by a full node.
+const OVERLOAD_RETRY_MS: u32 = 50;
+
+/// Why a connection was closed, as QUIC application error codes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum CloseCode {
+    /// The endpoint is stopping.
+    Stopping = 1,
+    /// What came is not this protocol.
+    Protocol = 2,
+    /// The other side is not accepted.
+    Refused = 3,
+}
+
+impl From<CloseCode> for VarInt {
+    fn from(code: CloseCode) -> Self {
+        Self::from_u32(code as u32)
+    }
+}
+
+/// An accepted connection after its hello.
+struct Accepted {
+    quic: quinn::Connection,
+    caller: Caller,
+    /// The peer's listening address, which gossip replies go to; absent for clients.
+    advertised: Option<SocketAddr>,
+    /// What the peer said; its node joins a mesh once and says hello again when it does.
+    mesh_told: Option<MeshId>,
+    permits: Semaphore,
+}
+
+/// Accepts connections until the endpoint is closed.
+pub(crate) async fn accept(shared: Arc<Shared>, service: Arc<dyn Service>) {
+    while let Some(incoming) = shared.quic.accept().await {
+        let remote = incoming.remote_address();
+        if shared.quic.open_connections() > shared.options.max_connections {
+            if shared.log_limit.allows("connections") {
+                warn!(%remote, limit = shared.options.max_connections, "connection refused: too many are open");
+            }
+            incoming.refuse();
+            continue;
+        }
+        let (shared, service) = (Arc::clone(&shared), Arc::clone(&service));
+        tokio::spawn(async move {
+            match incoming.accept() {
+                Ok(connecting) => serve_connection(shared, service, connecting, remote).await,
+                Err(error) => debug!(%remote, %error, "connection not accepted"),
+            }
+        });
+    }
+}
+
+async fn serve_connection(
+    shared: Arc<Shared>,
+    service: Arc<dyn Service>,
+    connecting: quinn::Connecting,
+    remote: SocketAddr,
+) {
+    let quic = match timeout(HELLO_WAIT, connecting).await {
+        Ok(Ok(quic)) => quic,
+        Ok(Err(error)) => return log_lost(&shared, remote, &error),
+        Err(_) => return debug!(%remote, "handshake not finished within {HELLO_WAIT:?}"),
+    };
+    let greeted = timeout(HELLO_WAIT, greet(&shared, &service, &quic)).await;
+    let accepted = match greeted.unwrap_or_else(|_| Err(Greeting::Refused(format!("no hello within {HELLO_WAIT:?}")))) {
+        Ok(accepted) => Arc::new(accepted),
+        Err(Greeting::Refused(reason)) => {
+            quic.close(CloseCode::Refused.into(), reason.as_bytes());
+            if shared.log_limit.allows(&format!("{} {reason}", remote.ip())) {
+                warn!(%remote, reason, "connection refused");
+            }
+            return;
+        }
+        Err(Greeting::Lost(error)) => return log_lost(&shared, remote, &error),
+    };
+    debug!(%remote, caller = %accepted.caller, "connection accepted");
+    if let Some(address) = accepted.advertised {
+        shared.pool.wake(address);
+    }
+    let closed = loop {
+        tokio::select! {
+            stream = accepted.quic.accept_bi() => match stream {
+                Ok((send, recv)) => {
+                    let (shared, service) = (Arc::clone(&shared), Arc::clone(&service));
+                    tokio::spawn(serve_stream(shared, service, Arc::clone(&accepted), send, recv));
+                }
+                Err(error) => break error,
+            },
+            stream = accepted.quic.accept_uni() => match (stream, accepted.advertised) {
+                (Ok(recv), Some(from)) => {
+                    tokio::spawn(gossip::receive(Arc::clone(&shared), from, recv));
+                }
+                (Ok(mut recv), None) => drop(recv.stop(CANCELLED)),
+                (Err(error), _) => break error,
+            },
+        }
+    };
+    match closed {
+        // The other side found fault with this node's answer to its hello, or with a reply.
+        ConnectionError::ApplicationClosed(close) if close.error_code == CloseCode::Refused.into() => {
+            log_lost(&shared, remote, &ConnectionError::ApplicationClosed(close));
+        }
+        error => debug!(%remote, caller = %accepted.caller, reason = describe(&error), "connection ended"),
+    }
+}
+
+/// Logs a lost connection: loud if one side refused the other, as then somebody has to mend something.
+fn log_lost(shared: &Shared, remote: SocketAddr, error: &ConnectionError) {
+    let reason = match error {
+        ConnectionError::TransportError(error) => format!("this node refused it: {error}"),
+        error => describe(error),
+    };
+    let loud = matches!(
+        error,
+        ConnectionError::TransportError(_)
+            | ConnectionError::ConnectionClosed(_)
+            | ConnectionError::ApplicationClosed(_)
+    );
+    if loud && shared.log_limit.allows(&format!("{} {reason}", remote.ip())) {
+        warn!(%remote, reason, "connection refused");
+    } else {
+        debug!(%remote, reason, "connection lost");
+    }
+}
+
+enum Greeting {
+    Refused(String),
+    Lost(ConnectionError),
+}
+
+/// Reads the hello, judges it and answers it. Whoever is refused is told why before the connection is closed.
+async fn greet(shared: &Shared, service: &Arc<dyn Service>, quic: &quinn::Connection) -> Result<Accepted, Greeting> {
+    let certificate = certificate(quic).map_err(Greeting::Refused)?;
+    let alpn = alpn(quic);
+    let (send, mut recv) = quic.accept_bi().await.map_err(Greeting::Lost)?;
+    let mut send = ResetOnDrop::new(send);
+    let own = service.identity();
+    let judged = match read_hello(&mut recv).await {
+        Ok(hello) => match judge_hello(&alpn, &certificate, &hello, &own) {
+            Ok(caller) => advertised(&caller, &hello, quic).await.map(|address| (caller, address, hello)),
+            Err(reason) => Err(reason),
+        },
+        Err(error) => Err(error.to_string()),
+    };
+    let reply = match &judged {
+        Ok(_) => rpc::encode(&HelloReply { identity: own, software: shared.options.software.clone() }),
+        Err(reason) => Err(RpcError::new(ErrorCode::Forbidden, reason)),
+    };
+    answer(&mut send, Hello::KIND, reply)
+        .await
+        .map_err(|error| Greeting::Refused(format!("the hello could not be answered: {error}")))?;
+    let (caller, advertised, hello) = match judged {
+        Ok(judged) => judged,
+        Err(reason) => {
+            // Closing discards what was not acknowledged, and the reason would be lost.
+            let _ = timeout(ANSWER_WAIT, send.settled()).await;
+            return Err(Greeting::Refused(reason));
+        }
+    };
+    Ok(Accepted {
+        quic: quic.clone(),
+        caller,
+        advertised,
+        mesh_told: hello.peer.and_then(|peer| peer.mesh_id),
+        permits: Semaphore::new(shared.options.max_concurrent_requests_per_connection),
+    })
+}
+
+async fn read_hello(recv: &mut quinn::RecvStream) -> Result<Hello, RpcError> {
+    let header = RequestHeader::decode(&read_header::<REQUEST_HEADER_BYTES>(recv).await.map_err(to_rpc_error)?)?;
+    if header.kind != Hello::KIND {
+        let message = format_args!("the first request is of kind {}, not a hello", header.kind);
+        return Err(RpcError::new(ErrorCode::Protocol, message));
+    }
+    let (body, _) = read_body(recv, header.body_bytes as usize, None).await.map_err(to_rpc_error)?;
+    rpc::decode(Hello::NAME, &body)
+}
+
+/// Decides who a connection belongs to, or why it is refused.
+fn judge_hello(
+    alpn: &[u8],
+    certificate: &PeerCertificate,
+    hello: &Hello,
+    own: &PeerIdentity,
+) -> Result<Caller, String> {
+    if alpn == ALPN_CLIENT {
+        return Ok(Caller::Client(certificate.name.clone()));
+    }
+    if alpn != ALPN_PEER {
+        return Err(format!("protocol {:?} is not spoken here", String::from_utf8_lossy(alpn)));
+    }
+    if certificate.role != Role::Node {
+        return Err(format!(
+            "certificate {:?} is a client's: connections between nodes need a node's certificate",
+            certificate.name
+        ));
+    }
+    let Some(peer) = &hello.peer else {
+        return Err("the hello of a node does not say which one it is".to_owned());
+    };
+    if peer.node_id != certificate.node_id {
+        return Err(format!(
+            "it claims to be node {} but its key is that of node {}",
+            peer.node_id, certificate.node_id
+        ));
+    }
+    match (own.mesh_id, peer.mesh_id) {
+        (Some(ours), Some(theirs)) if ours != theirs => {
+            Err(format!("node {} belongs to mesh {theirs}, node {} to mesh {ours}", peer.node_id, own.node_id))
+        }
+        _ => Ok(Caller::Peer(peer.node_id)),
+    }
+}
+
+/// The listening address of a node: gossip goes there. Of several, the one it came from is preferred, then one of the
+/// same family.
+async fn advertised(caller: &Caller, hello: &Hello, quic: &quinn::Connection) -> Result<Option<SocketAddr>, String> {
+    let (Caller::Peer(_), Some(peer)) = (caller, &hello.peer) else { return Ok(None) };
+    if let Ok(address) = peer.advertise.parse() {
+        return Ok(Some(address));
+    }
+    let remote = quic.remote_address().ip().to_canonical();
+    let found = tokio::net::lookup_host(&peer.advertise).await;
+    let found: Vec<SocketAddr> =
+        found.map_err(|error| format!("advertised address {:?}: {error}", peer.advertise))?.collect();
+    let best = found.iter().max_by_key(|address| (address.ip() == remote, address.is_ipv4() == remote.is_ipv4()));
+    best.copied().map(Some).ok_or_else(|| format!("advertised address {:?} has no address", peer.advertise))
+}
+
+/// The certificate that the other side proved.
+pub(crate) fn certificate(quic: &quinn::Connection) -> Result<PeerCertificate, String> {
+    let chain = quic
+        .peer_identity()
+        .and_then(|identity: Box<dyn Any>| identity.downcast::<Vec<rustls::pki_types::CertificateDer<'static>>>().ok())
+        .ok_or("the other side has shown no certificate")?;
+    inspect_peer(&chain).map_err(|error| error.to_string())
+}
+
+fn alpn(quic: &quinn::Connection) -> Vec<u8> {
+    quic.handshake_data()
+        .and_then(|data| data.downcast::<quinn::crypto::rustls::HandshakeData>().ok())
+        .and_then(|data| data.protocol)
+        .unwrap_or_default()
+}
+
+/// Serves one request. The task ends when its answer was acknowledged, so that a stopping endpoint can wait for it.
+async fn serve_stream(
+    shared: Arc<Shared>,
+    service: Arc<dyn Service>,
+    accepted: Arc<Accepted>,
+    send: quinn::SendStream,
+    mut recv: quinn::RecvStream,
+) {
+    let _in_flight = shared.in_flight();
+    let mut send = ResetOnDrop::new(send);
+    let header = match timeout(HEADER_WAIT, read_header::<REQUEST_HEADER_BYTES>(&mut recv)).await {
+        Ok(Ok(bytes)) => RequestHeader::decode(&bytes).map_err(ReadFrameError::from),
+        Ok(Err(error)) => Err(error),
+        Err(_) => return,
+    };
+    let header = match header {
+        Ok(header) => header,
+        Err(ReadFrameError::Frame(error @ FrameError::Magic(_))) => {
+            let remote = accepted.quic.remote_address();
+            warn!(%remote, caller = %accepted.caller, %error, "connection closed");
+            accepted.quic.close(CloseCode::Protocol.into(), error.to_string().as_bytes());
+            return;
+        }
+        Err(ReadFrameError::Stream(_)) => return,
+        Err(error) => {
+            let _ = recv.stop(CANCELLED);
+            debug!(caller = %accepted.caller, %error, "request refused");
+            return conclude(&mut send, 0, Err(to_rpc_error(error))).await;
+        }
+    };
+    let deadline = Instant::now() + header.deadline().min(DEADLINE_MAX);
+    let settled = send.settled();
+    let work = serve_request(&shared, &service, &accepted, &header, deadline, &mut recv);
+    let result = tokio::select! {
+        // The caller gave up, or is gone: dropping the work cancels it.
+        () = settled => return debug!(trace = %header.trace, kind = header.kind, "request cancelled"),
+        result = timeout_at(deadline, work) => result.unwrap_or_else(|_| {
+            let message = format!("{} was not done within {:?}", name(header.kind), header.deadline());
+            Err(RpcError::new(ErrorCode::Timeout, message))
+        }),
+    };
+    let _ = timeout_at(deadline + ANSWER_WAIT, conclude(&mut send, header.kind, result)).await;
+}
+
+async fn serve_request(
+    shared: &Shared,
+    service: &Arc<dyn Service>,
+    accepted: &Accepted,
+    header: &RequestHeader,
+    deadline: Instant,
+    recv: &mut quinn::RecvStream,
+) -> Result<Vec<u8>, RpcError> {
+    admit(shared, service, accepted, header.kind)?;
+    let overloaded = |what: &str, limit: usize| RpcError {
+        code: ErrorCode::Overloaded,
+        message: format!("{what} has {limit} requests under way, the most it takes: try again a little later"),
+        retry: Retry::AfterMs(OVERLOAD_RETRY_MS + fastrand::u32(..=OVERLOAD_RETRY_MS)),
+    };
+    let _own = accepted
+        .permits
+        .try_acquire()
+        .map_err(|_| overloaded("this connection", shared.options.max_concurrent_requests_per_connection))?;
+    let _all =
+        shared.permits.try_acquire().map_err(|_| overloaded("this node", shared.options.max_concurrent_requests))?;
+    let (body, _bytes) =
+        read_body(recv, header.body_bytes as usize, Some(&shared.budget)).await.map_err(to_rpc_error)?;
+    if header.kind == Hello::KIND {
+        let reply = HelloReply { identity: service.identity(), software: shared.options.software.clone() };
+        return rpc::encode(&reply);
+    }
+    let context = CallContext { caller: accepted.caller.clone(), deadline, trace: header.trace };
+    header.trace.scope(caught(service, context, header.kind, body)).await
+}
+
+/// Whether this caller may ask this now.
+fn admit(shared: &Shared, service: &Arc<dyn Service>, accepted: &Accepted, kind: u16) -> Result<(), RpcError> {
+    if shared.is_stopping() {
+        return Err(RpcError::new(ErrorCode::NotReady, "the node is stopping: ask another one"));
+    }
+    if KINDS.binary_search_by_key(&kind, |(kind, _)| *kind).is_err() {
+        let message = format_args!("kind {kind} is unknown here: run the same release on both sides");
+        return Err(RpcError::new(ErrorCode::Protocol, message));
+    }
+    match &accepted.caller {
+        Caller::Client(name) if kind >= PEER_KIND_MIN => {
+            let message =
+                format_args!("{} is asked by nodes only, and {name:?} connected as a client", self::name(kind));
+            Err(RpcError::new(ErrorCode::Forbidden, message))
+        }
+        // Both were without a mesh, or one was, when they said hello; since then they may have joined different ones.
+        Caller::Peer(id) => match (service.identity().mesh_id, accepted.mesh_told) {
+            (Some(ours), Some(theirs)) if ours != theirs => {
+                let message = format!("node {id} belongs to mesh {theirs}, this node to mesh {ours}");
+                warn!(remote = %accepted.quic.remote_address(), reason = message, "connection refused");
+                accepted.quic.close(CloseCode::Refused.into(), message.as_bytes());
+                Err(RpcError::new(ErrorCode::Forbidden, message))
+            }
+            _ => Ok(()),
+        },
+        Caller::Client(_) => Ok(()),
+    }
+}
+
+/// Runs the service so that a panic in it costs this request and nothing else.
+async fn caught(service: &Arc<dyn Service>, context: CallContext, kind: u16, body: Bytes) -> Result<Vec<u8>, RpcError> {
+    let trace = context.trace;
+    let mut work = service.serve(context, kind, body);
+    poll_fn(move |task| {
+        catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(task))).unwrap_or_else(|_| {
+            error!(%trace, kind = name(kind), "the service panicked");
+            let message = format_args!("the node failed at {}; its log has more under trace {trace}", name(kind));
+            Poll::Ready(Err(RpcError::new(ErrorCode::Internal, message)))
+        })
+    })
+    .await
+}
+
+/// Answers, and waits until the answer was acknowledged.
+async fn conclude(send: &mut ResetOnDrop, kind: u16, result: Result<Vec<u8>, RpcError>) {
+    match answer(send, kind, result).await {
+        Ok(()) => drop(timeout(ANSWER_WAIT, send.settled()).await),
+        Err(error) => debug!(kind, %error, "answer not sent"),
+    }
+}
+
+async fn answer(send: &mut ResetOnDrop, kind: u16, result: Result<Vec<u8>, RpcError>) -> Result<(), quinn::WriteError> {
+    let result = result.and_then(|body| match frame::check_body_bytes(body.len()) {
+        Ok(body_bytes) => Ok((body, body_bytes)),
+        Err(error) => {
+            Err(RpcError::invalid(format_args!("the answer to {} is too large: {error}; ask for less", name(kind))))
+        }
+    });
+    let (error, (body, body_bytes)) = match result {
+        Ok(answer) => (false, answer),
+        Err(error) => {
+            let body = rpc::encode(&error).unwrap_or_default();
+            let body_bytes = u32::try_from(body.len()).unwrap_or_default();
+            (true, (body, body_bytes))
+        }
+    };
+    send.send(&ReplyHeader { kind, error, body_bytes }.encode(), body.into()).await
+}
+
+fn to_rpc_error(error: ReadFrameError) -> RpcError {
+    match error {
+        ReadFrameError::Frame(error) => error.into(),
+        ReadFrameError::Budget(_) => RpcError {
+            code: ErrorCode::Overloaded,
+            message: error.to_string(),
+            retry: Retry::AfterMs(OVERLOAD_RETRY_MS),
+        },
+        error => RpcError::new(ErrorCode::Protocol, error),
+    }
+}
+
+fn name(kind: u16) -> &'static str {
+    KINDS.binary_search_by_key(&kind, |(kind, _)| *kind).map_or("an unknown request", |place| KINDS[place].1)
+}
