@@ -1,199 +1,287 @@
-//! The index: slots, their vectors, and the searches over them.
+//! The index: slots, their vectors, the graph over them, and the searches.
 
-use std::io;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError};
 
-use crate::arenas::{ArenaSink, ArenaSource};
-use crate::error::{IndexError, LoadError, VectorError};
-use crate::params::{Hit, Metric, Params, SLOT_MAX, SearchOptions, Slot};
+use crate::arena::NoMemory;
+use crate::error::{IndexError, VectorError};
+use crate::graph::Graph;
+use crate::kernel::Kernel;
+use crate::link::Linker;
+use crate::params::{Hit, Params, SLOT_MAX, SearchOptions, Slot};
+use crate::pool::{Pool, key};
+use crate::rows::{Query, Rows};
+use crate::scratch::{Scratch, Scratches};
+use crate::states::States;
+use crate::walk::{Ended, Walk};
 
-/// Vectors by slot, searched flat.
+/// Vectors by slot, found by nearness. All methods take `&self`: any number of threads search, link and bury while
+/// one stores.
+///
+/// ```
+/// use vecino_index::{Index, Metric, Params, SearchOptions};
+///
+/// let index = Index::new(Params::new(2, Metric::Euclidean))?;
+/// index.store(0, &[0.0, 0.0])?;
+/// index.store(1, &[3.0, 4.0])?;
+/// while let Some(slot) = index.next_unlinked() {
+///     index.link(slot);
+/// }
+/// let hits = index.search(&[3.0, 0.0], &SearchOptions::new(2, 100))?;
+/// assert_eq!(hits.iter().map(|hit| (hit.slot, hit.score)).collect::<Vec<_>>(), [(0, 3.0), (1, 4.0)]);
+/// # Ok::<(), vecino_index::IndexError>(())
+/// ```
 pub struct Index {
-    params: Params,
-    entries: RwLock<Vec<Option<Entry>>>,
-}
-
-struct Entry {
-    vector: Vec<f32>,
-    norm: f64,
-    claimed: bool,
-    linked: bool,
-    live: bool,
+    pub(crate) params: Params,
+    pub(crate) kernel: Kernel,
+    pub(crate) rows: Rows,
+    pub(crate) graph: Graph,
+    pub(crate) states: States,
+    scratches: Scratches,
+    /// Held while a slot is stored: arenas grow under one thread.
+    storing: Mutex<()>,
 }
 
 impl Index {
-    /// An empty index.
+    /// An empty index. It takes next to no memory until the first slot is stored.
     pub fn new(params: Params) -> Result<Self, IndexError> {
-        params.check()?;
-        Ok(Self { params, entries: RwLock::default() })
+        let kernel = params.check()?;
+        Ok(Self {
+            rows: Rows::new(params.dim, params.metric, kernel),
+            graph: Graph::new(params.m, params.seed),
+            states: States::new(),
+            scratches: Scratches::new(),
+            storing: Mutex::default(),
+            params,
+            kernel,
+        })
     }
 
-    /// Checks a vector that is to be stored or searched for.
+    /// What the index was made with.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// The kernel that computes its distances.
+    pub fn kernel(&self) -> Kernel {
+        self.kernel
+    }
+
+    /// Checks a vector that is to be stored or searched for: its dimension, that every value is finite, and that its
+    /// norm is one that distances can be computed with.
     pub fn validate(&self, vector: &[f32]) -> Result<(), VectorError> {
         self.params.check_vector(vector).map(|_| ())
     }
 
-    /// Stores a vector; from now on searches find it. Slots ascend; some may be skipped.
+    /// Stores a vector under a slot above all those stored before; slots between are skipped for ever. The slot is
+    /// live from now on and found by searches, by a scan until it is linked.
     pub fn store(&self, slot: Slot, vector: &[f32]) -> Result<(), IndexError> {
         let norm = self.params.check_vector(vector)?;
-        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
-        if (slot as usize) < entries.len() || slot > SLOT_MAX {
-            return Err(IndexError::SlotOrder { slot, next: entries.len() as Slot });
-        }
-        entries.resize_with(slot as usize, || None);
-        entries.push(Some(Entry { vector: vector.to_vec(), norm, claimed: false, linked: false, live: true }));
+        let _storing = self.storing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.store_raw(slot, vector, norm, self.graph.level_of(slot))?;
+        self.states.publish(slot);
         Ok(())
     }
 
-    /// Inserts a stored slot into the graph.
+    /// Writes a slot's row and makes room for its links, unpublished. `norm` is that of the vector.
+    pub(crate) fn store_raw(&self, slot: Slot, vector: &[f32], norm: f64, level: usize) -> Result<(), IndexError> {
+        let next = self.states.slots();
+        if slot < next || slot > SLOT_MAX {
+            return Err(IndexError::SlotOrder { slot, next });
+        }
+        self.states.reserve(slot)?;
+        self.rows.store(slot, vector, norm)?;
+        self.graph.reserve(slot, level)?;
+        Ok(())
+    }
+
+    /// Inserts a stored slot into the graph. Any number of threads may do so at once; a slot that is linked, being
+    /// linked, buried or not stored is left as it is.
     pub fn link(&self, slot: Slot) {
-        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(Some(entry)) = entries.get_mut(slot as usize) {
-            entry.linked = true;
+        if !self.states.begin_linking(slot) {
+            return;
         }
+        let Params { m, ef_construction, .. } = self.params;
+        let linker = Linker { rows: &self.rows, graph: &self.graph, states: &self.states, m, ef_construction };
+        self.scratches.with(|scratch| linker.link(slot, scratch));
+        self.states.finish_linking(slot);
     }
 
-    /// Hands each stored, live, unlinked slot to one caller.
+    /// A live slot that is not in the graph, for the caller to [link](Self::link); each is handed out once.
     pub fn next_unlinked(&self) -> Option<Slot> {
-        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
-        let (slot, entry) = entries
-            .iter_mut()
-            .enumerate()
-            .filter_map(|(slot, entry)| Some((slot, entry.as_mut()?)))
-            .find(|(_, entry)| entry.live && !entry.linked && !entry.claimed)?;
-        entry.claimed = true;
-        Some(slot as Slot)
+        self.states.claim()
     }
 
-    /// Number of stored, live slots that are not in the graph yet.
+    /// Number of live slots that are not in the graph yet; every search scans them.
     pub fn unlinked(&self) -> usize {
-        self.count(|entry| entry.live && !entry.linked)
+        self.states.unlinked()
     }
 
-    /// Takes a slot out of all results from now on.
+    /// Takes a slot out of the results of every search that begins from now on. Walks still lead through it.
     pub fn bury(&self, slot: Slot) {
-        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(Some(entry)) = entries.get_mut(slot as usize) {
-            entry.live = false;
-        }
+        self.states.bury(slot);
     }
 
     /// Whether a slot is stored and not buried.
     pub fn is_live(&self, slot: Slot) -> bool {
-        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
-        matches!(entries.get(slot as usize), Some(Some(entry)) if entry.live)
+        slot < self.states.slots() && self.states.is_live(slot)
     }
 
     /// Number of live slots.
     pub fn len_live(&self) -> usize {
-        self.count(|entry| entry.live)
+        self.states.live()
     }
 
     /// One more than the highest slot stored.
     pub fn slots(&self) -> usize {
-        self.entries.read().unwrap_or_else(PoisonError::into_inner).len()
+        self.states.slots() as usize
     }
 
     /// The vector of a slot, live or buried, bit by bit as it was stored.
     pub fn vector(&self, slot: Slot) -> Option<Vec<f32>> {
-        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
-        entries.get(slot as usize)?.as_ref().map(|entry| entry.vector.clone())
+        (slot < self.states.slots() && self.states.is_stored(slot)).then(|| self.rows.vector(slot).to_vec())
     }
 
-    /// The best hits, best first, ties by slot.
+    /// The best hits, best first, ties by slot. Small indexes and wide searches are answered by a scan, the others by
+    /// a walk; where that finds fewer than `k`, because most of what is near is buried or refused by the filter, a
+    /// scan makes up for it: there are `k` hits whenever `k` live slots pass the filter and the threshold.
     pub fn search(&self, query: &[f32], options: &SearchOptions<'_>) -> Result<Vec<Hit>, IndexError> {
-        self.search_exact(query, options)
+        self.answer(query, options, Self::scans_sooner)
     }
 
-    /// The best hits by looking at every slot: the oracle.
+    /// The best hits by looking at every live slot: the oracle.
     pub fn search_exact(&self, query: &[f32], options: &SearchOptions<'_>) -> Result<Vec<Hit>, IndexError> {
+        self.answer(query, options, |_, _, _| true)
+    }
+
+    /// Bytes of memory that the index holds for its slots.
+    pub fn memory_bytes(&self) -> usize {
+        let slots = self.slots();
+        self.rows.bytes(slots) + self.graph.bytes(slots) + self.states.bytes(slots)
+    }
+
+    /// Searches; `scans` decides between scan and walk by the number of live slots and `ef`.
+    pub(crate) fn answer(
+        &self,
+        query: &[f32],
+        options: &SearchOptions<'_>,
+        scans: impl FnOnce(&Self, usize, usize) -> bool,
+    ) -> Result<Vec<Hit>, IndexError> {
         options.check()?;
         let norm = self.params.check_vector(query)?;
-        let metric = self.params.metric;
-        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
-        let mut hits: Vec<Hit> = (0..)
-            .zip(entries.iter())
-            .filter_map(|(slot, entry)| Some((slot, entry.as_ref().filter(|entry| entry.live)?)))
-            .filter(|(slot, _)| options.filter.is_none_or(|filter| filter(*slot)))
-            .map(|(slot, entry)| Hit { slot, score: score(metric, query, norm, &entry.vector, entry.norm) })
-            .filter(|hit| match options.threshold {
-                None => true,
-                Some(least) if metric.higher_is_better() => hit.score >= least,
-                Some(most) => hit.score <= most,
-            })
-            .collect();
-        let sign = if metric.higher_is_better() { -1.0 } else { 1.0 };
+        let live = self.states.live();
+        let ef = options.ef.max(options.k);
+        Ok(self.scratches.with(|scratch| {
+            let mut aligned = std::mem::take(&mut scratch.query);
+            aligned.set(query);
+            let query = self.rows.query_of(aligned.get(), norm);
+            let found = if scans(self, live, ef) { None } else { self.walk(query, options, ef, live, scratch) };
+            let found = found.unwrap_or_else(|| self.scan(query, options, self.states.live_slots(), scratch));
+            scratch.query = aligned;
+            self.hits(found, options)
+        }))
+    }
+
+    /// Whether looking at every slot is sooner done than a walk, which jumps about in memory for each distance.
+    fn scans_sooner(&self, live: usize, ef: usize) -> bool {
+        live < FLAT_LIVE_MIN || ef > WALK_EF_MAX || ef >= live / FLAT_EF_SHARE
+    }
+
+    /// The nearest by a walk, and a scan of what is not in the graph yet. `None` if it found too few, or if it became
+    /// longer than a scan of everything.
+    fn walk(
+        &self,
+        query: Query<'_>,
+        options: &SearchOptions<'_>,
+        ef: usize,
+        live: usize,
+        scratch: &mut Scratch,
+    ) -> Option<Vec<(f32, Slot)>> {
+        // The tail first: what leaves it meanwhile is in the graph by the time that is walked.
+        let mut found = self.scan(query, options, self.states.tail(), scratch);
+        let entry = self.graph.entry()?;
+        let walk = Walk { rows: &self.rows, graph: &self.graph, query };
+        let start = walk.descend(entry, 0, &mut scratch.batch, &mut scratch.distances);
+        scratch.visited.begin(self.slots());
+        scratch.visited.insert(start.1);
+        scratch.pool.begin(ef);
+        let ended = if options.filter.is_none() && !self.states.any_buried() {
+            scratch.pool.insert(start.0, start.1, || true);
+            walk.layer(0, scratch, usize::MAX, |_| true)
+        } else {
+            let is_result = |slot| self.states.is_live(slot) && options.filter.is_none_or(|filter| filter(slot));
+            scratch.pool.insert(start.0, start.1, || is_result(start.1));
+            walk.layer(0, scratch, WALK_PER_EF_MIN * ef + live / WALK_SHARE, is_result)
+        };
+        if ended == Ended::OverBudget {
+            return None;
+        }
+        found.extend(scratch.pool.iter().take(options.k));
+        found.sort_unstable_by_key(|(distance, slot)| key(*distance, *slot));
+        found.dedup();
+        (found.len() >= options.k).then_some(found)
+    }
+
+    /// The nearest of these slots that pass the filter.
+    fn scan(
+        &self,
+        query: Query<'_>,
+        options: &SearchOptions<'_>,
+        slots: impl Iterator<Item = Slot>,
+        scratch: &mut Scratch,
+    ) -> Vec<(f32, Slot)> {
+        let Scratch { pool, batch, distances, .. } = scratch;
+        pool.begin(options.k);
+        batch.clear();
+        let measure = |batch: &mut Vec<Slot>, pool: &mut Pool, distances: &mut Vec<f32>| {
+            distances.resize(batch.len(), 0.0);
+            self.rows.distances(query, batch, distances);
+            for (distance, slot) in distances.iter().zip(batch.drain(..)) {
+                pool.insert(*distance, slot, || true);
+            }
+        };
+        for slot in slots.filter(|slot| options.filter.is_none_or(|filter| filter(*slot))) {
+            batch.push(slot);
+            if batch.len() == SCAN_BATCH {
+                measure(batch, pool, distances);
+            }
+        }
+        measure(batch, pool, distances);
+        pool.iter().collect()
+    }
+
+    /// What the caller is told of what was found.
+    fn hits(&self, found: Vec<(f32, Slot)>, options: &SearchOptions<'_>) -> Vec<Hit> {
+        let higher_is_better = self.params.metric.higher_is_better();
+        let passes = |hit: &Hit| match options.threshold {
+            None => true,
+            Some(least) if higher_is_better => hit.score >= least,
+            Some(most) => hit.score <= most,
+        };
+        let score = |(distance, slot)| Hit { slot, score: self.rows.score(distance) };
+        let mut hits: Vec<Hit> = found.into_iter().take(options.k).map(score).filter(passes).collect();
+        // Distances that differ may give equal scores, and those go by slot.
+        let sign = if higher_is_better { -1.0 } else { 1.0 };
         hits.sort_by(|a, b| (sign * a.score).total_cmp(&(sign * b.score)).then(a.slot.cmp(&b.slot)));
-        hits.truncate(options.k);
-        Ok(hits)
-    }
-
-    /// Bytes of memory that the index holds.
-    pub fn memory_bytes(&self) -> usize {
-        self.slots() * (self.params.dim * size_of::<f32>() + size_of::<Option<Entry>>())
-    }
-
-    /// Writes the index out while inserts and searches go on.
-    pub fn dump(&self, sink: &mut dyn ArenaSink) -> io::Result<()> {
-        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
-        sink.begin("slots")?;
-        for entry in entries.iter() {
-            sink.write(&[entry.as_ref().map_or(0, |entry| 1 + u8::from(entry.live))])?;
-        }
-        sink.begin("vectors")?;
-        for entry in entries.iter() {
-            let zeros = vec![0.0; self.params.dim];
-            for value in entry.as_ref().map_or(&zeros, |entry| &entry.vector) {
-                sink.write(&value.to_le_bytes())?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes an index of what [`Index::dump`] wrote, without linking anything anew.
-    pub fn load(params: Params, source: &mut dyn ArenaSource) -> Result<Self, LoadError> {
-        let index = Self::new(params)?;
-        let mut states = Vec::new();
-        read_arena(source, "slots", &mut states)?;
-        let mut bytes = Vec::new();
-        read_arena(source, "vectors", &mut bytes)?;
-        let stride = 4 * index.params.dim;
-        if bytes.len() != stride * states.len() {
-            let expected = (stride * states.len()) as u64;
-            return Err(LoadError::Truncated { arena: "vectors", got: bytes.len() as u64, expected });
-        }
-        for (slot, (state, bytes)) in (0..).zip(states.iter().zip(bytes.chunks(stride))).filter(|(_, (s, _))| **s > 0) {
-            let vector: Vec<f32> =
-                bytes.as_chunks().0.iter().map(|bytes: &[u8; 4]| f32::from_le_bytes(*bytes)).collect();
-            index.params.check_vector(&vector).map_err(|source| LoadError::Vector { slot, source })?;
-            index.store(slot, &vector)?;
-            index.link(slot);
-            if *state == 1 {
-                index.bury(slot);
-            }
-        }
-        Ok(index)
-    }
-
-    fn count(&self, which: impl Fn(&Entry) -> bool) -> usize {
-        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
-        entries.iter().flatten().filter(|entry| which(entry)).count()
+        hits
     }
 }
 
-fn read_arena(source: &mut dyn ArenaSource, arena: &'static str, into: &mut Vec<u8>) -> Result<(), LoadError> {
-    let io = |source| LoadError::Io { arena, source };
-    source.open(arena).map_err(io)?.ok_or(LoadError::Missing { arena })?.read_to_end(into).map_err(io)?;
-    Ok(())
+impl From<NoMemory> for IndexError {
+    fn from(NoMemory { arena, bytes, source }: NoMemory) -> Self {
+        Self::Memory { arena, bytes, source }
+    }
 }
 
-fn score(metric: Metric, a: &[f32], a_norm: f64, b: &[f32], b_norm: f64) -> f32 {
-    let sum = |term: fn(f64, f64) -> f64| -> f64 { a.iter().zip(b).map(|(&a, &b)| term(a.into(), b.into())).sum() };
-    let score = match metric {
-        Metric::Cosine => (sum(|a, b| a * b) / (a_norm * b_norm)).clamp(-1.0, 1.0),
-        Metric::Dot => sum(|a, b| a * b),
-        Metric::Euclidean => sum(|a, b| (a - b) * (a - b)).sqrt(),
-        Metric::Manhattan => sum(|a, b| (a - b).abs()),
-    };
-    score as f32
-}
+/// Fewer live slots than this are scanned.
+const FLAT_LIVE_MIN: usize = 1_000;
+/// A search whose `ef` is this share of the live slots is a scan: a walk would measure most of them anyway.
+const FLAT_EF_SHARE: usize = 16;
+/// A search with a larger `ef` is a scan: keeping that many candidates in order costs more than measuring.
+const WALK_EF_MAX: usize = 16_384;
+/// A walk through buried or refused nodes may measure this share of the live slots and so many for each of its `ef`,
+/// then a scan is cheaper.
+const WALK_SHARE: usize = 4;
+/// See [`WALK_SHARE`].
+const WALK_PER_EF_MIN: usize = 64;
+/// Slots measured at once by a scan.
+const SCAN_BATCH: usize = 32;

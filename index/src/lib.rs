@@ -4,11 +4,21 @@
 //! An [`Index`] knows slots and vectors, nothing of points, payloads, files or tasks. All its methods take `&self`:
 //! one thread stores, any number link, bury and search at the same time.
 
+mod arena;
 mod arenas;
+mod dump;
 mod error;
+mod graph;
 mod index;
 mod kernel;
+mod link;
+mod load;
 mod params;
+mod pool;
+mod rows;
+mod scratch;
+mod states;
+mod walk;
 
 pub use arenas::{ArenaSink, ArenaSource};
 pub use error::{IndexError, LoadError, VectorError};

@@ -1,4 +1,16 @@
 //! Distance kernels: the inner loops, one set for each instruction set, chosen once and forceable for tests.
+//!
+//! A kernel measures one query against many rows, so that choosing it costs one indirect call for a whole list of
+//! neighbours, and the rows to come are fetched while the ones at hand are measured.
+#![allow(unsafe_code, reason = "kernels: vector instructions and reads through the pointers of an arena")]
+
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod scalar;
+#[cfg(test)]
+mod tests;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 /// An instruction set that distances can be computed with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -12,6 +24,23 @@ pub enum Kernel {
     /// Portable.
     Scalar,
 }
+
+/// What a kernel computes of two vectors; every metric is one of these and arithmetic on norms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Measure {
+    /// Sum of products.
+    Product,
+    /// Sum of squared differences.
+    SquaredDifference,
+    /// Sum of absolute differences.
+    AbsoluteDifference,
+}
+
+/// Measures `query` against each of `rows`, all of them `dim` long, into `out`, which is as long as `rows`.
+///
+/// # Safety
+/// `query` and every pointer of `rows` are readable for `dim` values, and the processor has the instruction set.
+pub(crate) type MeasureRows = unsafe fn(query: *const f32, dim: usize, rows: &[*const f32], out: &mut [f32]);
 
 impl Kernel {
     /// Every kernel, the fastest first.
@@ -52,4 +81,84 @@ impl Kernel {
             Self::Scalar => "scalar",
         }
     }
+
+    /// The function that computes a measure. Only a kernel that [is available](Self::is_available) may be asked.
+    pub(crate) fn rows(self, measure: Measure) -> MeasureRows {
+        match (self, measure) {
+            #[cfg(target_arch = "x86_64")]
+            (Self::Avx512, Measure::Product) => x86::avx512::product_rows,
+            #[cfg(target_arch = "x86_64")]
+            (Self::Avx512, Measure::SquaredDifference) => x86::avx512::squared_difference_rows,
+            #[cfg(target_arch = "x86_64")]
+            (Self::Avx512, Measure::AbsoluteDifference) => x86::avx512::absolute_difference_rows,
+            #[cfg(target_arch = "x86_64")]
+            (Self::Avx2, Measure::Product) => x86::avx2::product_rows,
+            #[cfg(target_arch = "x86_64")]
+            (Self::Avx2, Measure::SquaredDifference) => x86::avx2::squared_difference_rows,
+            #[cfg(target_arch = "x86_64")]
+            (Self::Avx2, Measure::AbsoluteDifference) => x86::avx2::absolute_difference_rows,
+            #[cfg(target_arch = "aarch64")]
+            (Self::Neon, Measure::Product) => neon::product_rows,
+            #[cfg(target_arch = "aarch64")]
+            (Self::Neon, Measure::SquaredDifference) => neon::squared_difference_rows,
+            #[cfg(target_arch = "aarch64")]
+            (Self::Neon, Measure::AbsoluteDifference) => neon::absolute_difference_rows,
+            (_, Measure::Product) => scalar::product_rows,
+            (_, Measure::SquaredDifference) => scalar::squared_difference_rows,
+            (_, Measure::AbsoluteDifference) => scalar::absolute_difference_rows,
+        }
+    }
 }
+
+/// Asks the processor to fetch the cache line at `at`. It may be any address: a fetch never faults.
+#[inline(always)]
+pub(crate) fn prefetch<T>(at: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch is a hint; it reads nothing that the program can see, whatever the address.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(at.cast());
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: as above.
+    unsafe {
+        std::arch::asm!("prfm pldl1keep, [{at}]", at = in(reg) at, options(nostack, readonly, preserves_flags));
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let _ = at;
+}
+
+/// Asks for every cache line of a row of `dim` values and one more, where rows keep their norm.
+#[inline(always)]
+fn prefetch_row(row: *const f32, dim: usize) {
+    for line in 0..=(dim / LINE_VALUES).min(PREFETCH_LINES_MAX) {
+        prefetch(row.wrapping_add(line * LINE_VALUES));
+    }
+}
+
+/// Makes the one-to-many form of a one-to-one kernel.
+macro_rules! rows_of {
+    ($(#[$attribute:meta])* $rows:ident, $one:ident) => {
+        $(#[$attribute])*
+        pub(crate) unsafe fn $rows(query: *const f32, dim: usize, rows: &[*const f32], out: &mut [f32]) {
+            for row in &rows[..rows.len().min($crate::kernel::ROWS_AHEAD)] {
+                $crate::kernel::prefetch_row(*row, dim);
+            }
+            for (at, (row, out)) in rows.iter().zip(out).enumerate() {
+                if let Some(row) = rows.get(at + $crate::kernel::ROWS_AHEAD) {
+                    $crate::kernel::prefetch_row(*row, dim);
+                }
+                // SAFETY: the caller's promise on pointers, length and instruction set is the one asked for here.
+                *out = unsafe { $one(query, *row, dim) };
+            }
+        }
+    };
+}
+pub(crate) use rows_of;
+
+/// f32 values in a cache line.
+const LINE_VALUES: usize = 16;
+/// Rows that are fetched ahead of the one being measured.
+const ROWS_AHEAD: usize = 3;
+/// Lines of one row fetched ahead; the processor sees a longer sequence by itself.
+const PREFETCH_LINES_MAX: usize = 24;

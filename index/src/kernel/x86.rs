@@ -1,0 +1,124 @@
+//! x86-64 kernels. Four sums side by side hide the latency of an addition; a mask takes the end of a row.
+
+/// AVX-512F: sixteen values at a time.
+pub(crate) mod avx512 {
+    use std::arch::x86_64::*;
+
+    use crate::kernel::rows_of;
+
+    macro_rules! kernel {
+        ($rows:ident, $one:ident, |$sum:ident, $a:ident, $b:ident| $step:expr) => {
+            rows_of!(
+                #[target_feature(enable = "avx512f")]
+                $rows,
+                $one
+            );
+
+            /// # Safety
+            /// Both pointers are readable for `dim` values.
+            #[inline]
+            #[target_feature(enable = "avx512f")]
+            unsafe fn $one(a: *const f32, b: *const f32, dim: usize) -> f32 {
+                let step = |$sum: __m512, $a: __m512, $b: __m512| -> __m512 { $step };
+                let mut sums = [_mm512_setzero_ps(); 4];
+                let mut at = 0;
+                while at + 64 <= dim {
+                    for (lane, sum) in sums.iter_mut().enumerate() {
+                        // SAFETY: `at + 64 <= dim`, and the caller promises `dim` readable values.
+                        let (a, b) =
+                            unsafe { (_mm512_loadu_ps(a.add(at + 16 * lane)), _mm512_loadu_ps(b.add(at + 16 * lane))) };
+                        *sum = step(*sum, a, b);
+                    }
+                    at += 64;
+                }
+                while at + 16 <= dim {
+                    // SAFETY: `at + 16 <= dim`.
+                    let (a, b) = unsafe { (_mm512_loadu_ps(a.add(at)), _mm512_loadu_ps(b.add(at))) };
+                    sums[0] = step(sums[0], a, b);
+                    at += 16;
+                }
+                if at < dim {
+                    let mask = (1u16 << (dim - at)) - 1;
+                    // SAFETY: the mask keeps the loads below `dim`.
+                    let (a, b) =
+                        unsafe { (_mm512_maskz_loadu_ps(mask, a.add(at)), _mm512_maskz_loadu_ps(mask, b.add(at))) };
+                    sums[1] = step(sums[1], a, b);
+                }
+                let [s0, s1, s2, s3] = sums;
+                _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(s0, s1), _mm512_add_ps(s2, s3)))
+            }
+        };
+    }
+
+    kernel!(product_rows, product, |sum, a, b| _mm512_fmadd_ps(a, b, sum));
+    kernel!(squared_difference_rows, squared_difference, |sum, a, b| {
+        let difference = _mm512_sub_ps(a, b);
+        _mm512_fmadd_ps(difference, difference, sum)
+    });
+    kernel!(absolute_difference_rows, absolute_difference, |sum, a, b| {
+        _mm512_add_ps(sum, _mm512_abs_ps(_mm512_sub_ps(a, b)))
+    });
+}
+
+/// AVX2 with FMA: eight values at a time.
+pub(crate) mod avx2 {
+    use std::arch::x86_64::*;
+
+    use crate::kernel::rows_of;
+
+    macro_rules! kernel {
+        ($rows:ident, $one:ident, |$sum:ident, $a:ident, $b:ident| $step:expr) => {
+            rows_of!(
+                #[target_feature(enable = "avx2,fma")]
+                $rows,
+                $one
+            );
+
+            /// # Safety
+            /// Both pointers are readable for `dim` values.
+            #[inline]
+            #[target_feature(enable = "avx2,fma")]
+            unsafe fn $one(a: *const f32, b: *const f32, dim: usize) -> f32 {
+                let step = |$sum: __m256, $a: __m256, $b: __m256| -> __m256 { $step };
+                let mut sums = [_mm256_setzero_ps(); 4];
+                let mut at = 0;
+                while at + 32 <= dim {
+                    for (lane, sum) in sums.iter_mut().enumerate() {
+                        // SAFETY: `at + 32 <= dim`, and the caller promises `dim` readable values.
+                        let (a, b) =
+                            unsafe { (_mm256_loadu_ps(a.add(at + 8 * lane)), _mm256_loadu_ps(b.add(at + 8 * lane))) };
+                        *sum = step(*sum, a, b);
+                    }
+                    at += 32;
+                }
+                while at + 8 <= dim {
+                    // SAFETY: `at + 8 <= dim`.
+                    let (a, b) = unsafe { (_mm256_loadu_ps(a.add(at)), _mm256_loadu_ps(b.add(at))) };
+                    sums[0] = step(sums[0], a, b);
+                    at += 8;
+                }
+                if at < dim {
+                    let lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+                    let mask = _mm256_cmpgt_epi32(_mm256_set1_epi32((dim - at) as i32), lanes);
+                    // SAFETY: the mask keeps the loads below `dim`.
+                    let (a, b) = unsafe { (_mm256_maskload_ps(a.add(at), mask), _mm256_maskload_ps(b.add(at), mask)) };
+                    sums[1] = step(sums[1], a, b);
+                }
+                let [s0, s1, s2, s3] = sums;
+                let eight = _mm256_add_ps(_mm256_add_ps(s0, s1), _mm256_add_ps(s2, s3));
+                let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+                let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+                _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+            }
+        };
+    }
+
+    kernel!(product_rows, product, |sum, a, b| _mm256_fmadd_ps(a, b, sum));
+    kernel!(squared_difference_rows, squared_difference, |sum, a, b| {
+        let difference = _mm256_sub_ps(a, b);
+        _mm256_fmadd_ps(difference, difference, sum)
+    });
+    kernel!(absolute_difference_rows, absolute_difference, |sum, a, b| {
+        _mm256_add_ps(sum, _mm256_andnot_ps(_mm256_set1_ps(-0.0), _mm256_sub_ps(a, b)))
+    });
+}

@@ -1,0 +1,82 @@
+//! Walking the graph towards a query: the paper's SEARCH-LAYER (algorithm 2), greedy above the layer that matters.
+
+use crate::graph::{Entry, Graph};
+use crate::params::Slot;
+use crate::rows::{Query, Rows};
+use crate::scratch::Scratch;
+
+/// The graph and what it lies over.
+#[derive(Clone, Copy)]
+pub(crate) struct Walk<'a> {
+    pub rows: &'a Rows,
+    pub graph: &'a Graph,
+    pub query: Query<'a>,
+}
+
+/// How a walk ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// Nothing nearer is left to look at.
+    Settled,
+    /// It measured as many nodes as it was allowed.
+    OverBudget,
+}
+
+impl Walk<'_> {
+    /// Goes from the entry down to `layer` + 1, on each layer to the node that has no nearer neighbour; gives the
+    /// last, and its distance.
+    pub fn descend(&self, entry: Entry, layer: usize, batch: &mut Vec<Slot>, distances: &mut Vec<f32>) -> (f32, Slot) {
+        let mut nearest = (self.distance(entry.slot), entry.slot);
+        for layer in (layer + 1..=entry.level).rev() {
+            loop {
+                batch.clear();
+                batch.extend(self.graph.neighbours(nearest.1, layer));
+                distances.resize(batch.len(), 0.0);
+                self.rows.distances(self.query, batch, distances);
+                let better = distances.iter().copied().zip(batch.iter().copied()).min_by(|a, b| a.0.total_cmp(&b.0));
+                match better {
+                    Some(better) if better.0 < nearest.0 => nearest = better,
+                    _ => break,
+                }
+            }
+        }
+        nearest
+    }
+
+    /// Fills the pool with the nodes of a layer that are nearest to the query. The pool holds where to begin.
+    /// `is_result` says which nodes may be results; the others are walked through.
+    #[inline]
+    pub fn layer(&self, layer: usize, scratch: &mut Scratch, budget: usize, is_result: impl Fn(Slot) -> bool) -> Ended {
+        let Scratch { pool, visited, batch, distances, .. } = scratch;
+        let mut measured = 0;
+        while let Some(node) = pool.expand() {
+            batch.clear();
+            for neighbour in self.graph.neighbours(node, layer) {
+                if visited.insert(neighbour) {
+                    self.rows.prefetch(neighbour);
+                    batch.push(neighbour);
+                }
+            }
+            measured += batch.len();
+            if measured > budget {
+                return Ended::OverBudget;
+            }
+            if let (0, Some(next)) = (layer, pool.peek()) {
+                self.graph.prefetch(next);
+            }
+            distances.resize(batch.len(), 0.0);
+            self.rows.distances(self.query, batch, distances);
+            for (distance, slot) in distances.iter().zip(batch.iter()) {
+                pool.insert(*distance, *slot, || is_result(*slot));
+            }
+        }
+        Ended::Settled
+    }
+
+    /// The distance from the query to one node.
+    pub fn distance(&self, slot: Slot) -> f32 {
+        let mut distance = [0.0];
+        self.rows.distances(self.query, &[slot], &mut distance);
+        distance[0]
+    }
+}
