@@ -1,0 +1,141 @@
+//! The threads that link stored slots into graphs, shared by all collections of a node.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::thread::JoinHandle;
+
+use vecino_index::Index;
+
+/// Slots that one thread links before it looks at the next collection.
+const CHUNK: usize = 64;
+
+/// Something that has slots to link.
+pub trait Linkable: Send + Sync + 'static {
+    /// Its indexes.
+    fn indexes(&self) -> Vec<&Index>;
+}
+
+/// A pool of linking threads. Dropping it stops them once they have finished the slots in hand.
+pub struct Indexers {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    /// Collections with slots to link. A collection may stand here several times, at most once a thread.
+    waiting: VecDeque<Weak<dyn Linkable>>,
+    stopping: bool,
+}
+
+impl Indexers {
+    /// Starts `threads` threads.
+    pub fn start(threads: usize) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared { queue: Mutex::default(), wake: Condvar::new() });
+        let threads = (0..threads.max(1))
+            .map(|number| {
+                let shared = Arc::clone(&shared);
+                std::thread::Builder::new().name(format!("indexer-{number}")).spawn(move || shared.run())
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self { shared, threads })
+    }
+
+    /// Has the threads link what a collection has stored.
+    pub fn wake(&self, collection: &Arc<dyn Linkable>) {
+        self.shared.push(Arc::downgrade(collection), self.threads.len());
+    }
+}
+
+impl Drop for Indexers {
+    fn drop(&mut self) {
+        self.shared.lock().stopping = true;
+        self.shared.wake.notify_all();
+        for thread in self.threads.drain(..) {
+            // A thread that panicked has said so already, and the others go on.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, collection: Weak<dyn Linkable>, at_most: usize) {
+        let mut queue = self.lock();
+        if queue.waiting.iter().filter(|waiting| waiting.ptr_eq(&collection)).count() < at_most {
+            queue.waiting.push_back(collection);
+            drop(queue);
+            self.wake.notify_one();
+        }
+    }
+
+    fn run(&self) {
+        loop {
+            let collection = {
+                let mut queue = self.lock();
+                loop {
+                    if queue.stopping {
+                        return;
+                    }
+                    match queue.waiting.pop_front() {
+                        Some(collection) => break collection,
+                        None => queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner),
+                    }
+                }
+            };
+            if let Some(linkable) = collection.upgrade()
+                && link_some(&*linkable, CHUNK)
+            {
+                self.push(collection, usize::MAX);
+            }
+        }
+    }
+}
+
+/// Links up to `limit` slots of each index; true if there may be more.
+pub fn link_some(linkable: &dyn Linkable, limit: usize) -> bool {
+    let mut more = false;
+    for index in linkable.indexes() {
+        let linked = std::iter::from_fn(|| index.next_unlinked()).take(limit).inspect(|slot| index.link(*slot)).count();
+        more |= linked == limit;
+    }
+    more
+}
+
+#[cfg(test)]
+mod tests {
+    use vecino_index::{Metric, Params};
+
+    use super::*;
+
+    struct One(Index);
+
+    impl Linkable for One {
+        fn indexes(&self) -> Vec<&Index> {
+            vec![&self.0]
+        }
+    }
+
+    #[test]
+    fn everything_stored_is_linked_and_the_threads_stop() {
+        let indexers = Indexers::start(2).unwrap();
+        let one = Arc::new(One(Index::new(Params::new(2, Metric::Euclidean)).unwrap()));
+        let linkable: Arc<dyn Linkable> = Arc::clone(&one) as _;
+        for slot in 0..1_000 {
+            one.0.store(slot, &[slot as f32, 1.0]).unwrap();
+            indexers.wake(&linkable);
+        }
+        while one.0.unlinked() > 0 {
+            std::thread::yield_now();
+        }
+        drop(indexers);
+    }
+}

@@ -1,0 +1,326 @@
+//! One collection on one node: its log, its tables, its indexes, its snapshots.
+//!
+//! ```text
+//! apply -> writer thread: newer? -> log, flush -> index.store, tables.apply -> answer
+//!                                                      \-> indexers link the slot into the graph
+//! ```
+//!
+//! [`Collection`] is a handle that any task may hold. One [`writer`] thread owns the log and is the only one that
+//! changes the tables; [`indexers`] link slots; a snapshot runs beside both ([`persist`]). Readers take a read lock on
+//! the tables, briefly, and none on the indexes.
+
+pub mod indexers;
+mod persist;
+pub mod record;
+pub mod tables;
+mod writer;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::thread::JoinHandle;
+
+use tokio::sync::{mpsc, oneshot};
+use vecino_index::{Index, SearchOptions};
+use vecino_net::message::{CollectionStats, Hit, Outcome, Record, RecordValue, ReplicaSearch};
+use vecino_net::model::{CollectionId, CollectionSchema, Fields, PointId, Vector, Version};
+use vecino_net::ring;
+use vecino_storage::{Disk, SnapshotStore, SnapshotSummary};
+
+use self::indexers::{Indexers, Linkable};
+use self::tables::{Key, Live, Tables};
+
+pub use self::persist::{OpenError, TakeError};
+
+/// Batches that may wait for the writer; one more waits outside, which is what slows its sender down.
+const QUEUE_BATCHES_MAX: usize = 32;
+
+/// Stored slots that may wait for the indexers, since each is searched exactly: above this the writer helps linking
+/// before it answers.
+const UNLINKED_MAX: usize = 10_000;
+
+/// A collection that is open. Cheap to clone.
+#[derive(Clone)]
+pub struct Collection {
+    core: Arc<Core>,
+    writer: Arc<WriterHandle>,
+}
+
+/// What readers, the writer and the indexers share.
+struct Core {
+    name: String,
+    id: CollectionId,
+    schema: CollectionSchema,
+    tables: RwLock<Tables>,
+    /// In the schema's order of fields.
+    indexes: Vec<(String, Index)>,
+    snapshots: Mutex<SnapshotStore>,
+    /// Log sequence number up to which the tables hold every record.
+    applied_lsn: AtomicU64,
+    snapshot_lsn: AtomicU64,
+    log_bytes: AtomicU64,
+    indexers: Arc<Indexers>,
+}
+
+/// The writer's queue; its last holder stops the thread.
+struct WriterHandle {
+    queue: Mutex<Option<mpsc::Sender<writer::Command>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// Why a write did not happen.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The log refused it.
+    #[error("collection {collection:?} cannot log: {reason}")]
+    Log {
+        /// Which collection.
+        collection: String,
+        /// What the log said.
+        reason: String,
+    },
+    /// The collection is being closed.
+    #[error("collection {0:?} is closed")]
+    Closed(String),
+}
+
+/// Why a search could not be done.
+#[derive(Debug, thiserror::Error)]
+pub enum SearchError {
+    /// No such field.
+    #[error("vector field {0:?} is not in the schema")]
+    UnknownField(String),
+    /// The index refused it.
+    #[error(transparent)]
+    Index(#[from] vecino_index::IndexError),
+}
+
+/// A page of records in ring order.
+pub struct Page {
+    /// The records, tombstones included.
+    pub records: Vec<Record>,
+    /// Whether nothing comes after them.
+    pub end: bool,
+}
+
+impl Collection {
+    /// Opens a collection, or makes it: loads the newest snapshot that is whole and replays the log behind it.
+    ///
+    /// Blocks; `runtime` is where the writer waits for work.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        directory: &str,
+        name: &str,
+        id: CollectionId,
+        schema: CollectionSchema,
+        indexers: Arc<Indexers>,
+        runtime: tokio::runtime::Handle,
+    ) -> Result<Self, OpenError> {
+        let opened = persist::open(disk, directory, id, &schema)?;
+        let core = Arc::new(Core {
+            name: name.to_owned(),
+            id,
+            schema,
+            tables: RwLock::new(opened.tables),
+            indexes: opened.indexes,
+            snapshots: Mutex::new(opened.snapshots),
+            applied_lsn: AtomicU64::new(opened.log.next_lsn() - 1),
+            snapshot_lsn: AtomicU64::new(opened.snapshot_lsn),
+            log_bytes: AtomicU64::new(opened.log.bytes()),
+            indexers,
+        });
+        let (queue, commands) = mpsc::channel(QUEUE_BATCHES_MAX);
+        let thread = std::thread::Builder::new()
+            .name(format!("writer-{name}"))
+            .spawn({
+                let core = Arc::clone(&core);
+                move || writer::run(&core, opened.log, commands, &runtime)
+            })
+            .map_err(OpenError::Thread)?;
+        core.wake_indexers();
+        let writer = WriterHandle { queue: Mutex::new(Some(queue)), thread: Mutex::new(Some(thread)) };
+        Ok(Self { core, writer: Arc::new(writer) })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.core.name
+    }
+
+    /// Its id.
+    pub fn id(&self) -> CollectionId {
+        self.core.id
+    }
+
+    /// Its schema.
+    pub fn schema(&self) -> &CollectionSchema {
+        &self.core.schema
+    }
+
+    /// Applies records, each if it is newer than what is there, and returns once they are durable and searchable.
+    ///
+    /// Gives one outcome a record: [`Outcome::Written`] with the version that now stands, which is a newer one where the
+    /// point had one, or [`Outcome::Refused`] where the vectors do not fit the schema.
+    pub async fn apply(&self, records: Vec<Record>) -> Result<Vec<Outcome>, ApplyError> {
+        let closed = || ApplyError::Closed(self.core.name.clone());
+        let queue = self.writer.queue.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (answer, answered) = oneshot::channel();
+        let batch = writer::Command::Apply { records, answer };
+        queue.ok_or_else(closed)?.send(batch).await.map_err(|_| closed())?;
+        answered.await.map_err(|_| closed())?
+    }
+
+    /// The newest versions of points, tombstones included.
+    pub fn versions(&self, ids: &[PointId]) -> Vec<Option<Version>> {
+        let tables = self.core.tables();
+        ids.iter().map(|id| tables.version(&self.core.key(id))).collect()
+    }
+
+    /// The newest records of points, tombstones included.
+    pub fn read(&self, ids: &[PointId]) -> Vec<Option<Record>> {
+        let found: Vec<_> = {
+            let tables = self.core.tables();
+            ids.iter().map(|id| tables.entry(&self.core.key(id)).cloned()).collect()
+        };
+        let record =
+            |(id, entry): (&PointId, Option<tables::Entry>)| entry.map(|entry| self.core.record(id.clone(), entry));
+        ids.iter().zip(found).map(record).collect()
+    }
+
+    /// The best hits of this node's index. Blocks for as long as the search takes.
+    pub fn search(&self, request: &ReplicaSearch) -> Result<Vec<Hit>, SearchError> {
+        let ReplicaSearch { collection: _, field, vector, k, ef, threshold, with_payload, with_vectors, exact } =
+            request;
+        let index = self.core.index(field).ok_or_else(|| SearchError::UnknownField(field.clone()))?;
+        let options = SearchOptions { k: *k as usize, ef: (*ef).max(*k) as usize, threshold: *threshold, filter: None };
+        let found =
+            if *exact { index.search_exact(&vector.0, &options)? } else { index.search(&vector.0, &options)? };
+        let live: Vec<(f32, Arc<Live>)> = {
+            let tables = self.core.tables();
+            // A slot without a live version was buried since the index answered, or is not acknowledged yet.
+            found.iter().filter_map(|hit| Some((hit.score, Arc::clone(tables.in_slot(hit.slot)?)))).collect()
+        };
+        let hit = |(score, live): (f32, Arc<Live>)| Hit {
+            id: live.key.id.clone(),
+            score,
+            version: live.version,
+            // Written by this node after it was checked, so it decodes.
+            payload: with_payload.then(|| rmp_serde::from_slice(&live.payload).unwrap_or_default()),
+            vectors: if *with_vectors { self.core.vectors(&live) } else { Fields::new() },
+        };
+        Ok(live.into_iter().map(hit).collect())
+    }
+
+    /// Up to `limit` records after a key, in ring order.
+    pub fn scan(&self, after: Option<&Key>, limit: usize) -> Page {
+        let entries: Vec<_> = {
+            let tables = self.core.tables();
+            tables.after(after, limit).map(|(key, entry)| (key.id.clone(), entry.clone())).collect()
+        };
+        let end = entries.len() < limit;
+        Page { records: entries.into_iter().map(|(id, entry)| self.core.record(id, entry)).collect(), end }
+    }
+
+    /// Takes a snapshot and has the log cut behind the older of the two that are kept. Blocks; writers go on.
+    pub fn snapshot(&self) -> Result<SnapshotSummary, TakeError> {
+        let (summary, oldest) = persist::snapshot(&self.core)?;
+        if let Some(lsn) = oldest {
+            let queue = self.writer.queue.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            // A full queue or a stopped writer means that the next snapshot cuts the log.
+            let _ = queue.map(|queue| queue.try_send(writer::Command::CutLog { before: lsn }));
+        }
+        Ok(summary)
+    }
+
+    /// Bytes of log that a restart would have to replay, roughly: those since the last snapshot.
+    pub fn replay_records(&self) -> u64 {
+        let applied = self.core.applied_lsn.load(Ordering::Acquire);
+        applied.saturating_sub(self.core.snapshot_lsn.load(Ordering::Acquire))
+    }
+
+    /// Bytes of log on disk.
+    pub fn log_bytes(&self) -> u64 {
+        self.core.log_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Live points that wait to be linked into a graph.
+    pub fn unlinked(&self) -> usize {
+        self.core.indexes.iter().map(|(_, index)| index.unlinked()).max().unwrap_or(0)
+    }
+
+    /// Counts and sizes.
+    pub fn stats(&self) -> CollectionStats {
+        let (points, tombstones) = {
+            let tables = self.core.tables();
+            (tables.live() as u64, tables.tombstones() as u64)
+        };
+        CollectionStats {
+            points,
+            tombstones,
+            unlinked: self.unlinked() as u64,
+            log_bytes: self.log_bytes(),
+            index_bytes: self.core.indexes.iter().map(|(_, index)| index.memory_bytes() as u64).sum(),
+            snapshot_lsn: self.core.snapshot_lsn.load(Ordering::Acquire),
+            error: None,
+        }
+    }
+
+    /// Lets the writer finish what it has, and stops it. Blocks. Writes are refused from then on, reads go on.
+    pub fn close(&self) {
+        self.writer.stop();
+    }
+}
+
+impl WriterHandle {
+    fn stop(&self) {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            // A writer that panicked has said so already.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for WriterHandle {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Core {
+    fn tables(&self) -> RwLockReadGuard<'_, Tables> {
+        self.tables.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn key(&self, id: &PointId) -> Key {
+        Key { position: ring::position(self.id, id), id: id.clone() }
+    }
+
+    fn index(&self, field: &str) -> Option<&Index> {
+        self.indexes.iter().find(|(name, _)| name == field).map(|(_, index)| index)
+    }
+
+    fn vectors(&self, live: &Live) -> Fields {
+        let vector = |(name, index): &(String, Index)| Some((name.clone(), Vector(index.vector(live.slot)?)));
+        self.indexes.iter().filter_map(vector).collect()
+    }
+
+    fn record(&self, id: PointId, entry: tables::Entry) -> Record {
+        let tables::Entry { version, live } = entry;
+        let value = live.map(|live| RecordValue { vectors: self.vectors(&live), payload: live.payload.to_vec() });
+        Record { id, version, value }
+    }
+
+    fn wake_indexers(self: &Arc<Self>) {
+        let linkable: Arc<dyn Linkable> = Arc::clone(self) as _;
+        self.indexers.wake(&linkable);
+    }
+}
+
+impl Linkable for Core {
+    fn indexes(&self) -> Vec<&Index> {
+        self.indexes.iter().map(|(_, index)| index).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,391 @@
+//! Snapshots of a collection, and opening it from them and its log.
+//!
+//! A snapshot is fuzzy: it runs beside the writer. It holds every record up to its lsn, and perhaps parts of later
+//! ones; replaying the log from its lsn puts those right, since applying a record twice changes nothing. The slot
+//! table is written before the indexes, so a slot that it names has its vectors in the index arenas that follow; slots
+//! in the arenas that the table does not name are buried on loading.
+
+use std::io::{self, Read};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use tracing::{info, warn};
+use vecino_index::{ArenaSink, ArenaSource, Index, Slot};
+use vecino_net::message::{Record, RecordValue};
+use vecino_net::model::{CollectionId, CollectionSchema, FieldSchema, Fsync, Metric};
+use vecino_net::ring;
+use vecino_storage::{
+    Disk, Log, LogError, LogOptions, Snapshot, SnapshotError, SnapshotStore, SnapshotSummary, SnapshotWriter,
+    SyncPolicy,
+};
+
+use super::Core;
+use super::record::{self, SnapshotEntry};
+use super::tables::{Key, Live, Tables};
+
+/// Bytes of one log segment.
+const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+/// Version of what the arenas "meta", "points" and "tombstones" hold.
+const FORMAT: u32 = 1;
+/// Slots or entries that are copied under one read lock.
+const CHUNK: usize = 1024;
+/// Longest entry that is believed when a snapshot is read.
+const ENTRY_BYTES_MAX: usize = 1024 * 1024;
+
+const META: &str = "meta";
+const POINTS: &str = "points";
+const TOMBSTONES: &str = "tombstones";
+
+/// Why a collection could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The snapshots.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// No snapshot could be read, and the log no longer reaches back to the first write.
+    #[error(
+        "no snapshot can be read and the log begins at lsn {first_lsn}: records before it are gone from this node ({reason})"
+    )]
+    Incomplete {
+        /// First record that the log still has.
+        first_lsn: u64,
+        /// What was wrong with the last snapshot that was tried.
+        reason: String,
+    },
+    /// A record that the log says is whole and that does not decode.
+    #[error("log record {lsn} cannot be applied: {reason}")]
+    Record {
+        /// Which record.
+        lsn: u64,
+        /// Why.
+        reason: String,
+    },
+    /// The schema asks for an index that cannot be made.
+    #[error(transparent)]
+    Index(#[from] vecino_index::IndexError),
+    /// A thread could not be started.
+    #[error("the writer thread could not be started: {0}")]
+    Thread(#[source] io::Error),
+}
+
+/// Why a snapshot could not be taken. The older ones are as they were.
+#[derive(Debug, thiserror::Error)]
+pub enum TakeError {
+    /// The snapshot store.
+    #[error(transparent)]
+    Store(#[from] SnapshotError),
+    /// Writing its pages.
+    #[error("cannot write the snapshot: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// Why one snapshot could not be used.
+#[derive(Debug, thiserror::Error)]
+enum LoadError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    #[error(transparent)]
+    Index(#[from] vecino_index::LoadError),
+    #[error("arena {0:?} is missing")]
+    MissingArena(&'static str),
+    #[error("arena {arena:?} does not decode: {reason}")]
+    Decode { arena: &'static str, reason: String },
+    #[error("it is of {0}, not of this collection")]
+    Foreign(String),
+    #[error("it has format {found}, and this version knows {FORMAT} at most: use a newer vecino")]
+    Newer { found: u32 },
+}
+
+/// First arena: what the snapshot is of.
+#[derive(Serialize, Deserialize)]
+struct Meta {
+    format: u32,
+    collection: CollectionId,
+    fields: Vec<String>,
+}
+
+/// A collection's parts, opened.
+pub(super) struct Opened {
+    pub tables: Tables,
+    pub indexes: Vec<(String, Index)>,
+    pub log: Log,
+    pub snapshots: SnapshotStore,
+    pub snapshot_lsn: u64,
+}
+
+/// Loads the newest usable snapshot and replays the log behind it.
+pub(super) fn open(
+    disk: Arc<dyn Disk>,
+    directory: &str,
+    id: CollectionId,
+    schema: &CollectionSchema,
+) -> Result<Opened, OpenError> {
+    let sync = match schema.fsync {
+        Fsync::Always => SyncPolicy::Always,
+        Fsync::EveryMs(ms) => SyncPolicy::EveryMs(ms),
+        Fsync::Never => SyncPolicy::Never,
+    };
+    let options = LogOptions { segment_bytes: SEGMENT_BYTES, sync };
+    let snapshots = SnapshotStore::open(Arc::clone(&disk), &format!("{directory}/snapshots"))?;
+    let (log, recovery) = Log::open(disk, &format!("{directory}/log"), id.0, options)?;
+    if recovery.torn_bytes_cut > 0 {
+        warn!(directory, bytes = recovery.torn_bytes_cut, "the log ended in a write that never finished; cut it");
+    }
+    let (mut tables, indexes, snapshot_lsn) = load_newest(&snapshots, id, schema, recovery.first_lsn)?;
+    let mut replayed = 0u64;
+    log.replay(snapshot_lsn + 1, &mut |lsn, bytes| {
+        replay_one(&mut tables, &indexes, id, bytes).map_err(|reason| OpenError::Record { lsn, reason })?;
+        replayed += 1;
+        Ok(())
+    })?;
+    info!(directory, snapshot_lsn, replayed, points = tables.live(), "opened collection");
+    Ok(Opened { tables, indexes, log, snapshots, snapshot_lsn })
+}
+
+fn load_newest(
+    snapshots: &SnapshotStore,
+    id: CollectionId,
+    schema: &CollectionSchema,
+    first_lsn: u64,
+) -> Result<(Tables, Vec<(String, Index)>, u64), OpenError> {
+    let mut reason = String::new();
+    for snapshot in snapshots.snapshots() {
+        let lsn = snapshot.lsn();
+        match load(&snapshot, id, schema) {
+            Ok((tables, indexes)) => return Ok((tables, indexes, lsn)),
+            Err(error) => {
+                warn!(lsn, %error, "a snapshot cannot be used; trying what is older");
+                reason = error.to_string();
+            }
+        }
+    }
+    if first_lsn > 1 {
+        if reason.is_empty() {
+            reason = "there is none".to_owned();
+        }
+        return Err(OpenError::Incomplete { first_lsn, reason });
+    }
+    let empty = |(number, (name, field)): (usize, (&String, &FieldSchema))| {
+        Ok((name.clone(), Index::new(params(id, number, field))?))
+    };
+    let indexes = schema.fields.iter().enumerate().map(empty).collect::<Result<_, OpenError>>()?;
+    Ok((Tables::default(), indexes, 0))
+}
+
+fn replay_one(
+    tables: &mut Tables,
+    indexes: &[(String, Index)],
+    collection: CollectionId,
+    bytes: &[u8],
+) -> Result<(), String> {
+    let Record { id, version, value } = record::decode(bytes).map_err(|error| error.to_string())?;
+    let key = Key { position: ring::position(collection, &id), id };
+    if tables.version(&key).is_some_and(|known| known >= version) {
+        return Ok(());
+    }
+    let slot = tables.slots() as Slot;
+    let value = match value {
+        None => None,
+        Some(RecordValue { vectors, payload }) => {
+            for (name, index) in indexes {
+                if let Some(vector) = vectors.get(name) {
+                    index.store(slot, &vector.0).map_err(|error| error.to_string())?;
+                }
+            }
+            Some((slot, payload.into_boxed_slice()))
+        }
+    };
+    if let Some(buried) = tables.apply(key, version, value).and_then(|applied| applied.buried) {
+        indexes.iter().for_each(|(_, index)| index.bury(buried));
+    }
+    Ok(())
+}
+
+/// Parameters of a field's index. The seed differs between collections and fields and never changes.
+fn params(id: CollectionId, number: usize, field: &FieldSchema) -> vecino_index::Params {
+    let FieldSchema { dim, metric, m, ef_construction } = field;
+    let mut seed = [0; 8];
+    seed.copy_from_slice(&id.0[..8]);
+    vecino_index::Params {
+        dim: *dim as usize,
+        metric: match metric {
+            Metric::Cosine => vecino_index::Metric::Cosine,
+            Metric::Euclidean => vecino_index::Metric::Euclidean,
+            Metric::Dot => vecino_index::Metric::Dot,
+            Metric::Manhattan => vecino_index::Metric::Manhattan,
+        },
+        m: *m as usize,
+        ef_construction: *ef_construction as usize,
+        seed: u64::from_le_bytes(seed) ^ number as u64,
+        kernel: None,
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------- writing
+
+/// Takes a snapshot; gives also the lsn before which the log may be cut.
+pub(super) fn snapshot(core: &Core) -> Result<(SnapshotSummary, Option<u64>), TakeError> {
+    let store = core.snapshots.lock().unwrap_or_else(PoisonError::into_inner);
+    let lsn = core.applied_lsn.load(Ordering::Acquire);
+    let mut writer = store.begin(lsn)?;
+    write_arenas(core, &mut writer)?;
+    let summary = writer.finish()?;
+    core.snapshot_lsn.store(lsn, Ordering::Release);
+    Ok((summary, store.oldest_kept_lsn()))
+}
+
+fn write_arenas(core: &Core, writer: &mut SnapshotWriter<'_>) -> io::Result<()> {
+    let fields = core.indexes.iter().map(|(name, _)| name.clone()).collect();
+    writer.begin_arena(META)?;
+    write_entry(writer, &Meta { format: FORMAT, collection: core.id, fields })?;
+
+    writer.begin_arena(POINTS)?;
+    let slots = core.tables().slots();
+    for first in (0..slots).step_by(CHUNK) {
+        let chunk: Vec<Arc<Live>> = {
+            let tables = core.tables();
+            (first..(first + CHUNK).min(slots)).filter_map(|slot| tables.in_slot(slot as Slot).cloned()).collect()
+        };
+        for live in chunk {
+            let Live { key, version, slot, payload } = &*live;
+            let entry =
+                SnapshotEntry { id: key.id.clone(), version: *version, slot: Some(*slot), payload: payload.to_vec() };
+            write_entry(writer, &entry)?;
+        }
+    }
+
+    writer.begin_arena(TOMBSTONES)?;
+    let mut after: Option<Key> = None;
+    loop {
+        let chunk: Vec<_> = {
+            let tables = core.tables();
+            let seen = |(key, entry): (&Key, &super::tables::Entry)| (key.clone(), entry.version, entry.live.is_none());
+            tables.after(after.as_ref(), CHUNK).map(seen).collect()
+        };
+        let Some((last, _, _)) = chunk.last() else { break };
+        after = Some(last.clone());
+        for (key, version, _) in chunk.into_iter().filter(|(_, _, tombstone)| *tombstone) {
+            write_entry(writer, &SnapshotEntry { id: key.id, version, slot: None, payload: Vec::new() })?;
+        }
+    }
+
+    for (number, (_, index)) in core.indexes.iter().enumerate() {
+        index.dump(&mut FieldSink { writer, number })?;
+    }
+    Ok(())
+}
+
+fn write_entry<T: Serialize>(writer: &mut SnapshotWriter<'_>, entry: &T) -> io::Result<()> {
+    let bytes = rmp_serde::to_vec_named(entry).map_err(io::Error::other)?;
+    writer.write(&(bytes.len() as u32).to_le_bytes())?;
+    writer.write(&bytes)
+}
+
+/// The arenas of one field's index, each under the field's number.
+struct FieldSink<'w, 's> {
+    writer: &'w mut SnapshotWriter<'s>,
+    number: usize,
+}
+
+fn field_arena(number: usize, arena: &str) -> String {
+    format!("field{number}.{arena}")
+}
+
+impl ArenaSink for FieldSink<'_, '_> {
+    fn begin(&mut self, arena: &str) -> io::Result<()> {
+        self.writer.begin_arena(&field_arena(self.number, arena))
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.writer.write(bytes)
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------- reading
+
+struct FieldSource<'s> {
+    snapshot: &'s Snapshot,
+    number: usize,
+}
+
+impl ArenaSource for FieldSource<'_> {
+    fn open<'s>(&'s mut self, arena: &str) -> io::Result<Option<Box<dyn Read + 's>>> {
+        let reader = self.snapshot.open_arena(&field_arena(self.number, arena)).map_err(io::Error::other)?;
+        Ok(reader.map(|reader| Box::new(reader) as Box<dyn Read + 's>))
+    }
+}
+
+fn load(
+    snapshot: &Snapshot,
+    id: CollectionId,
+    schema: &CollectionSchema,
+) -> Result<(Tables, Vec<(String, Index)>), LoadError> {
+    let mut meta = Entries::open(snapshot, META)?;
+    let Meta { format, collection, fields } = meta.next()?.ok_or(LoadError::MissingArena(META))?;
+    if format > FORMAT {
+        return Err(LoadError::Newer { found: format });
+    }
+    if collection != id || !fields.iter().eq(schema.fields.keys()) {
+        return Err(LoadError::Foreign(format!("collection {collection} with fields {fields:?}")));
+    }
+
+    let mut tables = Tables::default();
+    for arena in [POINTS, TOMBSTONES] {
+        let mut entries = Entries::open(snapshot, arena)?;
+        while let Some(SnapshotEntry { id: point, version, slot, payload }) = entries.next()? {
+            if slot.is_some_and(|slot| slot > vecino_index::SLOT_MAX) {
+                return Err(LoadError::Decode { arena, reason: format!("slot {slot:?} is over the limit") });
+            }
+            let key = Key { position: ring::position(id, &point), id: point };
+            // A point that was written while the snapshot ran may stand here twice; the newer one stays.
+            tables.apply(key, version, slot.map(|slot| (slot, payload.into_boxed_slice())));
+        }
+    }
+
+    let mut indexes = Vec::with_capacity(schema.fields.len());
+    for (number, (name, field)) in schema.fields.iter().enumerate() {
+        let index = Index::load(params(id, number, field), &mut FieldSource { snapshot, number })?;
+        for slot in (0..index.slots()).filter(|slot| tables.in_slot(*slot as Slot).is_none()) {
+            index.bury(slot as Slot);
+        }
+        tables.skip_slots_below(index.slots());
+        indexes.push((name.clone(), index));
+    }
+    Ok((tables, indexes))
+}
+
+/// Reads length-prefixed entries of one arena.
+struct Entries<'s> {
+    arena: &'static str,
+    reader: io::BufReader<Box<dyn Read + 's>>,
+}
+
+impl<'s> Entries<'s> {
+    fn open(snapshot: &'s Snapshot, arena: &'static str) -> Result<Self, LoadError> {
+        let reader = snapshot.open_arena(arena)?.ok_or(LoadError::MissingArena(arena))?;
+        Ok(Self { arena, reader: io::BufReader::with_capacity(1 << 20, Box::new(reader)) })
+    }
+
+    fn next<T: serde::de::DeserializeOwned>(&mut self) -> Result<Option<T>, LoadError> {
+        let mut length = [0; 4];
+        // The arena's length is verified with its pages, so it ends between entries or is not ours.
+        match self.reader.read(&mut length[..1])? {
+            0 => return Ok(None),
+            _ => self.reader.read_exact(&mut length[1..])?,
+        }
+        let length = u32::from_le_bytes(length) as usize;
+        let decode = |reason: String| LoadError::Decode { arena: self.arena, reason };
+        if length > ENTRY_BYTES_MAX {
+            return Err(decode(format!("an entry of {length} bytes is over the limit of {ENTRY_BYTES_MAX}")));
+        }
+        let mut bytes = vec![0; length];
+        self.reader.read_exact(&mut bytes)?;
+        rmp_serde::from_slice(&bytes).map(Some).map_err(|error| decode(error.to_string()))
+    }
+}

@@ -1,0 +1,91 @@
+//! What a record looks like in the log and in a snapshot.
+//!
+//! MessagePack maps with field names, so that a field may be added later. Drawn in `docs/disk.md`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use vecino_net::message::{Record, RecordValue};
+use vecino_net::model::{PointId, Vector, Version};
+
+/// One version of one point in the log.
+#[derive(Serialize, Deserialize)]
+struct LogRecord {
+    id: PointId,
+    version: Version,
+    value: Option<LogValue>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct LogValue {
+    vectors: BTreeMap<String, Vector>,
+    #[serde(with = "serde_bytes")]
+    payload: Vec<u8>,
+}
+
+/// One slot or tombstone in a snapshot; the vectors are in the index's own arenas.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub struct SnapshotEntry {
+    /// The point.
+    pub id: PointId,
+    /// Its version.
+    pub version: Version,
+    /// Its slot; absent for a tombstone.
+    pub slot: Option<u32>,
+    /// Its payload as MessagePack.
+    #[serde(with = "serde_bytes")]
+    pub payload: Vec<u8>,
+}
+
+/// A record that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("record is not what this version writes: {0}")]
+pub struct DecodeError(#[from] rmp_serde::decode::Error);
+
+/// Encodes a record for the log.
+pub fn encode(record: &Record) -> Vec<u8> {
+    let Record { id, version, value } = record;
+    let value = value
+        .as_ref()
+        .map(|RecordValue { vectors, payload }| LogValue { vectors: vectors.clone(), payload: payload.clone() });
+    let record = LogRecord { id: id.clone(), version: *version, value };
+    rmp_serde::to_vec_named(&record).expect("a record of strings, numbers and bytes always encodes")
+}
+
+/// Decodes a record from the log.
+pub fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
+    let LogRecord { id, version, value } = rmp_serde::from_slice(bytes)?;
+    let value = value.map(|LogValue { vectors, payload }| RecordValue { vectors, payload });
+    Ok(Record { id, version, value })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use vecino_certs::NodeId;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_record_survives_the_log(
+            id in prop_oneof![any::<u64>().prop_map(PointId::Number), "[a-zé]{1,20}".prop_map(PointId::Text)],
+            time in any::<u64>(),
+            values in prop::option::of(prop::collection::vec(any::<f32>(), 0..20)),
+        ) {
+            let value = values.map(|values| RecordValue {
+                vectors: BTreeMap::from([("image".to_owned(), Vector(values))]),
+                payload: vec![0x80],
+            });
+            let record = Record { id, version: Version { time, node: NodeId::from_bytes([9; 16]) }, value };
+            let back = decode(&encode(&record)).unwrap();
+            // Bytes, since a NaN equals nothing.
+            prop_assert_eq!(encode(&back), encode(&record));
+        }
+
+        #[test]
+        fn garbage_is_an_error(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+            let _ = decode(&bytes);
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! A collection over a disk in memory: what is acknowledged is there, searchable, and back after a power cut.
+
+use std::collections::BTreeMap;
+
+use vecino_certs::NodeId;
+use vecino_net::model::{FieldSchema, Fsync, Metric};
+use vecino_storage::MemDisk;
+
+use super::*;
+
+const DIM: usize = 8;
+
+fn schema() -> CollectionSchema {
+    let field = FieldSchema { dim: DIM as u32, metric: Metric::Euclidean, m: 8, ef_construction: 40 };
+    CollectionSchema { fields: BTreeMap::from([(String::new(), field)]), replication_factor: 1, fsync: Fsync::Always }
+}
+
+struct Lab {
+    disk: MemDisk,
+    runtime: tokio::runtime::Runtime,
+    indexers: Arc<Indexers>,
+}
+
+impl Lab {
+    fn new() -> Self {
+        Self {
+            disk: MemDisk::new(),
+            runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap(),
+            indexers: Arc::new(Indexers::start(1).unwrap()),
+        }
+    }
+
+    fn open(&self) -> Collection {
+        Collection::open(
+            Arc::new(self.disk.clone()),
+            "films",
+            "films",
+            CollectionId([1; 16]),
+            schema(),
+            Arc::clone(&self.indexers),
+            self.runtime.handle().clone(),
+        )
+        .unwrap()
+    }
+
+    fn apply(&self, collection: &Collection, records: Vec<Record>) -> Vec<Outcome> {
+        self.runtime.block_on(collection.apply(records)).unwrap()
+    }
+}
+
+fn version(time: u64) -> Version {
+    Version { time, node: NodeId::from_bytes([3; 16]) }
+}
+
+/// A vector that only this id and time have.
+fn vector(id: u64, time: u64) -> Vec<f32> {
+    let mut random = fastrand::Rng::with_seed(id << 20 | time);
+    (0..DIM).map(|_| random.f32()).collect()
+}
+
+fn put(id: u64, time: u64) -> Record {
+    let value = RecordValue {
+        vectors: Fields::from([(String::new(), Vector(vector(id, time)))]),
+        payload: rmp_serde::to_vec_named(&BTreeMap::from([("time", time)])).unwrap(),
+    };
+    Record { id: id.into(), version: version(time), value: Some(value) }
+}
+
+fn delete(id: u64, time: u64) -> Record {
+    Record { id: id.into(), version: version(time), value: None }
+}
+
+fn nearest(collection: &Collection, vector: Vec<f32>, k: u32) -> Vec<Hit> {
+    let request = ReplicaSearch {
+        collection: collection.id(),
+        field: String::new(),
+        vector: Vector(vector),
+        k,
+        ef: 64,
+        threshold: None,
+        with_payload: true,
+        with_vectors: true,
+        exact: false,
+    };
+    collection.search(&request).unwrap()
+}
+
+/// Every id of the oracle is readable and found by its own vector; what was deleted is neither.
+fn check(collection: &Collection, oracle: &BTreeMap<u64, Record>) {
+    for (id, record) in oracle {
+        let read = collection.read(&[(*id).into()]).remove(0).unwrap_or_else(|| panic!("{id} is gone"));
+        assert_eq!(&read, record);
+        assert_eq!(collection.versions(&[(*id).into()]), [Some(record.version)]);
+        if let Some(value) = &record.value {
+            let hits = nearest(collection, value.vectors[""].0.clone(), 1);
+            assert_eq!((&hits[0].id, hits[0].score), (&PointId::Number(*id), 0.0));
+            assert_eq!(hits[0].vectors, value.vectors);
+        }
+    }
+    let live = oracle.values().filter(|record| record.value.is_some()).count();
+    assert_eq!(nearest(collection, vec![0.0; DIM], 10_000).len(), live);
+    let stats = collection.stats();
+    assert_eq!((stats.points, stats.tombstones), (live as u64, (oracle.len() - live) as u64));
+}
+
+#[test]
+fn records_are_applied_only_if_newer_and_refused_if_they_do_not_fit() {
+    let lab = Lab::new();
+    let collection = lab.open();
+    let mut short = put(2, 1);
+    short.value.as_mut().unwrap().vectors.insert(String::new(), Vector(vec![1.0]));
+    let outcomes = lab.apply(&collection, vec![put(1, 5), put(1, 4), short, put(1, 6)]);
+    assert_eq!(outcomes[..2], [Outcome::Written(version(5)), Outcome::Written(version(5))]);
+    assert_eq!(outcomes[2], Outcome::Refused("the vector has dimension 1, and the schema says 8".into()));
+    assert_eq!(outcomes[3], Outcome::Written(version(6)));
+    assert_eq!(lab.apply(&collection, vec![delete(1, 5)]), [Outcome::Written(version(6))]);
+    check(&collection, &BTreeMap::from([(1, put(1, 6))]));
+}
+
+#[test]
+fn acknowledged_writes_are_back_after_a_power_cut_from_log_and_from_snapshot() {
+    for seed in 0..20 {
+        println!("seed {seed}");
+        let lab = Lab::new();
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut oracle = BTreeMap::new();
+        let mut time = 0;
+        for _ in 0..4 {
+            let collection = lab.open();
+            check(&collection, &oracle);
+            for _ in 0..random.usize(1..6) {
+                let batch: Vec<_> = (0..random.usize(1..50))
+                    .map(|_| {
+                        time += 1;
+                        let id = random.u64(0..100);
+                        if random.u8(0..4) == 0 { delete(id, time) } else { put(id, time) }
+                    })
+                    .collect();
+                lab.apply(&collection, batch.clone());
+                oracle.extend(batch.into_iter().map(|record| {
+                    let PointId::Number(id) = record.id else { unreachable!("ids are numbers") };
+                    (id, record)
+                }));
+                if random.u8(0..3) == 0 {
+                    let lsn = collection.snapshot().unwrap().lsn;
+                    assert_eq!(collection.replay_records(), time - lsn);
+                }
+            }
+            check(&collection, &oracle);
+            collection.close();
+            lab.disk.crash(random.u64(..));
+        }
+        check(&lab.open(), &oracle);
+    }
+}
+
+#[test]
+fn a_snapshot_beside_writers_loses_nothing_and_the_log_is_cut_behind_it() {
+    let lab = Lab::new();
+    let mut oracle = BTreeMap::new();
+    let collection = lab.open();
+    let snapshots = std::thread::spawn({
+        let collection = collection.clone();
+        move || (0..10).map(|_| collection.snapshot().unwrap().lsn).collect::<Vec<_>>()
+    });
+    let mut time = 0;
+    while !snapshots.is_finished() || time < 3_000 {
+        let batch: Vec<_> = (0..50)
+            .map(|step| {
+                time += 1;
+                if step % 5 == 0 { delete(time % 700, time) } else { put(time % 700, time) }
+            })
+            .collect();
+        lab.apply(&collection, batch.clone());
+        oracle.extend(batch.into_iter().map(|record| {
+            let PointId::Number(id) = record.id else { unreachable!("ids are numbers") };
+            (id, record)
+        }));
+    }
+    let lsns = snapshots.join().unwrap();
+    assert!(lsns.windows(2).all(|pair| pair[0] <= pair[1]), "{lsns:?}");
+    collection.close();
+    drop(collection);
+    lab.disk.crash(7);
+    let reopened = lab.open();
+    check(&reopened, &oracle);
+    assert!(reopened.replay_records() < time, "the snapshot was used");
+}
+
+#[test]
+fn a_graph_is_loaded_and_not_linked_again() {
+    let lab = Lab::new();
+    let collection = lab.open();
+    lab.apply(&collection, (0..3_000).map(|id| put(id, id + 1)).collect());
+    while collection.unlinked() > 0 {
+        std::thread::yield_now();
+    }
+    collection.snapshot().unwrap();
+    collection.close();
+    drop(collection);
+    // Nobody links here, so what is unlinked after opening stays so.
+    let idle = Arc::new(Indexers::start(1).unwrap());
+    let opened = persist::open(Arc::new(lab.disk.clone()), "films", CollectionId([1; 16]), &schema()).unwrap();
+    drop(idle);
+    assert_eq!(opened.indexes[0].1.unlinked(), 0);
+    assert_eq!(opened.tables.live(), 3_000);
+    assert_eq!(opened.snapshot_lsn, 3_000);
+}
