@@ -1,0 +1,240 @@
+//! Whom to ask next after a failure, and whether at all: the decisions, without clock, socket or task.
+//!
+//! A failure sends the request to the next node at once where that is safe; a node that failed rests for as long as it
+//! asked to, or for a pause that grows with the attempts, before it is asked again.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use vecino_net::error::{ErrorCode, Retry, RpcError};
+
+/// Most attempts at one request.
+pub(crate) const ATTEMPTS_MAX: u32 = 20;
+/// Most times that one request finds the same node unreachable, or the replicas unreachable from it. Time would bound
+/// this too, but a mesh that is gone should be reported soon.
+pub(crate) const SETBACKS_MAX: u32 = 3;
+/// Pause before a node is asked again after its first failure; it doubles with each further attempt.
+const PAUSE_FIRST: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Where other nodes are left to ask, one attempt may use half of the time that is left, but no less than this.
+const PATIENCE_MIN: Duration = Duration::from_secs(1);
+
+/// What a request does, and so when it may be sent twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// Nothing: it may always be sent again.
+    Read,
+    /// The same, however often it is done.
+    RepeatableWrite,
+    /// It may be sent again only if it surely did not happen.
+    SingleWrite,
+}
+
+/// What to do after a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Ask [`Attempts::node`] after this pause.
+    Try(Duration),
+    /// Report the failure.
+    GiveUp,
+}
+
+/// The attempts at one request.
+pub(crate) struct Attempts {
+    effect: Effect,
+    until: Instant,
+    nodes: Vec<Standing>,
+    current: usize,
+    count: u32,
+    /// Whether an earlier attempt may have taken effect.
+    unknown: bool,
+}
+
+#[derive(Clone)]
+struct Standing {
+    rests_until: Instant,
+    setbacks: u32,
+    barred: bool,
+}
+
+impl Attempts {
+    /// For a request to one of `nodes` nodes, at least one, that begins with `first`.
+    pub(crate) fn new(effect: Effect, nodes: usize, first: usize, now: Instant, until: Instant) -> Self {
+        let standing = Standing { rests_until: now, setbacks: 0, barred: false };
+        Self { effect, until, nodes: vec![standing; nodes], current: first % nodes, count: 0, unknown: false }
+    }
+
+    /// The node to ask.
+    pub(crate) fn node(&self) -> usize {
+        self.current
+    }
+
+    /// How many attempts have failed.
+    pub(crate) fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// How long the attempt may take.
+    pub(crate) fn patience(&self, now: Instant) -> Duration {
+        let left = self.until.saturating_duration_since(now);
+        let others = self.nodes.iter().filter(|node| !node.barred).count() > 1;
+        if others && self.effect != Effect::SingleWrite { (left / 2).max(PATIENCE_MIN).min(left) } else { left }
+    }
+
+    /// Judges a failed attempt. `chance`, 0 to 1, spreads the pauses of many clients.
+    pub(crate) fn failed(&mut self, error: &RpcError, now: Instant, chance: f64) -> Next {
+        self.count += 1;
+        self.unknown |= error.retry == Retry::Unknown;
+        let refused_here = error.retry == Retry::No && error.code == ErrorCode::Connection;
+        let asked_for = match error.retry {
+            Retry::AfterMs(ms) => Duration::from_millis(u64::from(ms)),
+            Retry::Safe => Duration::ZERO,
+            Retry::Unknown if self.effect != Effect::SingleWrite => Duration::ZERO,
+            // The connection was refused, so nothing happened, and another node may take it.
+            Retry::No if refused_here => Duration::ZERO,
+            Retry::No | Retry::Unknown => return Next::GiveUp,
+        };
+        let grown = PAUSE_FIRST.saturating_mul(1 << (self.count - 1).min(16)).min(PAUSE_MAX);
+        let node = &mut self.nodes[self.current];
+        node.rests_until = now + asked_for.max(grown).mul_f64(1.0 + chance / 2.0);
+        if matches!(error.code, ErrorCode::Connection | ErrorCode::Unavailable) {
+            node.setbacks += 1;
+        }
+        node.barred = refused_here || node.setbacks >= SETBACKS_MAX;
+        if self.count >= ATTEMPTS_MAX {
+            return Next::GiveUp;
+        }
+        let following = (1..=self.nodes.len()).map(|step| (self.current + step) % self.nodes.len());
+        let next = following
+            .filter(|node| !self.nodes[*node].barred)
+            .min_by_key(|node| self.nodes[*node].rests_until.max(now));
+        match next {
+            Some(next) if self.nodes[next].rests_until < self.until => {
+                self.current = next;
+                Next::Try(self.nodes[next].rests_until.saturating_duration_since(now))
+            }
+            _ => Next::GiveUp,
+        }
+    }
+
+    /// Whether the whole request may be made again, after it failed with `last`: it is as uncertain as its most
+    /// uncertain attempt.
+    pub(crate) fn verdict(&self, last: Retry) -> Retry {
+        match (self.effect, last) {
+            (Effect::Read, Retry::Unknown) => Retry::Safe,
+            (Effect::Read, last) => last,
+            _ if self.unknown => Retry::Unknown,
+            (_, last) => last,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn error(code: ErrorCode, retry: Retry) -> RpcError {
+        RpcError { retry, ..RpcError::new(code, "test") }
+    }
+
+    fn attempts(effect: Effect, nodes: usize) -> (Attempts, Instant) {
+        let now = Instant::now();
+        (Attempts::new(effect, nodes, 0, now, now + 10 * SECOND), now)
+    }
+
+    #[test]
+    fn a_failure_moves_on_to_the_next_node_at_once() {
+        let (mut attempts, now) = attempts(Effect::SingleWrite, 3);
+        for (code, node) in [(ErrorCode::Connection, 1), (ErrorCode::Unavailable, 2)] {
+            assert_eq!(attempts.failed(&error(code, Retry::Safe), now, 0.5), Next::Try(Duration::ZERO));
+            assert_eq!(attempts.node(), node);
+        }
+        let Next::Try(pause) = attempts.failed(&error(ErrorCode::NotReady, Retry::Safe), now, 0.0) else {
+            panic!("all nodes failed once, which is no reason to give up")
+        };
+        assert_eq!((attempts.node(), pause), (0, PAUSE_FIRST), "the first rested longest");
+    }
+
+    #[test]
+    fn a_node_rests_at_least_as_long_as_it_asked_for() {
+        for chance in [0.0, 0.5, 1.0] {
+            let (mut attempts, now) = attempts(Effect::SingleWrite, 1);
+            let overloaded = error(ErrorCode::Overloaded, Retry::AfterMs(300));
+            let Next::Try(pause) = attempts.failed(&overloaded, now, chance) else { panic!("safe to retry") };
+            assert!(pause >= Duration::from_millis(300) && pause <= Duration::from_millis(450), "{pause:?}");
+        }
+    }
+
+    #[test]
+    fn what_would_fail_again_is_not_tried_again() {
+        for code in [ErrorCode::Invalid, ErrorCode::NotFound, ErrorCode::AlreadyExists, ErrorCode::Forbidden] {
+            let (mut attempts, now) = attempts(Effect::Read, 3);
+            assert_eq!(attempts.failed(&RpcError::new(code, "test"), now, 0.0), Next::GiveUp);
+        }
+    }
+
+    #[test]
+    fn a_node_that_refuses_the_connection_is_left_alone_but_others_are_asked() {
+        let (mut attempts, now) = attempts(Effect::SingleWrite, 2);
+        let refused = error(ErrorCode::Connection, Retry::No);
+        assert_eq!(attempts.failed(&refused, now, 0.0), Next::Try(Duration::ZERO));
+        let Next::Try(_) = attempts.failed(&error(ErrorCode::Overloaded, Retry::AfterMs(5)), now, 0.0) else {
+            panic!("the second node may be asked again")
+        };
+        assert_eq!(attempts.node(), 1);
+        assert_eq!(attempts.failed(&refused, now, 0.0), Next::GiveUp);
+    }
+
+    #[test]
+    fn an_uncertain_write_is_repeated_only_where_that_does_no_harm() {
+        let lost = error(ErrorCode::Connection, Retry::Unknown);
+        for (effect, repeated, verdict) in [
+            (Effect::Read, true, Retry::Safe),
+            (Effect::RepeatableWrite, true, Retry::Unknown),
+            (Effect::SingleWrite, false, Retry::Unknown),
+        ] {
+            let (mut attempts, now) = attempts(effect, 2);
+            assert_eq!(attempts.failed(&lost, now, 0.0) == Next::Try(Duration::ZERO), repeated, "{effect:?}");
+            assert_eq!(attempts.verdict(lost.retry), verdict, "{effect:?}");
+        }
+    }
+
+    #[test]
+    fn a_write_that_was_uncertain_once_stays_so() {
+        let (mut attempts, now) = attempts(Effect::RepeatableWrite, 2);
+        attempts.failed(&error(ErrorCode::Timeout, Retry::Unknown), now, 0.0);
+        attempts.failed(&error(ErrorCode::Unavailable, Retry::Safe), now, 0.0);
+        assert_eq!(attempts.verdict(Retry::Safe), Retry::Unknown);
+    }
+
+    #[test]
+    fn attempts_end_by_count_by_setbacks_and_by_time() {
+        let (mut busy, now) = attempts(Effect::Read, 3);
+        let overloaded = error(ErrorCode::Overloaded, Retry::AfterMs(1));
+        let tried = (0..).take_while(|_| busy.failed(&overloaded, now, 0.0) != Next::GiveUp).count();
+        assert_eq!(tried + 1, ATTEMPTS_MAX as usize);
+
+        let (mut dead, now) = attempts(Effect::Read, 3);
+        let gone = error(ErrorCode::Connection, Retry::AfterMs(1));
+        let tried = (0..).take_while(|_| dead.failed(&gone, now, 0.0) != Next::GiveUp).count();
+        assert_eq!(tried + 1, 3 * SETBACKS_MAX as usize);
+
+        let (mut late, now) = attempts(Effect::Read, 1);
+        let patient = error(ErrorCode::Overloaded, Retry::AfterMs(10_000));
+        assert_eq!(late.failed(&patient, now, 0.0), Next::GiveUp, "the pause would outlast the deadline");
+    }
+
+    #[test]
+    fn time_is_kept_for_another_node_where_there_is_one() {
+        let (one, now) = attempts(Effect::Read, 1);
+        assert_eq!(one.patience(now), 10 * SECOND);
+        let (three, now) = attempts(Effect::Read, 3);
+        assert_eq!(three.patience(now), 5 * SECOND);
+        assert_eq!(three.patience(now + 9 * SECOND), SECOND);
+        assert_eq!(three.patience(now + 11 * SECOND), Duration::ZERO);
+        let (single, now) = attempts(Effect::SingleWrite, 3);
+        assert_eq!(single.patience(now), 10 * SECOND, "an uncertain end could not be repeated");
+    }
+}

@@ -1,0 +1,133 @@
+//! How a client is made: addresses, identity, patience.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use vecino_certs::{Identity, Role};
+use vecino_net::endpoint::{Endpoint, EndpointOptions};
+
+use crate::{Client, ClientError};
+
+/// Port of a node, where an address names none.
+pub const DEFAULT_PORT: u16 = 7400;
+/// The node that is asked where no address was given.
+pub const DEFAULT_ADDRESS: &str = "127.0.0.1:7400";
+/// How long a request may take, all attempts together, unless told otherwise.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Most addresses of one client, after names are resolved.
+pub const ADDRESSES_MAX: usize = 256;
+
+/// Makes a [`Client`]; begin with [`Client::builder`].
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct ClientBuilder {
+    addresses: Vec<String>,
+    certs: Option<PathBuf>,
+    identity: Option<Identity>,
+    timeout: Option<Duration>,
+}
+
+impl ClientBuilder {
+    /// Adds the address of a node, `HOST:PORT` or `HOST`. Any node serves any request; with several addresses the
+    /// client goes on to the next one when a node fails. Without any it asks [`DEFAULT_ADDRESS`].
+    pub fn connect(mut self, address: impl Into<String>) -> Self {
+        self.addresses.push(address.into());
+        self
+    }
+
+    /// Takes `ca.crt`, `client.crt` and `client.key` from this folder.
+    pub fn certs(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.certs = Some(dir.into());
+        self
+    }
+
+    /// Takes an identity that was loaded before.
+    pub fn identity(mut self, identity: Identity) -> Self {
+        self.identity = Some(identity);
+        self
+    }
+
+    /// How long a request may take, all attempts together; [`DEFAULT_TIMEOUT`] unless set.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Makes the client. Names are resolved now; connections are made when they are needed.
+    ///
+    /// # Errors
+    /// When an address does not resolve, or the certificates or the socket cannot be used.
+    pub async fn build(self) -> Result<Client, ClientError> {
+        let Self { mut addresses, certs, identity, timeout } = self;
+        let identity = match (identity, certs) {
+            (Some(identity), _) => identity,
+            (None, Some(dir)) => Identity::load(dir, Role::Client)?,
+            (None, None) => return Err(ClientError::NoIdentity),
+        };
+        if addresses.is_empty() {
+            addresses.push(DEFAULT_ADDRESS.to_owned());
+        }
+        let mut nodes = Vec::new();
+        for address in addresses {
+            let resolved =
+                resolve(&address).await.map_err(|source| ClientError::Address { address: address.clone(), source })?;
+            for node in resolved {
+                if !nodes.contains(&node) {
+                    nodes.push(node);
+                }
+            }
+        }
+        if !(1..=ADDRESSES_MAX).contains(&nodes.len()) {
+            return Err(ClientError::AddressCount { count: nodes.len(), max: ADDRESSES_MAX });
+        }
+        let endpoint = Endpoint::client(&identity, EndpointOptions::default())?;
+        Ok(Client::new(endpoint, nodes, timeout.unwrap_or(DEFAULT_TIMEOUT)))
+    }
+}
+
+async fn resolve(address: &str) -> io::Result<Vec<SocketAddr>> {
+    if let Ok(address) = address.parse::<SocketAddr>() {
+        return Ok(vec![address]);
+    }
+    if let Ok(host) = address.trim_matches(['[', ']']).parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(host, DEFAULT_PORT)]);
+    }
+    let resolved: Vec<_> = if address.contains(':') {
+        tokio::net::lookup_host(address).await?.collect()
+    } else {
+        tokio::net::lookup_host((address, DEFAULT_PORT)).await?.collect()
+    };
+    if resolved.is_empty() { Err(io::Error::other("the name has no address")) } else { Ok(resolved) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn addresses_may_leave_out_the_port() {
+        for (text, expected) in [
+            ("127.0.0.1:9", "127.0.0.1:9"),
+            ("127.0.0.1", "127.0.0.1:7400"),
+            ("::1", "[::1]:7400"),
+            ("[::1]", "[::1]:7400"),
+            ("[::1]:9", "[::1]:9"),
+        ] {
+            assert_eq!(resolve(text).await.unwrap(), [expected.parse::<SocketAddr>().unwrap()], "{text}");
+        }
+        assert!(resolve("127.0.0.1:port").await.is_err());
+        assert!(resolve("localhost").await.unwrap().iter().all(|node| node.port() == DEFAULT_PORT));
+        assert!(resolve("localhost:9").await.unwrap().iter().all(|node| node.port() == 9 && node.ip().is_loopback()));
+    }
+
+    #[tokio::test]
+    async fn a_client_without_certificates_is_told_how_to_get_some() {
+        let error = Client::builder().build().await.unwrap_err();
+        assert!(matches!(error, ClientError::NoIdentity));
+        assert!(error.to_string().contains("vecino certs issue"), "{error}");
+        let error = Client::builder().certs("/nonexistent").build().await.unwrap_err();
+        assert!(error.to_string().contains("/nonexistent/ca.crt is missing"), "{error}");
+    }
+}
