@@ -148,7 +148,7 @@ mod tests {
     fn a_failure_moves_on_to_the_next_node_at_once() {
         let (mut attempts, now) = attempts(Effect::SingleWrite, 3);
         for (code, node) in [(ErrorCode::Connection, 1), (ErrorCode::Unavailable, 2)] {
-            assert_eq!(attempts.failed(&error(code, Retry::Safe), now, 0.5), Next::Try(Duration::ZERO));
+            assert_eq!(attempts.failed(&error(code, Retry::Safe), now, 0.0), Next::Try(Duration::ZERO));
             assert_eq!(attempts.node(), node);
         }
         let Next::Try(pause) = attempts.failed(&error(ErrorCode::NotReady, Retry::Safe), now, 0.0) else {

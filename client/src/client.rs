@@ -11,7 +11,7 @@ use vecino_net::endpoint::Endpoint;
 use vecino_net::error::{ErrorCode, RpcError};
 use vecino_net::message::{
     CollectionInfo, CreateCollection, DescribeCollection, DropCollection, Get, ListCollections, Outcome, RingInfo,
-    RingReply, Rpc, Scan, SearchReply, SnapshotReport, Status, StatusReply, TakeSnapshot,
+    RingReply, Rpc, Scan, ScanReply, SearchReply, SnapshotReport, Status, StatusReply, TakeSnapshot,
 };
 use vecino_net::model::{CollectionSchema, Point, PointId, StoredPoint};
 
@@ -146,7 +146,9 @@ impl Client {
         let GetOptions { level, with_vectors } = options;
         let get = Get { collection: collection.into(), ids, level, with_vectors };
         let (found, node) = self.ask(&get, Effect::Read, Instant::now() + self.timeout).await?;
-        self.check_count("points", get.ids.len(), found.len(), Get::NAME, node)?;
+        if found.len() != get.ids.len() {
+            return Err(nonsense::<Get>(node, format_args!("{} points for {} ids", found.len(), get.ids.len())));
+        }
         Ok(found)
     }
 
@@ -203,7 +205,16 @@ impl Client {
         self.shared.endpoint.close(CLOSE_GRACE).await;
     }
 
-    pub(crate) async fn call<R: Rpc>(&self, request: &R, effect: Effect) -> Result<R::Reply, ClientError> {
+    /// One page. A node that answers with the place where the page began would be asked for ever.
+    pub(crate) async fn scan_page(&self, scan: &Scan) -> Result<ScanReply, ClientError> {
+        let (page, node) = self.ask(scan, Effect::Read, Instant::now() + self.timeout).await?;
+        if page.next.is_some() && page.next == scan.after {
+            return Err(nonsense::<Scan>(node, format_args!("a page that ends where it began")));
+        }
+        Ok(page)
+    }
+
+    async fn call<R: Rpc>(&self, request: &R, effect: Effect) -> Result<R::Reply, ClientError> {
         self.ask(request, effect, Instant::now() + self.timeout).await.map(|(reply, _)| reply)
     }
 
@@ -211,7 +222,9 @@ impl Client {
         let until = Instant::now() + self.timeout;
         let effect = if options.repeat_unknown { Effect::RepeatableWrite } else { Effect::SingleWrite };
         let (mut outcomes, node) = self.ask(batch, effect, until).await?;
-        self.check_count("outcomes", batch.count(), outcomes.len(), B::NAME, node)?;
+        if outcomes.len() != batch.count() {
+            return Err(nonsense::<B>(node, format_args!("{} outcomes for {} points", outcomes.len(), batch.count())));
+        }
         for round in 1..=write::ROUNDS_MAX {
             let unsettled = write::unsettled(&outcomes, options.repeat_unknown);
             let pause = write::pause(round, fastrand::f64());
@@ -266,20 +279,11 @@ impl Client {
             }
         }
     }
+}
 
-    fn check_count(
-        &self,
-        what: &str,
-        expected: usize,
-        received: usize,
-        operation: &'static str,
-        node: SocketAddr,
-    ) -> Result<(), ClientError> {
-        if expected == received {
-            return Ok(());
-        }
-        let error = RpcError::new(ErrorCode::Protocol, format_args!("{received} {what} in the answer, not {expected}"));
-        let RpcError { code, message, retry } = error;
-        Err(ClientError::Request { operation, node, attempts: 1, code, message, retry })
-    }
+/// The node answered, but with what cannot be an answer.
+fn nonsense<R: Rpc>(node: SocketAddr, what: std::fmt::Arguments<'_>) -> ClientError {
+    let message = format!("the answer to {} has {what}: is the node of another version?", R::NAME);
+    let RpcError { code, message, retry } = RpcError::new(ErrorCode::Protocol, message);
+    ClientError::Request { operation: R::NAME, node, attempts: 1, code, message, retry }
 }

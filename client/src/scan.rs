@@ -3,7 +3,6 @@
 use vecino_net::message::{Scan, ScanCursor, ScanReply};
 use vecino_net::model::StoredPoint;
 
-use crate::attempts::Effect;
 use crate::{Client, ClientError};
 
 /// The pages of a collection, in ring order; made by [`Client::scan`].
@@ -29,7 +28,7 @@ impl Pages {
     /// When a page cannot be read. The call may be repeated: it reads the same page.
     pub async fn next(&mut self) -> Result<Option<Vec<StoredPoint>>, ClientError> {
         while !self.done {
-            let ScanReply { points, next } = self.client.call(&self.request, Effect::Read).await?;
+            let ScanReply { points, next } = self.client.scan_page(&self.request).await?;
             self.done = next.is_none();
             if next.is_some() {
                 self.request.after = next;

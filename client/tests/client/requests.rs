@@ -1,0 +1,218 @@
+//! Every request reaches the node as it was made, and the answer comes back as it was given.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use vecino_client::{
+    CollectionInfo, ErrorCode, GetOptions, Level, Metric, NodeId, Outcome, PointId, RingReply, ScanCursor, ScanOptions,
+    SearchReply, SearchRequest, SnapshotReport, StatusReply, StoredPoint, Version, WriteOptions, payload_from_json,
+    point, schema,
+};
+use vecino_net::message::{
+    CreateCollection, Delete, DescribeCollection, Done, DropCollection, Get, Hit, ListCollections, MeshId, Put, Query,
+    RingInfo, Rpc, Scan, ScanReply, Search, Status, TakeSnapshot,
+};
+use vecino_net::model::{CollectionId, Fields, Payload, Vector};
+
+use crate::fake::{Asked, FakeMesh, FakeNode, reply};
+
+/// Answers every kind in a way that shows what was asked.
+fn answer(asked: &Asked) -> Result<Vec<u8>, vecino_net::error::RpcError> {
+    let info = |name: String| CollectionInfo {
+        name,
+        id: CollectionId([1; 16]),
+        schema: schema(3, Metric::Cosine),
+        placement: BTreeMap::new(),
+        points: 5,
+        nodes: BTreeMap::new(),
+    };
+    match asked.kind {
+        CreateCollection::KIND => {
+            let create: CreateCollection = asked.read();
+            reply::<CreateCollection>(CollectionInfo { schema: create.schema, ..info(create.name) })
+        }
+        DropCollection::KIND => reply::<DropCollection>(Done {}),
+        ListCollections::KIND => reply::<ListCollections>(vec![info("a".into()), info("b".into())]),
+        DescribeCollection::KIND => reply::<DescribeCollection>(info(asked.read::<DescribeCollection>().name)),
+        Get::KIND => {
+            let get: Get = asked.read();
+            let found = get.ids.into_iter().map(|id| (id != PointId::from(404)).then(|| stored(id)));
+            reply::<Get>(found.collect())
+        }
+        Delete::KIND => {
+            let delete: Delete = asked.read();
+            assert_eq!(delete.level, Level::All);
+            reply::<Delete>(vec![Outcome::Written(Version::ZERO); delete.ids.len()])
+        }
+        Status::KIND => reply::<Status>(StatusReply {
+            mesh: MeshId([7; 16]),
+            answered_by: NodeId::from_bytes([2; 16]),
+            nodes: Vec::new(),
+        }),
+        RingInfo::KIND => {
+            let factor = if asked.read::<RingInfo>().collection.as_deref() == Some("films") { 2 } else { 3 };
+            reply::<RingInfo>(RingReply { ranges: Vec::new(), owns: BTreeMap::new(), replication_factor: factor })
+        }
+        TakeSnapshot::KIND => reply::<TakeSnapshot>(vec![SnapshotReport {
+            node: NodeId::from_bytes([2; 16]),
+            collection: asked.read::<TakeSnapshot>().collection.unwrap_or_default(),
+            lsn: 9,
+            pages: 4,
+            pages_written: 1,
+            milliseconds: 3,
+            error: None,
+        }]),
+        kind => panic!("kind {kind} was not expected"),
+    }
+}
+
+fn stored(id: PointId) -> StoredPoint {
+    StoredPoint {
+        id,
+        vectors: Fields::from([(String::new(), Vector(vec![0.5, -1.0]))]),
+        payload: Payload::new(),
+        version: Version::ZERO,
+    }
+}
+
+fn answering(mesh: &FakeMesh) -> FakeNode {
+    mesh.node(|asked| std::future::ready(answer(&asked)))
+}
+
+#[tokio::test]
+async fn every_simple_request_and_its_answer() {
+    let mesh = FakeMesh::new();
+    let node = answering(&mesh);
+    let client = mesh.client(&[node.address]).await;
+    let created = client.create_collection("films", schema(7, Metric::Dot)).await.unwrap();
+    assert_eq!((created.name.as_str(), &created.schema), ("films", &schema(7, Metric::Dot)));
+    client.drop_collection("films").await.unwrap();
+    let names: Vec<_> = client.collections().await.unwrap().into_iter().map(|info| info.name).collect();
+    assert_eq!(names, ["a", "b"]);
+    assert_eq!(client.describe("films").await.unwrap().name, "films");
+    let ids = vec![PointId::from(1), PointId::from(404), PointId::from("x")];
+    let found = client.get("films", ids.clone(), GetOptions::default()).await.unwrap();
+    assert_eq!(found, [Some(stored(1.into())), None, Some(stored("x".into()))]);
+    let options = WriteOptions { level: Level::All, ..WriteOptions::default() };
+    assert_eq!(client.delete("films", ids, options).await.unwrap(), vec![Outcome::Written(Version::ZERO); 3]);
+    assert_eq!(client.status().await.unwrap().mesh, MeshId([7; 16]));
+    assert_eq!(client.ring(None).await.unwrap().replication_factor, 3);
+    assert_eq!(client.ring(Some("films")).await.unwrap().replication_factor, 2);
+    assert_eq!(client.snapshot(Some("films")).await.unwrap()[0].collection, "films");
+    assert_eq!(client.snapshot(None).await.unwrap()[0].collection, "");
+    assert_eq!(client.nodes(), [node.address]);
+    client.close().await;
+}
+
+#[tokio::test]
+async fn a_search_carries_all_its_settings_and_has_defaults_for_the_rest() {
+    let mesh = FakeMesh::new();
+    let searches = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&searches);
+    let hit = Hit { id: 1.into(), score: 0.5, version: Version::ZERO, payload: None, vectors: BTreeMap::new() };
+    let answer = SearchReply { hits: vec![hit], coverage: 1.0, metric: Metric::Cosine };
+    let given = answer.clone();
+    let node = mesh.node(move |asked| {
+        seen.lock().unwrap().push(asked.read::<Search>());
+        std::future::ready(reply::<Search>(given.clone()))
+    });
+    let client = mesh.client(&[node.address]).await;
+    let plain = SearchRequest::vector(vec![1.0, 2.0]);
+    let full = SearchRequest::like("x")
+        .k(3)
+        .ef(77)
+        .threshold(0.25)
+        .field("image")
+        .level(Level::One)
+        .with_payload(false)
+        .with_vectors(true)
+        .allow_partial(true)
+        .exact(true);
+    for request in [plain, full] {
+        assert_eq!(client.search("films", request).await.unwrap(), answer);
+    }
+    let searches = searches.lock().unwrap();
+    let Search { collection, query, field, k, ef, threshold, level, with_payload, with_vectors, allow_partial, exact } =
+        &searches[0];
+    assert_eq!((collection.as_str(), query), ("films", &Query::Vector(vec![1.0, 2.0].into())));
+    assert_eq!((field.as_str(), *k, *ef, *threshold, *level), ("", 10, None, None, Level::Quorum));
+    assert_eq!([*with_payload, *with_vectors, *allow_partial, *exact], [true, false, false, false]);
+    let Search { query, field, k, ef, threshold, level, with_payload, with_vectors, allow_partial, exact, .. } =
+        &searches[1];
+    assert_eq!(query, &Query::Id("x".into()));
+    assert_eq!((field.as_str(), *k, *ef, *threshold, *level), ("image", 3, Some(77), Some(0.25), Level::One));
+    assert_eq!([*with_payload, *with_vectors, *allow_partial, *exact], [false, true, true, true]);
+}
+
+#[tokio::test]
+async fn a_put_carries_vectors_and_payloads_bit_for_bit() {
+    let mesh = FakeMesh::new();
+    let (sender, mut puts) = tokio::sync::mpsc::unbounded_channel();
+    let node = mesh.node(move |asked| {
+        let put: Put = asked.read();
+        let outcomes = vec![Outcome::Refused("vector has 3 values, the limit is 2".into()); put.points.len()];
+        sender.send(put).unwrap();
+        std::future::ready(reply::<Put>(outcomes))
+    });
+    let client = mesh.client(&[node.address]).await;
+    let payload = payload_from_json(serde_json::json!({"title": "El Sur", "year": 1983, "tags": [null, 0.5]})).unwrap();
+    let sent = vec![point("a", vec![f32::MIN_POSITIVE, -0.0, 1e38], payload), point(2, vec![0.1; 3], Payload::new())];
+    let outcomes = client.put("films", sent.clone(), WriteOptions::default()).await.unwrap();
+    assert_eq!(outcomes, vec![Outcome::Refused("vector has 3 values, the limit is 2".into()); 2]);
+    let put = puts.recv().await.unwrap();
+    assert_eq!((put.collection.as_str(), put.level, put.points), ("films", Level::Quorum, sent));
+    assert!(puts.try_recv().is_err(), "refused points are not put again");
+}
+
+/// A collection of the points 0 to 6, with a page in the middle that is empty.
+async fn scan_page(asked: Asked) -> Result<Vec<u8>, vecino_net::error::RpcError> {
+    let scan: Scan = asked.read();
+    let begin = scan.after.map_or(0, |cursor| cursor.position + 1);
+    let end = if begin == 3 { 4 } else { (begin + u64::from(scan.limit)).min(7) };
+    let points = if begin == 3 { Vec::new() } else { (begin..end).map(|id| stored(id.into())).collect() };
+    let next = (end < 7).then(|| ScanCursor { position: end - 1, id: (end - 1).into() });
+    reply::<Scan>(ScanReply { points, next })
+}
+
+#[tokio::test]
+async fn a_scan_gives_every_page_and_goes_on_where_another_stopped() {
+    let mesh = FakeMesh::new();
+    let node = mesh.node(scan_page);
+    let client = mesh.client(&[node.address]).await;
+    let options = ScanOptions { page_points: 3, ..ScanOptions::default() };
+    let mut pages = client.scan("films", options.clone());
+    assert_eq!(pages.cursor(), None);
+    let (mut sizes, mut ids, mut cursor) = (Vec::new(), Vec::new(), None);
+    while let Some(page) = pages.next().await.unwrap() {
+        sizes.push(page.len());
+        ids.extend(page.into_iter().map(|point| point.id));
+        cursor = cursor.or(pages.cursor().cloned());
+    }
+    assert_eq!(sizes, [3, 3], "the empty page is passed over");
+    assert_eq!(ids, [0, 1, 2, 4, 5, 6].map(PointId::from));
+    assert_eq!((pages.next().await.unwrap(), pages.cursor()), (None, None));
+
+    let mut rest = client.scan("films", ScanOptions { after: cursor, ..options });
+    let page = rest.next().await.unwrap().unwrap();
+    assert_eq!(page[0].id, PointId::from(4));
+}
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_one_is_an_error_not_a_wrong_result() {
+    let mesh = FakeMesh::new();
+    let node = mesh.node(|asked| {
+        std::future::ready(match asked.kind {
+            Get::KIND => reply::<Get>(vec![None]),
+            Put::KIND => reply::<Put>(Vec::new()),
+            _ => reply::<Scan>(ScanReply { points: Vec::new(), next: asked.read::<Scan>().after }),
+        })
+    });
+    let client = mesh.client(&[node.address]).await;
+    let error = client.get("c", vec![1.into(), 2.into()], GetOptions::default()).await.unwrap_err();
+    assert_eq!(error.code(), Some(ErrorCode::Protocol), "{error}");
+    let put = client.put("c", vec![point(1, vec![1.0], Payload::new())], WriteOptions::default()).await.unwrap_err();
+    assert!(put.to_string().contains("0 outcomes for 1 points"), "{put}");
+    let after = Some(ScanCursor { position: 1, id: 1.into() });
+    let error = client.scan("c", ScanOptions { after, ..ScanOptions::default() }).next().await.unwrap_err();
+    assert!(error.to_string().contains("ends where it began"), "{error}");
+}
