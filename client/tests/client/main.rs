@@ -1,5 +1,7 @@
 //! The client against nodes in this process that answer as each test needs it, over real QUIC.
 
+#![allow(clippy::unwrap_used, reason = "everything here is a test, the fake node too")]
+
 mod bulk;
 mod fake;
 mod requests;
