@@ -26,7 +26,7 @@ pub trait Disk: Send + Sync + 'static {
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, path: &str) -> io::Result<()>;
-    /// Removes a directory and all below it. One that is not there is no error.
+    /// Removes a directory and all below it. One that is not there is no error; the root itself is refused.
     fn remove_dir_all(&self, path: &str) -> io::Result<()>;
     /// The names in a directory, sorted.
     fn list(&self, dir: &str) -> io::Result<Vec<String>>;
@@ -95,4 +95,11 @@ fn check(path: &str) -> io::Result<()> {
         return Ok(());
     }
     Err(io::Error::new(io::ErrorKind::InvalidInput, format!("path {path:?} is not a relative path of plain names")))
+}
+
+fn check_not_root(path: &str) -> io::Result<()> {
+    if path.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the root of a disk cannot be removed"));
+    }
+    Ok(())
 }

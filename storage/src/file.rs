@@ -63,7 +63,7 @@ pub fn write_atomically(disk: &dyn Disk, path: &str, bytes: &[u8]) -> Result<(),
     out.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
     out.extend_from_slice(blake3::hash(bytes).as_bytes());
     out.extend_from_slice(bytes);
-    replace(disk, path, &out).map_err(|(action, source)| FileError::Io { action, path: path.to_owned(), source })
+    replace(disk, path, &out).map_err(|e| FileError::Io { action: e.action, path: path.to_owned(), source: e.source })
 }
 
 /// The contents that [`write_atomically`] gave `path`, verified; `None` where there is no such file.
@@ -96,22 +96,31 @@ pub fn read_verified(disk: &dyn Disk, path: &str) -> Result<Option<Vec<u8>>, Fil
     Ok(Some(contents))
 }
 
-/// Writes `bytes` under a temporary name, flushes, renames, flushes the directory. An error says which step failed; the
-/// temporary file is removed then, as far as the disk lets it be.
-pub(crate) fn replace(disk: &dyn Disk, path: &str, bytes: &[u8]) -> Result<(), (&'static str, io::Error)> {
+/// Writes `bytes` under a temporary name, flushes, renames, flushes the directory. The temporary file of a failed attempt
+/// is removed, as far as the disk lets it be.
+pub(crate) fn replace(disk: &dyn Disk, path: &str, bytes: &[u8]) -> Result<(), ReplaceError> {
     let (dir, name) = split(path);
     let temporary = join(dir, &format!("{name}{TEMPORARY_SUFFIX}"));
+    let failed = |action, may_be_replaced| move |source| ReplaceError { action, source, may_be_replaced };
     let write = || {
-        let file = disk.create(&temporary).map_err(|e| ("create", e))?;
-        file.write_at(bytes, 0).map_err(|e| ("write", e))?;
-        file.sync().map_err(|e| ("flush", e))?;
-        drop(file);
-        disk.rename(&temporary, path).map_err(|e| ("rename", e))
+        let file = disk.create(&temporary).map_err(failed("create", false))?;
+        file.write_at(bytes, 0).map_err(failed("write", false))?;
+        file.sync().map_err(failed("flush", false))?;
+        disk.rename(&temporary, path).map_err(failed("rename", true))
     };
     write().inspect_err(|_| {
         let _ = disk.remove(&temporary);
     })?;
-    disk.sync_dir(dir).map_err(|e| ("flush the directory of", e))
+    disk.sync_dir(dir).map_err(failed("flush the directory of", true))
+}
+
+/// Which step of [`replace`] failed.
+#[derive(Debug)]
+pub(crate) struct ReplaceError {
+    pub action: &'static str,
+    pub source: io::Error,
+    /// Whether the name may have changed hands, now or after a crash.
+    pub may_be_replaced: bool,
 }
 
 /// What a file is called until it is complete. Whatever still bears it on opening is left from a crash, and removed.

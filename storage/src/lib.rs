@@ -20,7 +20,8 @@ pub use disk::{CrashReport, Disk, DiskFile, Fault, FaultyDisk, MemDisk, RealDisk
 pub use file::{FILE_BYTES_MAX, FileError, read_verified, write_atomically};
 pub use lock::{DirLock, LockError};
 pub use log::{
-    BATCH_BYTES_MAX, BoxError, LOG_FORMAT_VERSION, Log, LogError, LogOptions, RECORD_BYTES_MAX, Recovery, SyncPolicy,
+    Apply, BATCH_BYTES_MAX, BoxError, LOG_FORMAT_VERSION, Log, LogError, LogOptions, RECORD_BYTES_MAX, Recovery,
+    SyncPolicy,
 };
 pub use snapshot::{
     ARENA_NAME_BYTES_MAX, ARENAS_MAX, ArenaReader, PAGE_BYTES, SNAPSHOT_FORMAT_VERSION, Snapshot, SnapshotError,

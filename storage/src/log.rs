@@ -21,6 +21,9 @@ use format::{FRAME_HEADER_BYTES, SegmentHeader, encode_frame, frames_of};
 use reader::{SegmentReader, Step};
 use segment::Segment;
 
+/// What [`Log::replay`] hands lsn and bytes of each record to.
+pub type Apply<'a> = dyn FnMut(u64, &[u8]) -> Result<(), BoxError> + 'a;
+
 /// When records become durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SyncPolicy {
@@ -106,11 +109,8 @@ impl Log {
     ///
     /// Fails where the log does not reach back to `from_lsn` ([`LogError::Missing`]), or ends before it
     /// ([`LogError::Behind`]); `from_lsn == next_lsn` is an empty replay. Changes nothing.
-    pub fn replay(
-        &self,
-        from_lsn: u64,
-        apply: &mut dyn FnMut(u64, &[u8]) -> Result<(), BoxError>,
-    ) -> Result<u64, LogError> {
+    pub fn replay(&self, from_lsn: u64, apply: &mut Apply<'_>) -> Result<u64, LogError> {
+        self.check_poison()?;
         let first_lsn = self.first_lsn();
         if from_lsn < first_lsn {
             return Err(LogError::Missing { dir: self.dir.clone(), wanted: from_lsn, first: first_lsn });
@@ -255,7 +255,8 @@ impl Log {
 
     fn poisoned_by(&mut self, action: &'static str, path: &str, source: std::io::Error) -> LogError {
         self.poison = Some(format!("cannot {action} {path}: {source}"));
-        LogError::io(action, path, source)
+        // Also where the disk is full: this does not pass by itself.
+        LogError::Io { action, path: path.to_owned(), source }
     }
 
     /// Makes room for `bytes` more and the declaration behind them, so that neither the write nor the flush that follows
@@ -311,10 +312,10 @@ impl Log {
         (active.end, active.reserved, active.chain) = (end, end, chain);
         self.next_lsn = next_lsn;
         let path = active.segment.path.clone();
-        if let Err(error) = cut {
-            self.poisoned_by("cut", &path, error);
+        match cut {
+            Ok(()) => LogError::io("write", &path, source),
+            Err(error) => self.poisoned_by("cut", &path, error),
         }
-        LogError::io("write", &path, source)
     }
 
     fn flush_file(&mut self) -> Result<(), LogError> {
@@ -353,11 +354,12 @@ impl Log {
         };
         let (segment, file) = match segment::create(&*self.disk, &self.dir, header) {
             Ok(made) => made,
-            // The old segment goes on being the last one.
-            Err(error @ LogError::Full { .. }) => return Err(error),
-            Err(error) => {
-                self.poison = Some(error.to_string());
-                return Err(error);
+            Err(failed) => {
+                // The old segment may go on being the last one only where no other can turn up behind it.
+                if failed.may_exist {
+                    self.poison = Some(failed.error.to_string());
+                }
+                return Err(failed.error);
             }
         };
         let (end, chain) = (segment.bytes, segment.header.crc());
@@ -372,7 +374,7 @@ fn replay_segment(
     reader: &mut SegmentReader<'_>,
     segment: &Segment,
     from_lsn: u64,
-    apply: &mut dyn FnMut(u64, &[u8]) -> Result<(), BoxError>,
+    apply: &mut Apply<'_>,
 ) -> Result<u64, LogError> {
     let mut applied = 0;
     loop {

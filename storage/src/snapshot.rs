@@ -11,6 +11,7 @@ mod reader;
 mod writer;
 
 use std::collections::HashSet;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 pub use error::SnapshotError;
@@ -38,7 +39,7 @@ struct Shared {
 struct State {
     /// Manifests that verify, newest first; at most [`SNAPSHOTS_KEPT`].
     kept: Vec<Kept>,
-    /// Manifests that do not verify, by path. They go when a new snapshot is complete.
+    /// Manifests that do not verify or may not be gone, by path. They go when a new snapshot is complete.
     damaged: Vec<String>,
     /// Why the newest of them does not.
     damage: Option<SnapshotError>,
@@ -160,7 +161,9 @@ impl Shared {
                     state.kept.push(Kept { path, manifest: Arc::new(manifest) });
                 }
                 // A third is left from a crash between completing the newest and removing the oldest.
-                Ok(_) => self.remove(&path),
+                Ok(_) => {
+                    self.remove(&path);
+                }
                 Err(error @ (SnapshotError::NewerFormat { .. } | SnapshotError::Io { .. })) => return Err(error),
                 Err(error) => {
                     tracing::warn!(path, %error, "a snapshot is damaged; an older one or the log stands in for it");
@@ -174,7 +177,7 @@ impl Shared {
 
     fn read_manifest(&self, path: &str) -> Result<Manifest, SnapshotError> {
         let bytes = read_whole(&*self.disk, path, MANIFEST_BYTES_MAX as u64).map_err(|source| {
-            if source.kind() == std::io::ErrorKind::InvalidData {
+            if source.kind() == io::ErrorKind::InvalidData {
                 SnapshotError::corrupt(path, 0, source)
             } else {
                 SnapshotError::io("read", path, source)
@@ -184,28 +187,45 @@ impl Shared {
     }
 
     /// Takes a complete snapshot into the kept ones and drops what is then too many.
-    fn keep(&self, path: String, manifest: Manifest) -> Result<(), SnapshotError> {
+    fn keep(&self, path: String, manifest: Manifest) {
         let mut state = self.lock();
         state.next_sequence = manifest.sequence + 1;
-        let written: Vec<PageName> = manifest.pages().copied().collect();
-        written.iter().for_each(|page| {
+        for page in manifest.pages() {
             state.bad_pages.remove(page);
-        });
+        }
+        state.damaged.retain(|damaged| *damaged != path);
         state.kept.insert(0, Kept { path, manifest: Arc::new(manifest) });
         state.damage = None;
-        let mut gone = std::mem::take(&mut state.damaged);
         let excess = state.kept.len().min(SNAPSHOTS_KEPT);
-        for kept in state.kept.split_off(excess) {
-            state.open.push(Arc::downgrade(&kept.manifest));
-            gone.push(kept.path);
-        }
+        let excess = state.kept.split_off(excess).into_iter().map(|kept| kept.path);
+        let mut gone = std::mem::take(&mut state.damaged);
+        gone.extend(excess);
         drop(state);
-        if gone.is_empty() {
-            return Ok(());
+        self.drop_manifests(gone);
+    }
+
+    /// Sees to it that a manifest which may or may not have been completed does not turn up later.
+    fn withdraw(&self, path: &str) {
+        self.drop_manifests(vec![path.to_owned()]);
+    }
+
+    /// Removes manifests for good, before their pages may go. While one may still be there, no page is removed.
+    fn drop_manifests(&self, paths: Vec<String>) {
+        if paths.is_empty() {
+            return;
         }
-        gone.iter().for_each(|path| self.remove(path));
-        // Before their pages go, the manifests must be gone for good.
-        self.disk.sync_dir(&self.dir).map_err(|source| SnapshotError::io("flush", &self.dir, source))
+        let all_removed = paths.iter().filter(|path| !self.remove(path)).count() == 0;
+        let result = self.disk.sync_dir(&self.dir);
+        if let Err(error) = &result {
+            tracing::warn!(dir = self.dir, %error, "could not make the removal of old snapshots durable");
+        }
+        if !all_removed || result.is_err() {
+            self.lock().damaged.extend(paths);
+        }
+    }
+
+    fn has_page(&self, page: &PageName, bytes: usize) -> bool {
+        self.disk.open_read(&self.page_path(page)).and_then(|file| file.len()).is_ok_and(|len| len == bytes as u64)
     }
 
     /// Removes pages that no manifest names, and temporary files. What cannot be removed now is left to the next time.
@@ -233,9 +253,15 @@ impl Shared {
         }
     }
 
-    fn remove(&self, path: &str) {
-        if let Err(error) = self.disk.remove(path) {
-            tracing::warn!(path, %error, "could not remove a file that is no longer needed");
+    /// Removes a file; whether it is gone.
+    fn remove(&self, path: &str) -> bool {
+        match self.disk.remove(path) {
+            Ok(()) => true,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+            Err(error) => {
+                tracing::warn!(path, %error, "could not remove a file that is no longer needed");
+                false
+            }
         }
     }
 }

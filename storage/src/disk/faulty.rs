@@ -22,6 +22,8 @@ pub enum Fault {
     Nth(u64, io::ErrorKind),
     /// Every flush of a file or directory fails.
     EverySync,
+    /// Every flush says that it has worked and does nothing.
+    LyingSync,
     /// Files can grow by this many bytes in all; then the disk is full. What is removed gives room again.
     Room(u64),
     /// The machine stops at the operation with this number, before it is done or after; from then on everything fails.
@@ -45,6 +47,7 @@ impl FaultyDisk {
         match fault {
             Fault::Nth(n, kind) => state.nth = Some((n, kind)),
             Fault::EverySync => state.every_sync = true,
+            Fault::LyingSync => state.lying_sync = true,
             Fault::Room(bytes) => state.room = Some(bytes),
             Fault::Halt { at, done } => state.halt = Some((at, done)),
         }
@@ -97,6 +100,10 @@ impl FaultyDisk {
         act()
     }
 
+    fn lies(&self) -> bool {
+        self.lock().lying_sync
+    }
+
     /// Takes `wanted` bytes of room, or as many as there are; returns how many.
     fn take_room(&self, wanted: u64) -> u64 {
         let mut state = self.lock();
@@ -126,6 +133,7 @@ struct State {
     operations: u64,
     nth: Option<(u64, io::ErrorKind)>,
     every_sync: bool,
+    lying_sync: bool,
     room: Option<u64>,
     halt: Option<(u64, bool)>,
     halted: bool,
@@ -182,7 +190,7 @@ impl Disk for FaultyDisk {
     }
 
     fn sync_dir(&self, dir: &str) -> io::Result<()> {
-        self.change(true, || self.inner.sync_dir(dir))
+        self.change(true, || if self.lies() { Ok(()) } else { self.inner.sync_dir(dir) })
     }
 }
 
@@ -212,7 +220,7 @@ impl DiskFile for FaultyFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.disk.change(true, || self.file.sync())
+        self.disk.change(true, || if self.disk.lies() { Ok(()) } else { self.file.sync() })
     }
 
     fn len(&self) -> io::Result<u64> {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use fastrand::Rng;
 
-use super::{Disk, DiskFile, check, join, split};
+use super::{Disk, DiskFile, check, check_not_root, join, split};
 
 /// A disk in memory. Clones are handles to the same disk.
 ///
@@ -310,8 +310,9 @@ impl Disk for MemDisk {
 
     fn remove_dir_all(&self, path: &str) -> io::Result<()> {
         check(path)?;
+        check_not_root(path)?;
         let below = format!("{path}/");
-        self.lock().dirs.retain(|dir, _| dir.is_empty() || (dir != path && !dir.starts_with(&below)));
+        self.lock().dirs.retain(|dir, _| dir != path && !dir.starts_with(&below));
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{Disk, DiskFile, check};
+use super::{Disk, DiskFile, check, check_not_root};
 
 /// The files below one directory of the machine's file system.
 #[derive(Debug, Clone)]
@@ -54,6 +54,7 @@ impl Disk for RealDisk {
     }
 
     fn remove_dir_all(&self, path: &str) -> io::Result<()> {
+        check_not_root(path)?;
         match fs::remove_dir_all(self.at(path)?) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,

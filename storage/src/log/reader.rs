@@ -160,23 +160,23 @@ impl<'a> SegmentReader<'a> {
     ///
     /// A header verifies on its own, so that damage to one frame hides none behind it.
     pub fn declared_durable_at(&mut self) -> io::Result<Option<u64>> {
+        let (seed, lsn) = (self.seed, self.next_lsn);
         let mut from = self.offset + 1;
         loop {
             let bytes = self.window.get(from, SCAN_BYTES)?;
             if bytes.len() < FRAME_HEADER_BYTES {
                 return Ok(None);
             }
-            let Some(at) = bytes.windows(FRAME_MAGIC.len()).position(|four| four == FRAME_MAGIC) else {
-                from += (bytes.len() + 1 - FRAME_MAGIC.len()) as u64;
-                continue;
+            let declares = |bytes: &[u8; FRAME_HEADER_BYTES]| {
+                bytes[..4] == FRAME_MAGIC
+                    && FrameHeader::parse(bytes, seed)
+                        .is_some_and(|h| h.durable_lsn >= lsn && h.durable_lsn < h.first_lsn)
             };
-            let place = from + at as u64;
-            if let Some(header) = self.header_at(place)?
-                && header.durable_lsn >= self.next_lsn
-            {
-                return Ok(Some(place));
+            let mut places = bytes.windows(FRAME_HEADER_BYTES).filter_map(|window| window.first_chunk());
+            if let Some(at) = places.position(declares) {
+                return Ok(Some(from + at as u64));
             }
-            from = place + 1;
+            from += (bytes.len() + 1 - FRAME_HEADER_BYTES) as u64;
         }
     }
 

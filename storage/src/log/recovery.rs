@@ -122,7 +122,7 @@ fn create(
     options: LogOptions,
 ) -> Result<(Log, Recovery), LogError> {
     let header = SegmentHeader { collection, segment_id: 1, first_lsn: 1, previous_crc: 0 };
-    let (segment, file) = segment::create(&*disk, dir, header)?;
+    let (segment, file) = segment::create(&*disk, dir, header).map_err(|failed| failed.error)?;
     let (end, chain) = (segment.bytes, header.crc());
     let log = Log {
         disk,

@@ -33,11 +33,19 @@ pub(super) fn create(
     disk: &dyn Disk,
     dir: &str,
     header: SegmentHeader,
-) -> Result<(Segment, Box<dyn DiskFile>), LogError> {
+) -> Result<(Segment, Box<dyn DiskFile>), CreateError> {
     let path = join(dir, &name_of(header.first_lsn));
-    replace(disk, &path, &header.encode()).map_err(|(action, source)| LogError::io(action, &path, source))?;
-    let file = disk.open_write(&path).map_err(|source| LogError::io("open", &path, source))?;
+    let failed = |action, source, may_exist| CreateError { error: LogError::io(action, &path, source), may_exist };
+    replace(disk, &path, &header.encode()).map_err(|e| failed(e.action, e.source, e.may_be_replaced))?;
+    let file = disk.open_write(&path).map_err(|source| failed("open", source, true))?;
     Ok((Segment { header, path, bytes: SEGMENT_HEADER_BYTES as u64 }, file))
+}
+
+/// A segment that could not be made.
+pub(super) struct CreateError {
+    pub error: LogError,
+    /// Whether it may be there all the same, now or after a crash.
+    pub may_exist: bool,
 }
 
 /// Reads and judges the header of the segment `name`.

@@ -96,15 +96,13 @@ impl<'a> SnapshotWriter<'a> {
         }
         let pages_dir = shared.pages_dir();
         shared.disk.sync_dir(&pages_dir).map_err(|source| SnapshotError::io("flush", &pages_dir, source))?;
-        if let Err((action, source)) = replace(&*shared.disk, &path, &bytes) {
-            // The manifest may have its name by now, though not for sure durably: it must not turn up later, when its
-            // pages have been collected.
-            if shared.disk.remove(&path).is_ok() {
-                let _ = shared.disk.sync_dir(&shared.dir);
+        if let Err(failed) = replace(&*shared.disk, &path, &bytes) {
+            if failed.may_be_replaced {
+                shared.withdraw(&path);
             }
-            return Err(SnapshotError::io(action, &path, source));
+            return Err(SnapshotError::io(failed.action, &path, failed.source));
         }
-        shared.keep(path, manifest)?;
+        shared.keep(path, manifest);
         Ok(summary)
     }
 
@@ -118,7 +116,7 @@ impl<'a> SnapshotWriter<'a> {
             return Ok(());
         }
         let name = blake3::hash(&self.page);
-        if !self.known.contains(&name) {
+        if !(self.known.contains(&name) && self.store.shared().has_page(&name, self.page.len())) {
             self.write_page(&name).map_err(|error| {
                 self.failed = true;
                 error.into_io()

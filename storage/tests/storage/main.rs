@@ -1,0 +1,13 @@
+//! The storage crate from outside: every disk, every crash, every flipped byte.
+
+#![allow(missing_docs)]
+
+mod crash;
+mod damage;
+mod disk;
+mod file;
+mod format;
+mod full;
+mod log;
+mod snapshot;
+mod world;
