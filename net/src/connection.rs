@@ -78,7 +78,8 @@ pub(crate) async fn dial(shared: &Shared, address: SocketAddr) -> Result<Connect
     let patience = shared.options.dial_timeout;
     let deadline = Instant::now() + patience;
     let connecting = shared
-        .quic
+        .quic()
+        .ok_or_else(|| DialError::Lost("this endpoint is closed".to_owned()))?
         .connect_with(shared.dial_config.clone(), address, vecino_certs::NODE_SERVER_NAME)
         .map_err(|error| DialError::Address(error.to_string()))?;
     let quic = timeout_at(deadline, connecting)
@@ -108,7 +109,9 @@ async fn introduce(
         Ok(Ok(reply)) => reply,
         Ok(Err(error)) => return Err(DialError::Refused(error.message)),
         Err(ExchangeError::Deadline { .. }) => return Err(DialError::Silent(shared.options.dial_timeout)),
-        Err(ExchangeError::NotSent(reason) | ExchangeError::Lost(reason)) => return Err(DialError::Lost(reason)),
+        Err(ExchangeError::NotSent(reason) | ExchangeError::Lost(reason)) => {
+            return Err(quic.close_reason().map_or(DialError::Lost(reason), |error| lost(&error)));
+        }
         Err(ExchangeError::Protocol(reason)) => return Err(DialError::Refused(reason)),
     };
     let reply: HelloReply = rpc::decode("HelloReply", &reply).map_err(|error| DialError::Refused(error.message))?;

@@ -108,6 +108,11 @@ impl Pool {
         })
     }
 
+    /// Forgets all connections.
+    pub(crate) fn clear(&self) {
+        self.lock().clear();
+    }
+
     /// Lets the next caller dial at once: there are signs that the node at `address` is back.
     pub(crate) fn wake(&self, address: SocketAddr) {
         if let Some(Slot::Resting { until, .. }) = self.lock().get_mut(&address) {

@@ -64,10 +64,10 @@ struct Accepted {
 }
 
 /// Accepts connections until the endpoint is closed.
-pub(crate) async fn accept(shared: Arc<Shared>, service: Arc<dyn Service>) {
-    while let Some(incoming) = shared.quic.accept().await {
+pub(crate) async fn accept(shared: Arc<Shared>, quic: quinn::Endpoint, service: Arc<dyn Service>) {
+    while let Some(incoming) = quic.accept().await {
         let remote = incoming.remote_address();
-        if shared.quic.open_connections() > shared.options.max_connections {
+        if quic.open_connections() >= shared.options.max_connections {
             if shared.log_limit.allows("connections") {
                 warn!(%remote, limit = shared.options.max_connections, "connection refused: too many are open");
             }

@@ -1,0 +1,212 @@
+//! An authority, nodes and clients of its mesh, a service that obeys its requests, and the log as tests see it.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::watch;
+use tokio::time::timeout;
+use vecino_certs::{Authority, Identity, IssueOptions, NodeId, Role};
+use vecino_net::endpoint::{Endpoint, EndpointOptions};
+use vecino_net::error::{ErrorCode, RpcError};
+use vecino_net::message::{
+    CatalogFetch, Done, DropCollection, ListCollections, MeshId, Outcome, PeerIdentity, Put, Rpc, Scan, ScanReply,
+};
+use vecino_net::model::{Payload, Point, Value};
+use vecino_net::rpc::{CallContext, Service, decode, encode};
+
+/// Ends a test that hangs; never decides one that does not.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Awaits what must happen.
+pub async fn soon<F: Future>(what: &str, event: F) -> F::Output {
+    timeout(PATIENCE, event).await.unwrap_or_else(|_| panic!("{what} did not happen within {PATIENCE:?}"))
+}
+
+/// The authority of one mesh.
+pub struct Mesh {
+    pub authority: Authority,
+    pub dir: tempfile::TempDir,
+}
+
+impl Mesh {
+    pub fn new() -> Self {
+        listen_to_logs();
+        let dir = tempfile::tempdir().unwrap();
+        let authority = Authority::init(dir.path().join("authority"), "test").unwrap();
+        Self { authority, dir }
+    }
+
+    pub fn node(&self) -> Identity {
+        self.authority.issue(&IssueOptions::new("node", Role::Node)).unwrap().identity().unwrap()
+    }
+
+    pub fn client(&self) -> Identity {
+        self.authority.issue(&IssueOptions::new("somebody", Role::Client)).unwrap().identity().unwrap()
+    }
+
+    pub fn expired_node(&self) -> Identity {
+        let not_before = Some(SystemTime::now() - Duration::from_secs(3 * 86_400));
+        let options = IssueOptions { days: 1, not_before, ..IssueOptions::new("late", Role::Node) };
+        self.authority.issue(&options).unwrap().identity().unwrap()
+    }
+
+    /// A node that listens on a free port.
+    pub fn server(&self) -> Server {
+        Server::start(&self.node(), options())
+    }
+
+    pub fn client_endpoint(&self) -> Endpoint {
+        Endpoint::client(&self.client(), options()).unwrap()
+    }
+}
+
+pub fn options() -> EndpointOptions {
+    EndpointOptions { listen: "127.0.0.1:0".parse().unwrap(), ..EndpointOptions::default() }
+}
+
+/// A node and what its service sees.
+pub struct Server {
+    pub endpoint: Endpoint,
+    pub service: Arc<Obedient>,
+    pub id: NodeId,
+    pub address: SocketAddr,
+}
+
+impl Server {
+    pub fn start(identity: &Identity, options: EndpointOptions) -> Self {
+        let service = Arc::new(Obedient::new(identity.node_id()));
+        let endpoint = Endpoint::server(identity, options, Arc::clone(&service) as _).unwrap();
+        let address = endpoint.local_addr();
+        service.identity.lock().unwrap().advertise = address.to_string();
+        Self { endpoint, service, id: identity.node_id(), address }
+    }
+
+    pub fn join(&self, mesh: u8) {
+        self.service.identity.lock().unwrap().mesh_id = Some(MeshId([mesh; 16]));
+    }
+}
+
+/// A service that does what the name in a [`DropCollection`] says, so that tests can steer it by requests.
+pub struct Obedient {
+    pub identity: Mutex<PeerIdentity>,
+    /// Calls of `hang` and `wait` under way.
+    pub held: watch::Sender<usize>,
+    /// Calls of `hang` and `wait` that were dropped before they were done.
+    pub cancelled: watch::Sender<usize>,
+    /// Lets `wait` go on.
+    pub released: watch::Sender<bool>,
+    /// Contexts of all calls.
+    pub contexts: Mutex<Vec<CallContext>>,
+}
+
+impl Obedient {
+    fn new(node_id: NodeId) -> Self {
+        Self {
+            identity: Mutex::new(PeerIdentity { node_id, mesh_id: None, advertise: String::new() }),
+            held: watch::Sender::new(0),
+            cancelled: watch::Sender::new(0),
+            released: watch::Sender::new(false),
+            contexts: Mutex::default(),
+        }
+    }
+
+    async fn hold(&self) {
+        struct Held<'a>(&'a Obedient, bool);
+        impl Drop for Held<'_> {
+            fn drop(&mut self) {
+                self.0.held.send_modify(|held| *held -= 1);
+                if !self.1 {
+                    self.0.cancelled.send_modify(|cancelled| *cancelled += 1);
+                }
+            }
+        }
+        self.held.send_modify(|held| *held += 1);
+        let mut held = Held(self, false);
+        self.released.subscribe().wait_for(|released| *released).await.unwrap();
+        held.1 = true;
+    }
+}
+
+#[async_trait]
+impl Service for Obedient {
+    fn identity(&self) -> PeerIdentity {
+        self.identity.lock().unwrap().clone()
+    }
+
+    async fn serve(&self, context: CallContext, kind: u16, body: Bytes) -> Result<Vec<u8>, RpcError> {
+        self.contexts.lock().unwrap().push(context);
+        match kind {
+            DropCollection::KIND => {
+                let request: DropCollection = decode(DropCollection::NAME, &body)?;
+                match request.name.as_str() {
+                    "wait" => self.hold().await,
+                    "panic" => panic!("as asked"),
+                    "fail" => return Err(RpcError::new(ErrorCode::NotFound, "as asked")),
+                    _ => {}
+                }
+                encode(&Done {})
+            }
+            ListCollections::KIND | CatalogFetch::KIND => encode(&[(); 0]),
+            Put::KIND => {
+                let put: Put = decode(Put::NAME, &body)?;
+                encode(&put.points.iter().map(|point| Outcome::Refused(size(point).to_string())).collect::<Vec<_>>())
+            }
+            Scan::KIND => {
+                let scan: Scan = decode(Scan::NAME, &body)?;
+                let payload = Payload::from([("text".into(), Value::Text("x".repeat(scan.limit as usize)))]);
+                let version = vecino_net::model::Version::ZERO;
+                let point =
+                    vecino_net::model::StoredPoint { id: 1.into(), vectors: Default::default(), payload, version };
+                encode(&ScanReply { points: vec![point], next: None })
+            }
+            kind => Err(RpcError::invalid(format_args!("kind {kind} is not for tests"))),
+        }
+    }
+}
+
+/// Number of f32 in the point's default field.
+pub fn size(point: &Point) -> usize {
+    point.vectors.get("").map_or(0, |vector| vector.0.len())
+}
+
+/// A request that the service obeys.
+pub fn order(name: &str) -> DropCollection {
+    DropCollection { name: name.into() }
+}
+
+/// What was logged, by all tests of this process.
+pub static LOG: LazyLock<watch::Sender<String>> = LazyLock::new(|| watch::Sender::new(String::new()));
+
+struct LogWriter;
+
+impl Write for LogWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        LOG.send_modify(|log| log.push_str(&String::from_utf8_lossy(bytes)));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+pub fn listen_to_logs() {
+    let _ = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_max_level(tracing::Level::WARN)
+        .with_writer(|| LogWriter)
+        .try_init();
+}
+
+/// Awaits a warning that has all of `parts` in one line.
+pub async fn warned(parts: &[&str]) {
+    let found = |log: &String| log.lines().any(|line| parts.iter().all(|part| line.contains(part)));
+    let mut log = LOG.subscribe();
+    if timeout(PATIENCE, log.wait_for(found)).await.is_err() {
+        panic!("no warning with {parts:?} in:\n{}", *LOG.borrow());
+    }
+}

@@ -1,0 +1,216 @@
+//! Who is refused, and that both sides say why; garbage, and that it harms nobody else.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+use vecino_certs::{ALPN_CLIENT, ALPN_PEER, Identity, NodeId};
+use vecino_net::endpoint::Endpoint;
+use vecino_net::error::{ErrorCode, Retry};
+use vecino_net::frame::{MAGIC, PROTOCOL_VERSION, ReplyHeader, RequestHeader};
+use vecino_net::limits::FRAME_BYTES_MAX;
+use vecino_net::message::{CatalogFetch, Done, ListCollections, Rpc};
+use vecino_net::rpc::{TraceId, encode};
+
+use crate::fixture::{Mesh, PATIENCE, Server, options, order, soon, warned};
+use crate::raw::{Raw, reply, request};
+
+/// A node with `identity` calls `server`: both must refuse, and both must log `reason`.
+async fn refused_on_both_sides(identity: &Identity, server: &Server, reason: &str) {
+    let stranger = Server::start(identity, options());
+    let error = stranger.endpoint.call(server.address, None, &order("do"), PATIENCE).await.unwrap_err();
+    assert_eq!((error.code, error.retry), (ErrorCode::Connection, Retry::No), "{error}");
+    assert!(error.message.contains(reason), "{error}");
+    warned(&["connection to node refused", &format!("address={}", server.address), reason]).await;
+    warned(&["connection refused", &format!("remote={}", stranger.address), reason]).await;
+    assert!(server.service.contexts.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_node_of_another_authority_is_refused_with_the_reason_on_both_sides() {
+    let (mesh, other) = (Mesh::new(), Mesh::new());
+    refused_on_both_sides(&other.node(), &mesh.server(), "invalid peer certificate").await;
+}
+
+#[tokio::test]
+async fn an_expired_node_is_refused_with_the_reason_on_both_sides() {
+    let mesh = Mesh::new();
+    refused_on_both_sides(&mesh.expired_node(), &mesh.server(), "expired").await;
+}
+
+#[tokio::test]
+async fn a_node_that_presents_an_expired_certificate_is_not_called() {
+    let mesh = Mesh::new();
+    let late = Server::start(&mesh.expired_node(), options());
+    let caller = mesh.server();
+    let error = caller.endpoint.call(late.address, None, &order("do"), PATIENCE).await.unwrap_err();
+    assert!(error.message.contains("expired"), "{error}");
+    warned(&["connection to node refused", &format!("address={}", late.address), "expired"]).await;
+    warned(&["connection refused", &format!("remote={}", caller.address), "expired"]).await;
+}
+
+#[tokio::test]
+async fn a_node_that_claims_another_id_than_its_keys_is_refused_with_the_reason_on_both_sides() {
+    let mesh = Mesh::new();
+    let (server, liar) = (mesh.server(), mesh.server());
+    let claimed = NodeId::from_bytes([0xab; 16]);
+    liar.service.identity.lock().unwrap().node_id = claimed;
+    let error = liar.endpoint.call(server.address, None, &order("do"), PATIENCE).await.unwrap_err();
+    let (claim, key) = (format!("claims to be node {claimed}"), format!("key is that of node {}", liar.id));
+    assert!(error.message.contains(&claim) && error.message.contains(&key), "{error}");
+    warned(&["connection to node refused", &format!("address={}", server.address), &claim, &key]).await;
+    warned(&["connection refused", &format!("remote={}", liar.address), &claim, &key]).await;
+
+    let error = server.endpoint.call(liar.address, None, &order("do"), PATIENCE).await.unwrap_err();
+    assert!(error.message.contains(&claim) && error.message.contains(&key), "{error}");
+    warned(&["connection to node refused", &format!("address={}", liar.address), &claim]).await;
+    warned(&["connection refused", &format!("remote={}", server.address), &claim]).await;
+}
+
+#[tokio::test]
+async fn a_node_of_another_mesh_is_refused_with_the_reason_on_both_sides() {
+    let mesh = Mesh::new();
+    let (server, other) = (mesh.server(), mesh.server());
+    server.join(0x31);
+    other.join(0x32);
+    let error = other.endpoint.call(server.address, None, &CatalogFetch {}, PATIENCE).await.unwrap_err();
+    let (ours, theirs) = ("31".repeat(16), "32".repeat(16));
+    assert!(error.message.contains(&ours) && error.message.contains(&theirs), "{error}");
+    warned(&["connection to node refused", &format!("address={}", server.address), &ours, &theirs]).await;
+    warned(&["connection refused", &format!("remote={}", other.address), &ours, &theirs]).await;
+}
+
+#[tokio::test]
+async fn a_clients_certificate_opens_no_connection_between_nodes() {
+    let mesh = Mesh::new();
+    let server = mesh.server();
+    let client = mesh.client();
+    let raw = Raw::connect(&client, ALPN_PEER, server.address).await.unwrap();
+    let error = raw.hello(Some(client.node_id())).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::Forbidden);
+    assert!(error.message.contains("somebody") && error.message.contains("client"), "{error}");
+    let closed = soon("closing", raw.quic.closed()).await.to_string();
+    assert!(closed.contains("somebody"), "{closed}");
+    warned(&["connection refused", "certificate \\\"somebody\\\" is a client's"]).await;
+    assert!(Endpoint::server(&client, options(), server.service.clone()).is_err());
+}
+
+#[tokio::test]
+async fn nothing_is_served_before_the_hello() {
+    let mesh = Mesh::new();
+    let server = mesh.server();
+    let raw = Raw::connect(&mesh.client(), ALPN_CLIENT, server.address).await.unwrap();
+    let error = raw.ask(ListCollections::KIND, &encode(&ListCollections {}).unwrap()).await.unwrap_err();
+    assert!(error.message.contains("hello"), "{error}");
+    soon("closing", raw.quic.closed()).await;
+    assert!(server.service.contexts.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_version_that_is_not_spoken_gets_a_clear_answer() {
+    let mesh = Mesh::new();
+    let server = mesh.server();
+    let raw = Raw::connect(&mesh.client(), ALPN_CLIENT, server.address).await.unwrap();
+    raw.hello(None).await.unwrap();
+    let error = reply(&raw.send(&[&MAGIC[..], &[9, 0]].concat()).await.unwrap()).unwrap_err();
+    assert_eq!(error.code, ErrorCode::Protocol);
+    assert!(error.message.contains("version 9") && error.message.contains(&PROTOCOL_VERSION.to_string()), "{error}");
+    assert!(raw.ask(ListCollections::KIND, &encode(&ListCollections {}).unwrap()).await.is_ok());
+
+    let stranger = Raw::connect(&mesh.client(), ALPN_CLIENT, server.address).await.unwrap();
+    let error = reply(&stranger.send(&[&MAGIC[..], &[9, 0]].concat()).await.unwrap()).unwrap_err();
+    assert!(error.message.contains("version 9"), "{error}");
+}
+
+#[tokio::test]
+async fn an_oversized_frame_is_refused_by_its_header() {
+    let mesh = Mesh::new();
+    let server = mesh.server();
+    let raw = Raw::connect(&mesh.client(), ALPN_CLIENT, server.address).await.unwrap();
+    raw.hello(None).await.unwrap();
+    let body_bytes = FRAME_BYTES_MAX as u32 + 1;
+    let header = RequestHeader { kind: 4, body_bytes, deadline_ms: 1000, trace: TraceId::random() };
+    // The stream stays open: the answer must come before any body.
+    let (mut send, mut recv) = raw.quic.open_bi().await.unwrap();
+    send.write_all(&header.encode()).await.unwrap();
+    let answer = soon("the refusal", recv.read_to_end(4096)).await.unwrap();
+    let error = reply(&answer).unwrap_err();
+    assert!(error.message.contains(&body_bytes.to_string()), "{error}");
+    assert!(error.message.contains(&FRAME_BYTES_MAX.to_string()), "{error}");
+}
+
+#[tokio::test]
+async fn a_body_that_is_shorter_or_longer_than_its_length_is_refused() {
+    let mesh = Mesh::new();
+    let server = mesh.server();
+    let raw = Raw::connect(&mesh.client(), ALPN_CLIENT, server.address).await.unwrap();
+    raw.hello(None).await.unwrap();
+    let whole = request(ListCollections::KIND, &encode(&ListCollections {}).unwrap());
+    for wrong in [&whole[..whole.len() - 1], &[&whole[..], b"x"].concat()] {
+        let error = reply(&raw.send(wrong).await.unwrap()).unwrap_err();
+        assert_eq!(error.code, ErrorCode::Protocol, "{error}");
+    }
+    assert!(raw.send(&whole).await.is_ok_and(|answer| !ReplyHeader::decode(&answer).unwrap().error));
+    let error = raw.ask(99, b"\x80").await.unwrap_err();
+    assert!(error.code == ErrorCode::Protocol && error.message.contains("99"), "{error}");
+    let error = raw.ask(ListCollections::KIND, b"\xc1").await;
+    assert!(error.is_ok() || error.is_err_and(|error| error.code == ErrorCode::Protocol));
+}
+
+#[tokio::test]
+async fn garbage_on_a_stream_closes_that_connection_and_nothing_else() {
+    let mesh = Mesh::new();
+    let server = mesh.server();
+    let client = mesh.client_endpoint();
+    let waiting = {
+        let (client, address) = (client.clone(), server.address);
+        tokio::spawn(async move { client.call(address, None, &order("wait"), PATIENCE).await })
+    };
+    soon("the call", server.service.held.subscribe().wait_for(|held| *held == 1)).await.unwrap();
+    let raw = Raw::connect(&mesh.client(), ALPN_CLIENT, server.address).await.unwrap();
+    raw.hello(None).await.unwrap();
+    assert!(raw.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\nand so on").await.is_err());
+    let closed = soon("closing", raw.quic.closed()).await.to_string();
+    assert!(closed.contains("does not speak"), "{closed}");
+    server.service.released.send_replace(true);
+    assert_eq!(waiting.await.unwrap(), Ok(Done {}));
+}
+
+#[tokio::test]
+async fn garbage_datagrams_are_ignored() {
+    let mesh = Mesh::new();
+    let server = mesh.server();
+    let client = mesh.client_endpoint();
+    client.call(server.address, None, &order("do"), PATIENCE).await.unwrap();
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    for _ in 0..500 {
+        let mut datagram = vec![0; random.usize(1..1_500)];
+        random.fill(&mut datagram);
+        socket.send_to(&datagram, server.address).unwrap();
+    }
+    assert_eq!(client.call(server.address, None, &order("do"), PATIENCE).await, Ok(Done {}));
+    let fresh = mesh.client_endpoint();
+    assert_eq!(fresh.call(server.address, None, &order("do"), PATIENCE).await, Ok(Done {}));
+}
+
+#[tokio::test]
+async fn more_connections_than_allowed_are_refused() {
+    let mesh = Mesh::new();
+    let limited = vecino_net::endpoint::EndpointOptions { max_connections: 2, ..options() };
+    let server = Server::start(&mesh.node(), limited);
+    let clients: Vec<_> = (0..2).map(|_| mesh.client_endpoint()).collect();
+    for client in &clients {
+        client.call(server.address, None, &order("do"), PATIENCE).await.unwrap();
+    }
+    let late = mesh.client_endpoint();
+    assert!(timeout(PATIENCE, late.call(server.address, None, &order("do"), PATIENCE)).await.unwrap().is_err());
+    clients[0].close(Duration::ZERO).await;
+    soon("room", async {
+        while late.call(server.address, None, &order("do"), PATIENCE).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
