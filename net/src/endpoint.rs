@@ -1,6 +1,6 @@
 //! One UDP socket of a node or a client: dials, accepts, and makes calls.
 //!
-//! [`crate::pool`] keeps the dialled connections and [`crate::serve`] the accepted ones; how frames look is in
+//! `pool` keeps the dialled connections and `serve` the accepted ones; how frames look is in
 //! [`crate::frame`].
 
 use std::collections::HashMap;
@@ -27,7 +27,7 @@ use crate::keys::TransportKeys;
 use crate::message::Rpc;
 pub use crate::options::{EndpointError, EndpointOptions};
 use crate::pool::{Pool, PoolError};
-use crate::rpc::{self, Service, TraceId};
+use crate::rpc::{self, DEADLINE_MAX, Service, TraceId};
 use crate::serve::{self, CloseCode};
 use crate::stream::Budget;
 
@@ -110,7 +110,7 @@ impl Endpoint {
         Ok(Self::open(identity, options, ALPN_CLIENT, None, None)?.0)
     }
 
-    /// Sends a request to the node at `address` and waits for its reply, for `deadline` at the most.
+    /// Sends a request to the node at `address` and waits for its reply, for `deadline` at the most ([`DEADLINE_MAX`]).
     ///
     /// With `expect`, only that node may answer: another one at the address gets nothing and the call fails. A request
     /// that surely was not sent, as when the connection turns out to be of the node's earlier life, is sent again once.
@@ -124,7 +124,7 @@ impl Endpoint {
         request: &R,
         deadline: Duration,
     ) -> Result<R::Reply, RpcError> {
-        let until = Instant::now() + deadline;
+        let until = Instant::now() + deadline.min(DEADLINE_MAX);
         let body = rpc::encode(request)?;
         frame::check_body_bytes(body.len())?;
         let body = Bytes::from(body);

@@ -1,5 +1,5 @@
 //! The fixed headers before every body, as bytes. Drawn in `docs/wire.md`; reading and writing streams is in
-//! [`crate::stream`].
+//! `stream`.
 //!
 //! All integers are little-endian. There is no checksum: QUIC authenticates every packet.
 

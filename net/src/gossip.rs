@@ -200,7 +200,10 @@ async fn deliver_one(shared: &Arc<Shared>, to: SocketAddr, message: Bytes) -> an
         bail!("{to} is this node itself");
     }
     let send = async {
-        let mut stream = ResetOnDrop::new(connection.quic.open_uni().await?);
+        let stream = connection.quic.open_uni().await?;
+        // A heartbeat must not wait behind a batch of vectors.
+        stream.set_priority(1)?;
+        let mut stream = ResetOnDrop::new(stream);
         stream.send(&[], message).await?;
         anyhow::Ok(())
     };

@@ -1,6 +1,6 @@
 //! Who is in the mesh, as gossip says: each node's address, tokens and load, and whether it is up.
 //!
-//! Drives chitchat and [`crate::roster`], which decides. The gossip loop is supervised: if it ends or panics, it is
+//! Drives chitchat and `roster`, which decides. The gossip loop is supervised: if it ends or panics, it is
 //! started again under a new generation.
 
 use std::net::SocketAddr;
@@ -24,8 +24,9 @@ pub use crate::roster::{Member, View};
 pub const VALUE_BYTES_MAX: usize = 8 * 1024;
 /// Restarts of the gossip loop before it is given up: as many as the generation has room for.
 const LOOP_RESTARTS_MAX: u64 = (1 << LOOP_GENERATION_BITS) - 1;
-/// Pause before the gossip loop is started again.
-const LOOP_RESTART_PAUSE: Duration = Duration::from_millis(200);
+/// Pause before the gossip loop is started again; it doubles with each restart up to the longest.
+const LOOP_RESTART_PAUSE: Duration = Duration::from_millis(100);
+const LOOP_RESTART_PAUSE_MAX: Duration = Duration::from_secs(30);
 /// How long the gossip loop may take to stop.
 const STOP_WAIT: Duration = Duration::from_secs(2);
 
@@ -281,9 +282,10 @@ impl Driver {
                     return error!(%reason, "gossip failed {restart} times and is given up: restart the node");
                 }
                 restart += 1;
+                let pause = LOOP_RESTART_PAUSE.saturating_mul(1 << restart.min(16)).min(LOOP_RESTART_PAUSE_MAX);
                 error!(%reason, restart, "gossip failed and is started again under a new generation");
                 tokio::select! {
-                    () = sleep(LOOP_RESTART_PAUSE) => {}
+                    () = sleep(pause) => {}
                     _ = self.stop.wait_for(|stop| *stop) => return,
                 }
                 let facts = self.facts.borrow_and_update().clone();

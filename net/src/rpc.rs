@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -14,6 +15,9 @@ use crate::message::PeerIdentity;
 
 /// First kind that only nodes may ask; see [`crate::message`].
 pub const PEER_KIND_MIN: u16 = 100;
+
+/// Longest deadline of a request; a caller that asks for more gets this.
+pub const DEADLINE_MAX: Duration = Duration::from_secs(3600);
 
 /// Who asks, as TLS proved it.
 #[derive(Clone, Debug, PartialEq, Eq)]

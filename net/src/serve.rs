@@ -21,15 +21,13 @@ use crate::error::{ErrorCode, Retry, RpcError};
 use crate::frame::{self, FrameError, REQUEST_HEADER_BYTES, ReplyHeader, RequestHeader};
 use crate::gossip;
 use crate::message::{Hello, HelloReply, KINDS, MeshId, PeerIdentity, Rpc};
-use crate::rpc::{self, CallContext, Caller, PEER_KIND_MIN, Service};
+use crate::rpc::{self, CallContext, Caller, DEADLINE_MAX, PEER_KIND_MIN, Service};
 use crate::stream::{CANCELLED, ReadFrameError, ResetOnDrop, read_body, read_header};
 
 /// How long a new connection may take to finish its handshake, and then to say hello.
 const HELLO_WAIT: Duration = Duration::from_secs(5);
 /// How long a stream may take to bring its header.
 const HEADER_WAIT: Duration = Duration::from_secs(5);
-/// Longest deadline that is granted; a caller that asks for more gets this.
-const DEADLINE_MAX: Duration = Duration::from_secs(3600);
 /// How long past its deadline an answer may still be on its way, and how long an acknowledgement is waited for.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
 /// Advice to who was turned away by a full node.
@@ -72,6 +70,14 @@ pub(crate) async fn accept(shared: Arc<Shared>, quic: quinn::Endpoint, service: 
                 warn!(%remote, limit = shared.options.max_connections, "connection refused: too many are open");
             }
             incoming.refuse();
+            continue;
+        }
+        // Half full: from here on only who can receive at its address gets a place.
+        if quic.open_connections() >= shared.options.max_connections.div_ceil(2) && !incoming.remote_address_validated()
+        {
+            if let Err(error) = incoming.retry() {
+                debug!(%remote, %error, "connection not accepted");
+            }
             continue;
         }
         let (shared, service) = (Arc::clone(&shared), Arc::clone(&service));

@@ -1,5 +1,8 @@
 //! The transport over real QUIC on loopback, with certificates made for each test.
 
+// A test may unwrap; the lint's own exception covers test functions only, not what they share.
+#![allow(clippy::unwrap_used)]
+
 mod calls;
 mod child;
 mod document;
