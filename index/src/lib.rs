@@ -18,6 +18,8 @@ mod pool;
 mod rows;
 mod scratch;
 mod states;
+#[cfg(test)]
+mod tests;
 mod walk;
 
 pub use arenas::{ArenaSink, ArenaSource};

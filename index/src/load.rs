@@ -62,7 +62,7 @@ impl Index {
         let mut reader = Reader::open(source, HEADER, HEADER_BYTES as u64)?;
         let magic: [u8; 6] = reader.array()?;
         if magic != MAGIC {
-            let value = magic.iter().fold(0, |value, byte| value << 8 | u64::from(*byte));
+            let value = magic.iter().fold(0, |value, byte| (value << 8) | u64::from(*byte));
             return Err(invalid(HEADER, "magic", value, "this is no dump of an index".into()));
         }
         let format = u16::from_le_bytes(reader.array()?);

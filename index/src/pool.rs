@@ -92,9 +92,10 @@ impl Pool {
 /// A number that orders as distance, then slot.
 #[inline(always)]
 pub(crate) fn key(distance: f32, slot: Slot) -> u64 {
-    let bits = distance.to_bits();
-    let ordered = if bits >> 31 == 0 { bits | 1 << 31 } else { !bits };
-    u64::from(ordered) << 32 | u64::from(slot)
+    // Adding zero makes one of the two zeros.
+    let bits = (distance + 0.0).to_bits();
+    let ordered = if bits >> 31 == 0 { bits | (1 << 31) } else { !bits };
+    (u64::from(ordered) << 32) | u64::from(slot)
 }
 
 /// The distance of a [`key`].
@@ -123,6 +124,7 @@ mod tests {
             assert_eq!(distance(key(expected, 7)), expected);
         }
         assert!(key(1.0, 3) < key(1.0, 4));
+        assert_eq!(key(-0.0, 3), key(0.0, 3));
     }
 
     proptest! {
@@ -144,7 +146,7 @@ mod tests {
                     model.sort();
                     model.truncate(ef);
                 }
-                if slot as usize % expand_every == 0 {
+                if (slot as usize).is_multiple_of(expand_every) {
                     let peeked = pool.peek();
                     let next = pool.expand();
                     prop_assert_eq!(peeked, next);

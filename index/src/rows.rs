@@ -2,6 +2,11 @@
 //!
 //! A distance here is what the graph is ordered by, lower being nearer: the squared Euclidean distance, the Manhattan
 //! distance, or the negative cosine or inner product. [`Rows::score`] makes of it what the caller is told.
+//!
+//! The inner product is no distance between stored vectors: a long vector is nearer to all than they are to
+//! themselves, and a graph made by it has a few hubs and nothing else. So nodes are linked by the Euclidean distance
+//! after the reduction of Bachrach et al. (2014): each vector gets one more coordinate that makes all of them as long
+//! as the longest. Queries have zero there, so their inner products stay as they are, and order as those distances do.
 #![allow(unsafe_code, reason = "arenas: rows are handed to the kernels as pointers")]
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,22 +15,26 @@ use crate::arena::{Arena, NoMemory};
 use crate::kernel::{Kernel, Measure, MeasureRows, prefetch};
 use crate::params::{Metric, Slot};
 
-/// Vectors by slot. A row is the vector, then, under cosine, the inverse of its norm, so that one sequence of cache
-/// lines holds all that a distance needs.
+/// Vectors by slot. A row is the vector, then, under cosine, the inverse of its norm, and under dot the square of it,
+/// so that one sequence of cache lines holds all that a distance needs.
 pub(crate) struct Rows {
     dim: usize,
     metric: Metric,
     measure: MeasureRows,
     rows: Arena<AtomicU32>,
+    /// Bits of the largest squared norm stored so far; the bits of positive floats order as the floats.
+    longest: AtomicU32,
 }
 
 /// What distances are measured from.
 #[derive(Clone, Copy)]
 pub(crate) struct Query<'a> {
     /// As long as the rows.
-    pub values: &'a [f32],
-    /// One divided by the norm under cosine, else 1.
-    pub inverse_norm: f32,
+    values: &'a [f32],
+    /// What rows carry behind the vector: see [`Rows`].
+    norm: f32,
+    /// Whether it is a stored vector, and nodes are to be linked by what is measured.
+    is_stored: bool,
 }
 
 impl Rows {
@@ -36,8 +45,9 @@ impl Rows {
             Metric::Euclidean => Measure::SquaredDifference,
             Metric::Manhattan => Measure::AbsoluteDifference,
         };
-        let width = (dim + usize::from(metric == Metric::Cosine)).next_multiple_of(LINE_VALUES);
-        Self { dim, metric, measure: kernel.rows(measure), rows: Arena::new("vectors", width) }
+        let width = (dim + usize::from(metric.higher_is_better())).next_multiple_of(LINE_VALUES);
+        let rows = Arena::new("vectors", width);
+        Self { dim, metric, measure: kernel.rows(measure), rows, longest: AtomicU32::new(0) }
     }
 
     /// Writes the row of a slot that nobody reads yet. `norm` is the vector's Euclidean norm.
@@ -47,8 +57,10 @@ impl Rows {
         for (to, from) in row.iter().zip(vector) {
             to.store(from.to_bits(), Ordering::Relaxed);
         }
-        if self.metric == Metric::Cosine {
-            row[self.dim].store(self.inverse_norm(norm).to_bits(), Ordering::Relaxed);
+        let norm = self.carried(norm);
+        if let Some(carried) = row.get(self.dim).filter(|_| self.metric.higher_is_better()) {
+            carried.store(norm.to_bits(), Ordering::Relaxed);
+            self.longest.fetch_max(norm.to_bits(), Ordering::Relaxed);
         }
         Ok(())
     }
@@ -63,18 +75,16 @@ impl Rows {
         unsafe { std::slice::from_raw_parts(row.as_ptr().cast(), self.dim) }
     }
 
-    /// A query with the vector of a stored slot.
+    /// A query with the vector of a stored slot, to link it by.
     pub fn query(&self, slot: Slot) -> Query<'_> {
-        let inverse_norm = match self.metric {
-            Metric::Cosine => f32::from_bits(self.rows.get(slot)[self.dim].load(Ordering::Relaxed)),
-            _ => 1.0,
-        };
-        Query { values: self.vector(slot), inverse_norm }
+        let carried = self.rows.get(slot).get(self.dim).filter(|_| self.metric.higher_is_better());
+        let norm = carried.map_or(0.0, |carried| f32::from_bits(carried.load(Ordering::Relaxed)));
+        Query { values: self.vector(slot), norm, is_stored: true }
     }
 
     /// A query with a vector of the caller's that has been checked.
     pub fn query_of<'a>(&self, values: &'a [f32], norm: f64) -> Query<'a> {
-        Query { values, inverse_norm: self.inverse_norm(norm) }
+        Query { values, norm: self.carried(norm), is_stored: false }
     }
 
     /// The distances from a query to stored slots, in their order, into `out`, which is as long as `slots`.
@@ -89,16 +99,23 @@ impl Rows {
             let pointers = &pointers[..slots.len()];
             // SAFETY: the query is `dim` long, so is every row, and the kernel was checked when the index was made.
             unsafe { (self.measure)(query.values.as_ptr(), self.dim, pointers, out) };
+            // SAFETY: under cosine and dot a row is at least one value longer than the vector.
+            let norm_of = |row: &*const f32| unsafe { *row.add(self.dim) };
             match self.metric {
                 Metric::Euclidean | Metric::Manhattan => {}
-                Metric::Dot => out.iter_mut().for_each(|distance| *distance = -*distance),
                 Metric::Cosine => {
-                    for (pointer, distance) in pointers.iter().zip(out) {
-                        // SAFETY: under cosine a row is at least one value longer than the vector: the inverse norm.
-                        let inverse_norm = unsafe { *pointer.add(self.dim) };
-                        *distance = -(*distance * inverse_norm * query.inverse_norm);
+                    for (row, distance) in pointers.iter().zip(out) {
+                        // In this order, the distance is the same to the last bit from either end: ties stay ties.
+                        *distance = -(*distance * (norm_of(row) * query.norm));
                     }
                 }
+                Metric::Dot if query.is_stored => {
+                    let longest = f32::from_bits(self.longest.load(Ordering::Relaxed));
+                    for (row, distance) in pointers.iter().zip(out) {
+                        *distance = reduced(*distance, query.norm, norm_of(row), longest);
+                    }
+                }
+                Metric::Dot => out.iter_mut().for_each(|distance| *distance = -*distance),
             }
         }
     }
@@ -108,8 +125,8 @@ impl Rows {
         match self.metric {
             Metric::Euclidean => distance.sqrt(),
             Metric::Manhattan => distance,
-            Metric::Dot => -distance,
-            Metric::Cosine => (-distance).clamp(-1.0, 1.0),
+            Metric::Dot => 0.0 - distance,
+            Metric::Cosine => (0.0 - distance).clamp(-1.0, 1.0),
         }
     }
 
@@ -124,12 +141,53 @@ impl Rows {
         self.rows.bytes(slots)
     }
 
-    fn inverse_norm(&self, norm: f64) -> f32 {
-        if self.metric == Metric::Cosine { (1.0 / norm) as f32 } else { 1.0 }
+    /// What a row carries of its vector's norm.
+    fn carried(&self, norm: f64) -> f32 {
+        match self.metric {
+            Metric::Cosine => (1.0 / norm) as f32,
+            Metric::Dot => (norm * norm) as f32,
+            Metric::Euclidean | Metric::Manhattan => 0.0,
+        }
     }
+}
+
+/// The squared Euclidean distance of two vectors that were made as long as the longest by one more coordinate, from
+/// their inner product and the squares of the three norms. The difference of the two coordinates is computed from
+/// the difference of their squares, which loses nothing where one vector is much longer than the others.
+#[inline(always)]
+fn reduced(product: f32, a: f32, b: f32, longest: f32) -> f32 {
+    let coordinates = (longest - a).max(0.0).sqrt() + (longest - b).max(0.0).sqrt();
+    let difference = if coordinates > 0.0 { (a - b) / coordinates } else { 0.0 };
+    (a + b - 2.0 * product).max(0.0) + difference * difference
 }
 
 /// f32 values in a cache line, to whole multiples of which rows are padded.
 const LINE_VALUES: usize = 16;
 /// Rows measured by one call of a kernel.
 const BATCH: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn linking_under_dot_is_by_the_distance_on_the_sphere_of_the_longest() {
+        let vectors = [[3.0, 4.0], [1.0, 0.5], [-2.0, 1.0], [0.0, 0.0]];
+        let rows = Rows::new(2, Metric::Dot, Kernel::Scalar);
+        for (slot, vector) in (0..).zip(&vectors) {
+            rows.store(slot, vector, f64::from(vector[0]).hypot(vector[1].into())).unwrap();
+        }
+        let lifted = vectors.map(|[x, y]| [x, y, (25.0 - x * x - y * y).sqrt()]);
+        for (slot, a) in (0..).zip(&lifted) {
+            let mut distances = [0.0; 4];
+            rows.distances(rows.query(slot), &[0, 1, 2, 3], &mut distances);
+            for (distance, b) in distances.iter().zip(&lifted) {
+                let expected: f32 = a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum();
+                assert!((distance - expected).abs() < 1e-4, "{distance} instead of {expected}");
+            }
+        }
+        let mut distances = [0.0; 4];
+        rows.distances(rows.query_of(&[2.0, 1.0], 5f64.sqrt()), &[0, 1, 2, 3], &mut distances);
+        assert_eq!(distances, [-10.0, -2.5, 3.0, 0.0]);
+    }
+}

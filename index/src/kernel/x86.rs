@@ -24,9 +24,9 @@ pub(crate) mod avx512 {
                 let mut at = 0;
                 while at + 64 <= dim {
                     for (lane, sum) in sums.iter_mut().enumerate() {
-                        // SAFETY: `at + 64 <= dim`, and the caller promises `dim` readable values.
-                        let (a, b) =
-                            unsafe { (_mm512_loadu_ps(a.add(at + 16 * lane)), _mm512_loadu_ps(b.add(at + 16 * lane))) };
+                        let at = at + 16 * lane;
+                        // SAFETY: `at + 16 <= dim`, and the caller promises `dim` readable values.
+                        let (a, b) = unsafe { (_mm512_loadu_ps(a.add(at)), _mm512_loadu_ps(b.add(at))) };
                         *sum = step(*sum, a, b);
                     }
                     at += 64;
@@ -39,9 +39,9 @@ pub(crate) mod avx512 {
                 }
                 if at < dim {
                     let mask = (1u16 << (dim - at)) - 1;
+                    let (a, b) = (a.wrapping_add(at), b.wrapping_add(at));
                     // SAFETY: the mask keeps the loads below `dim`.
-                    let (a, b) =
-                        unsafe { (_mm512_maskz_loadu_ps(mask, a.add(at)), _mm512_maskz_loadu_ps(mask, b.add(at))) };
+                    let (a, b) = unsafe { (_mm512_maskz_loadu_ps(mask, a), _mm512_maskz_loadu_ps(mask, b)) };
                     sums[1] = step(sums[1], a, b);
                 }
                 let [s0, s1, s2, s3] = sums;
@@ -84,9 +84,9 @@ pub(crate) mod avx2 {
                 let mut at = 0;
                 while at + 32 <= dim {
                     for (lane, sum) in sums.iter_mut().enumerate() {
-                        // SAFETY: `at + 32 <= dim`, and the caller promises `dim` readable values.
-                        let (a, b) =
-                            unsafe { (_mm256_loadu_ps(a.add(at + 8 * lane)), _mm256_loadu_ps(b.add(at + 8 * lane))) };
+                        let at = at + 8 * lane;
+                        // SAFETY: `at + 8 <= dim`, and the caller promises `dim` readable values.
+                        let (a, b) = unsafe { (_mm256_loadu_ps(a.add(at)), _mm256_loadu_ps(b.add(at))) };
                         *sum = step(*sum, a, b);
                     }
                     at += 32;

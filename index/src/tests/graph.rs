@@ -1,0 +1,71 @@
+//! The graph's own promises: everything can be reached, and one thread and one seed make one graph.
+
+use super::*;
+
+#[test]
+fn duplicates_do_not_cut_anything_off() {
+    let distinct = uniform(100, 8, 2);
+    let mut random = fastrand::Rng::with_seed(3);
+    let mut vectors: Vec<Vec<f32>> = (0..3_000).map(|_| random.choice(&distinct).unwrap().clone()).collect();
+    vectors.extend(uniform(500, 8, 4));
+    for metric in Metric::ALL {
+        check_graph(&built(Params { m: 3, ef_construction: 20, ..params(8, metric) }, &vectors));
+        let index = built(params(8, metric), &vectors);
+        check_graph(&index);
+        for (slot, vector) in (3_000..).zip(&vectors[3_000..]).filter(|_| metric != Metric::Dot) {
+            // A walk must get past the heaps that lie between, of some thirty equal vectors each.
+            assert_eq!(walked(&index, vector, &SearchOptions::new(1, 400))[0].slot, slot, "{metric:?}");
+        }
+    }
+}
+
+#[test]
+fn a_thousand_equal_vectors_all_come_back() {
+    let index = built(params(4, Metric::Cosine), &vec![vec![1.0, 2.0, 3.0, 4.0]; 1_500]);
+    check_graph(&index);
+    let hits = walked(&index, &[1.0, 2.0, 3.0, 4.0], &SearchOptions::new(1_000, 1_500));
+    assert_eq!(slots(&hits), (0..1_000).collect::<Vec<_>>(), "ties go by slot");
+}
+
+#[test]
+fn one_thread_and_one_seed_make_one_graph() {
+    let vectors = clustered(1_500, 16, 1);
+    let dump = |seed| Arenas::of(&built(Params { seed, ..params(16, Metric::Euclidean) }, &vectors));
+    assert!(dump(7) == dump(7), "two builds differ");
+    assert!(dump(7) != dump(8), "the seed decides nothing");
+}
+
+#[test]
+fn slots_may_be_skipped_and_linked_in_any_order() {
+    let vectors = clustered(2_000, 12, 6);
+    let index = Index::new(params(12, Metric::Euclidean)).unwrap();
+    for (slot, vector) in (0..).step_by(3).zip(&vectors) {
+        index.store(slot, vector).unwrap();
+    }
+    for at in (0..2_000).rev() {
+        index.link(at * 3);
+        index.link(at * 3);
+        index.link(at * 3 + 1);
+    }
+    assert_eq!((index.unlinked(), index.next_unlinked(), index.len_live()), (0, None, 2_000));
+    check_graph(&index);
+    for (slot, vector) in (0..).step_by(3).zip(&vectors) {
+        assert_eq!(walked(&index, vector, &SearchOptions::new(1, 64))[0].slot, slot);
+    }
+}
+
+#[test]
+fn what_is_not_linked_is_found_beside_what_is() {
+    let vectors = clustered(3_000, 12, 8);
+    let index = built(params(12, Metric::Manhattan), &vectors[..2_000]);
+    store_all(&index, 2_000..3_000, &vectors[2_000..]);
+    for slot in (2_000..3_000).step_by(2) {
+        index.link(slot);
+    }
+    assert_eq!(index.unlinked(), 500);
+    for (slot, vector) in (0..).zip(&vectors) {
+        let hits = walked(&index, vector, &SearchOptions::new(10, 64));
+        assert_eq!((hits.len(), hits[0].slot), (10, slot));
+        assert_eq!(hits.iter().map(|hit| hit.slot).collect::<HashSet<_>>().len(), 10, "a slot twice");
+    }
+}

@@ -1,0 +1,153 @@
+//! The index as a whole, with a view of its graph that callers do not have.
+
+mod concurrent;
+mod garbage;
+mod graph;
+mod hard;
+mod model;
+mod recall;
+mod reload;
+
+use std::collections::{BTreeMap, HashSet};
+use std::io::{self, Read};
+use std::ops::Range;
+
+use crate::{ArenaSink, ArenaSource, Hit, Index, Metric, Params, SearchOptions, Slot};
+
+/// Vectors around a few centres, as real embeddings lie.
+fn clustered(count: usize, dim: usize, seed: u64) -> Vec<Vec<f32>> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let centres: Vec<Vec<f32>> = (0..40).map(|_| (0..dim).map(|_| random.f32() * 2.0 - 1.0).collect()).collect();
+    let mut vector = || {
+        let centre = random.choice(&centres).unwrap().clone();
+        centre.into_iter().map(|value| value + 0.4 * (random.f32() + random.f32() + random.f32() - 1.5)).collect()
+    };
+    (0..count).map(|_| vector()).collect()
+}
+
+/// Vectors spread evenly over a cube.
+fn uniform(count: usize, dim: usize, seed: u64) -> Vec<Vec<f32>> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    (0..count).map(|_| (0..dim).map(|_| random.f32() * 2.0 - 1.0).collect()).collect()
+}
+
+fn store_all(index: &Index, slots: Range<Slot>, vectors: &[Vec<f32>]) {
+    for (slot, vector) in slots.zip(vectors) {
+        index.store(slot, vector).unwrap();
+    }
+}
+
+fn link_all(index: &Index) {
+    while let Some(slot) = index.next_unlinked() {
+        index.link(slot);
+    }
+}
+
+fn built(params: Params, vectors: &[Vec<f32>]) -> Index {
+    let index = Index::new(params).unwrap();
+    store_all(&index, 0..vectors.len() as Slot, vectors);
+    link_all(&index);
+    assert_eq!(index.unlinked(), 0);
+    index
+}
+
+/// A search that walks however small the index is.
+fn walked(index: &Index, query: &[f32], options: &SearchOptions<'_>) -> Vec<Hit> {
+    index.answer(query, options, |_, _, _| false).unwrap()
+}
+
+/// The slots that layer 0 leads to from one slot.
+fn reached(index: &Index, from: Slot) -> HashSet<Slot> {
+    let mut reached = HashSet::from([from]);
+    let mut waiting = vec![from];
+    while let Some(slot) = waiting.pop() {
+        waiting.extend(index.graph.neighbours(slot, 0).filter(|other| reached.insert(*other)));
+    }
+    reached
+}
+
+/// Checks what must hold of every graph at rest: links are to linked slots, once each, on layers that they have;
+/// the elders are counted right; and every linked slot can be reached from the first, and from the entry.
+fn check_graph(index: &Index) {
+    let linked: Vec<Slot> = (0..index.slots() as Slot).filter(|slot| index.states.is_linked(*slot)).collect();
+    let mut elders: BTreeMap<Slot, u32> = BTreeMap::new();
+    for slot in &linked {
+        for layer in 0..=index.graph.level(*slot) {
+            let list: Vec<Slot> = index.graph.neighbours(*slot, layer).collect();
+            assert_eq!(list.iter().collect::<HashSet<_>>().len(), list.len(), "{slot} links twice to one slot");
+            for other in list {
+                assert_ne!(other, *slot, "{slot} links to itself");
+                assert!(index.states.is_linked(other), "{slot} links to {other}, which is not linked");
+                assert!(index.graph.level(other) >= layer, "{slot} links to {other} on layer {layer}");
+                if layer == 0 && index.graph.order(*slot) < index.graph.order(other) {
+                    *elders.entry(other).or_default() += 1;
+                }
+            }
+        }
+    }
+    for slot in &linked {
+        let counted = index.graph.elders(*slot).load(std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(counted, elders.get(slot).copied().unwrap_or(0), "elders of {slot}");
+    }
+    let Some(first) = linked.iter().min_by_key(|slot| index.graph.order(**slot)) else { return };
+    let entry = index.graph.entry().unwrap();
+    assert_eq!(Some(entry.level), linked.iter().map(|slot| index.graph.level(*slot)).max());
+    for from in [*first, entry.slot] {
+        let reached = reached(index, from);
+        let lost: Vec<&Slot> = linked.iter().filter(|slot| !reached.contains(slot)).collect();
+        assert!(lost.is_empty(), "{} of {} slots cannot be reached from {from}: {lost:?}", lost.len(), linked.len());
+    }
+}
+
+/// Share of the exact answers that walks find.
+fn recall(index: &Index, queries: &[Vec<f32>], k: usize, ef: usize) -> f64 {
+    let mut found = 0;
+    for query in queries {
+        let options = SearchOptions::new(k, ef);
+        let exact: HashSet<Slot> = slots(&index.search_exact(query, &options).unwrap()).into_iter().collect();
+        found += slots(&walked(index, query, &options)).iter().filter(|slot| exact.contains(slot)).count();
+    }
+    found as f64 / (k * queries.len()) as f64
+}
+
+fn slots(hits: &[Hit]) -> Vec<Slot> {
+    hits.iter().map(|hit| hit.slot).collect()
+}
+
+fn params(dim: usize, metric: Metric) -> Params {
+    Params { ef_construction: 100, seed: 3, ..Params::new(dim, metric) }
+}
+
+/// The arenas of a dump, in memory.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Arenas {
+    arenas: BTreeMap<String, Vec<u8>>,
+    last: String,
+}
+
+impl Arenas {
+    fn of(index: &Index) -> Self {
+        let mut arenas = Self::default();
+        index.dump(&mut arenas).unwrap();
+        arenas
+    }
+}
+
+impl ArenaSink for Arenas {
+    fn begin(&mut self, arena: &str) -> io::Result<()> {
+        assert!(self.arenas.insert(arena.into(), Vec::new()).is_none(), "{arena} begins twice");
+        self.last = arena.into();
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.arenas.get_mut(&self.last).unwrap().extend(bytes);
+        Ok(())
+    }
+}
+
+impl ArenaSource for Arenas {
+    fn open<'s>(&'s mut self, arena: &str) -> io::Result<Option<Box<dyn Read + 's>>> {
+        Ok(self.arenas.get(arena).map(|bytes| Box::new(bytes.as_slice()) as Box<dyn Read>))
+    }
+}
