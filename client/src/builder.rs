@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tracing::warn;
 use vecino_certs::{Identity, Role};
 use vecino_net::endpoint::{Endpoint, EndpointOptions};
 
@@ -58,7 +59,7 @@ impl ClientBuilder {
     /// Makes the client. Names are resolved now; connections are made when they are needed.
     ///
     /// # Errors
-    /// When an address does not resolve, or the certificates or the socket cannot be used.
+    /// When an address is malformed, none of the names resolves, or the certificates or the socket cannot be used.
     pub async fn build(self) -> Result<Client, ClientError> {
         let Self { mut addresses, certs, identity, timeout } = self;
         let identity = match (identity, certs) {
@@ -69,15 +70,27 @@ impl ClientBuilder {
         if addresses.is_empty() {
             addresses.push(DEFAULT_ADDRESS.to_owned());
         }
-        let mut nodes = Vec::new();
+        let (mut nodes, mut unresolved) = (Vec::new(), None);
         for address in addresses {
-            let resolved =
-                resolve(&address).await.map_err(|source| ClientError::Address { address: address.clone(), source })?;
-            for node in resolved {
-                if !nodes.contains(&node) {
-                    nodes.push(node);
+            match resolve(&address).await {
+                Ok(resolved) => {
+                    for node in resolved {
+                        if !nodes.contains(&node) {
+                            nodes.push(node);
+                        }
+                    }
+                }
+                Err(source) if source.kind() == io::ErrorKind::InvalidInput => {
+                    return Err(ClientError::Address { address, source });
+                }
+                Err(source) => {
+                    warn!(address, %source, "the name of a node does not resolve");
+                    unresolved.get_or_insert(ClientError::Address { address, source });
                 }
             }
+        }
+        if let (true, Some(error)) = (nodes.is_empty(), unresolved) {
+            return Err(error);
         }
         if !(1..=ADDRESSES_MAX).contains(&nodes.len()) {
             return Err(ClientError::AddressCount { count: nodes.len(), max: ADDRESSES_MAX });
@@ -120,6 +133,28 @@ mod tests {
         assert!(resolve("127.0.0.1:port").await.is_err());
         assert!(resolve("localhost").await.unwrap().iter().all(|node| node.port() == DEFAULT_PORT));
         assert!(resolve("localhost:9").await.unwrap().iter().all(|node| node.port() == 9 && node.ip().is_loopback()));
+    }
+
+    #[tokio::test]
+    async fn one_name_that_does_not_resolve_is_passed_over_but_not_a_malformed_address() {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = vecino_certs::Authority::init(dir.path(), "test").unwrap();
+        let issued = authority.issue(&vecino_certs::IssueOptions::new("me", Role::Client)).unwrap();
+        let builder = Client::builder().identity(issued.identity().unwrap());
+        // RFC 6761 reserves the domain: it never resolves.
+        let (unknown, malformed) = ("nobody.invalid:7400", "127.0.0.1:port");
+        let client = builder.clone().connect(unknown).connect("127.0.0.1:9").connect("127.0.0.1:9").build().await;
+        assert_eq!(client.unwrap().nodes(), ["127.0.0.1:9".parse().unwrap()]);
+        for address in [unknown, malformed] {
+            let error = builder.clone().connect(address).build().await.unwrap_err();
+            assert!(error.to_string().contains(address), "{error}");
+        }
+        let error = builder.connect("127.0.0.1:9").connect(malformed).build().await.unwrap_err();
+        assert!(matches!(&error, ClientError::Address { address, .. } if address == malformed), "{error}");
+        let many = (1..=257).fold(Client::builder().identity(issued.identity().unwrap()), |builder, port| {
+            builder.connect(format!("127.0.0.1:{port}"))
+        });
+        assert!(many.build().await.unwrap_err().to_string().contains("257 addresses"));
     }
 
     #[tokio::test]
