@@ -1,0 +1,552 @@
+//! The command line: every command, its arguments, and what their values may be. Nothing here acts.
+//!
+//! A value that can be judged without a node (a vector with a NaN, a payload that is no object) is refused here, as
+//! usage, with exit code 2.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgGroup, Args, Parser, Subcommand};
+use vecino_net::limits::{DIM_MAX, EF_MAX, K_MAX, POINT_ID_BYTES_MAX};
+use vecino_net::model::{Fsync, Level, Metric, Payload, PointId, Vector};
+
+use super::certs::CertsCommand;
+use crate::files::json;
+
+/// A vector database without a centre: identical nodes, one binary, QUIC and gossip.
+#[derive(Debug, Parser)]
+#[command(
+    name = "vecino",
+    version,
+    about,
+    propagate_version = true,
+    arg_required_else_help = true,
+    max_term_width = 100
+)]
+pub struct Cli {
+    /// Print JSON instead of tables; errors become JSON on stderr
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a node
+    Node(NodeArgs),
+    /// Start three nodes on loopback, load real data, kill one, and show what happens
+    Demo(DemoArgs),
+    /// Make an authority, issue and show certificates
+    Certs {
+        /// What to do.
+        #[command(subcommand)]
+        command: CertsCommand,
+    },
+    /// What is asked of a running mesh.
+    #[command(flatten)]
+    Client(ClientCommand),
+}
+
+/// What is asked of a running mesh.
+#[derive(Debug, Subcommand)]
+pub enum ClientCommand {
+    /// Create, list, describe and drop collections
+    Collection(CollectionArgs),
+    /// Write one point
+    Put(PutArgs),
+    /// Read one point; exit code 1 if it is absent
+    Get(GetArgs),
+    /// Delete points; deleting what is absent succeeds
+    Delete(DeleteArgs),
+    /// Find the points nearest to a vector or to a stored point
+    Search(SearchArgs),
+    /// Load a file of vectors (.fvecs, .bvecs, .npy, .jsonl)
+    Import(ImportArgs),
+    /// Write a collection to a .jsonl file or to standard output
+    Export(ExportArgs),
+    /// Measure recall, throughput and latency of a running mesh
+    Bench(BenchArgs),
+    /// Show the nodes of the mesh
+    Status(StatusArgs),
+    /// Show who owns which range
+    Ring(RingArgs),
+    /// Take a snapshot on every live node
+    Snapshot(SnapshotArgs),
+}
+
+// ------------------------------------------------------------------------------------------------- shared
+
+/// How a command reaches the mesh.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Connection")]
+pub struct ConnectArgs {
+    /// Address of a node; may be repeated
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "VECINO_CONNECT",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:7400",
+        global = true
+    )]
+    pub connect: Vec<String>,
+    /// Folder with the client's certificate [default: ./vecino-data/certs/client]
+    #[arg(long, value_name = "DIR", env = "VECINO_CERTS", global = true)]
+    pub certs: Option<PathBuf>,
+    /// How long one request may take, for example 500ms, 10s or 2m
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration, global = true)]
+    pub timeout: Duration,
+}
+
+/// How many replicas an operation waits for.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct LevelArg {
+    /// Replicas to wait for: one, quorum or all
+    #[arg(long, value_name = "LEVEL", default_value = "quorum")]
+    pub level: Level,
+}
+
+/// One point id.
+#[derive(Clone, Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct OneId {
+    /// Id of the point: digits are a number, anything else is text
+    #[arg(long, value_name = "ID", value_parser = parse_id)]
+    id: Option<PointId>,
+    /// Id of the point, text even if it is made of digits
+    #[arg(long, value_name = "ID", value_parser = parse_text_id)]
+    id_text: Option<PointId>,
+}
+
+impl OneId {
+    /// The id, whichever way it was given.
+    pub fn point_id(&self) -> PointId {
+        self.id.as_ref().or(self.id_text.as_ref()).cloned().expect("clap requires one of the two")
+    }
+}
+
+// ------------------------------------------------------------------------------------------------- node and demo
+
+/// `vecino node`. Absent values come from `VECINO_*` variables, then from the file, then from the defaults.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub struct NodeArgs {
+    /// Folder for everything that the node keeps [env: VECINO_DATA] [default: ./vecino-data]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// UDP address to listen on [env: VECINO_LISTEN] [default: 127.0.0.1:7400]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+    /// Address at which other nodes reach this one, host:port [env: VECINO_ADVERTISE] [default: the listening address]
+    #[arg(long, value_name = "ADDR")]
+    pub advertise: Option<String>,
+    /// Address of a node to join through; may be repeated [env: VECINO_SEEDS, comma separated]
+    #[arg(long = "seed", value_name = "ADDR")]
+    pub seeds: Vec<String>,
+    /// Folder with the node's certificate [env: VECINO_CERTS] [default: made in the data folder]
+    #[arg(long, value_name = "DIR")]
+    pub certs: Option<PathBuf>,
+    /// TOML file with the same settings [env: VECINO_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// How log lines look [env: VECINO_LOG_FORMAT] [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `vecino demo`.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct DemoArgs {
+    /// Leave the three nodes running until Ctrl-C
+    #[arg(long)]
+    pub keep: bool,
+}
+
+// ------------------------------------------------------------------------------------------------- collections
+
+/// `vecino collection`.
+#[derive(Clone, Debug, Args)]
+pub struct CollectionArgs {
+    /// How to reach the mesh.
+    #[command(flatten)]
+    pub connection: ConnectArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: CollectionCommand,
+}
+
+/// What to do with collections.
+#[derive(Clone, Debug, Subcommand)]
+pub enum CollectionCommand {
+    /// Create a collection on every node
+    Create(CreateArgs),
+    /// List the collections of the mesh
+    List,
+    /// Show one collection: its schema and what each node holds of it
+    Describe {
+        /// Name of the collection.
+        name: String,
+    },
+    /// Drop a collection and everything in it
+    Drop {
+        /// Name of the collection.
+        name: String,
+    },
+}
+
+/// `vecino collection create`.
+#[derive(Clone, Debug, PartialEq, Args)]
+pub struct CreateArgs {
+    /// Name of the collection: letters, digits, `-`, `_` and `.`
+    pub name: String,
+    /// Number of values in each vector
+    #[arg(long, value_name = "D", value_parser = clap::value_parser!(u32).range(1..=i64::from(DIM_MAX)))]
+    pub dim: u32,
+    /// How vectors are compared: cosine, euclidean, dot or manhattan
+    #[arg(long)]
+    pub metric: Metric,
+    /// Nodes that keep each point [default: 3, or every node of a smaller mesh]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub replicas: Option<u32>,
+    /// HNSW M: links of a point on the upper layers of the graph
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(2..=256))]
+    pub m: u32,
+    /// HNSW efConstruction: candidates kept while a point is linked
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=i64::from(EF_MAX)))]
+    pub ef_construction: u32,
+    /// When a write counts as durable on a node: always, never, or every so many milliseconds
+    #[arg(long, value_name = "always|never|MS", default_value = "always", value_parser = parse_fsync)]
+    pub fsync: Fsync,
+}
+
+// ------------------------------------------------------------------------------------------------- points
+
+/// `vecino put`.
+#[derive(Clone, Debug, Args)]
+pub struct PutArgs {
+    /// Name of the collection
+    pub collection: String,
+    /// Which point.
+    #[command(flatten)]
+    pub id: OneId,
+    /// The vector: numbers separated by commas
+    #[arg(long, value_name = "A,B,C", value_parser = parse_vector, allow_hyphen_values = true)]
+    pub vector: Vector,
+    /// Vector field; without it, the collection's unnamed one
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    pub field: String,
+    /// What the point carries: a JSON object
+    #[arg(long, value_name = "JSON", value_parser = parse_payload)]
+    pub payload: Option<Payload>,
+    /// How many replicas to wait for.
+    #[command(flatten)]
+    pub level: LevelArg,
+    /// How to reach the mesh.
+    #[command(flatten)]
+    pub connection: ConnectArgs,
+}
+
+/// `vecino get`.
+#[derive(Clone, Debug, Args)]
+pub struct GetArgs {
+    /// Name of the collection
+    pub collection: String,
+    /// Which point.
+    #[command(flatten)]
+    pub id: OneId,
+    /// How many replicas to wait for.
+    #[command(flatten)]
+    pub level: LevelArg,
+    /// How to reach the mesh.
+    #[command(flatten)]
+    pub connection: ConnectArgs,
+}
+
+/// `vecino delete`.
+#[derive(Clone, Debug, Args)]
+#[command(group = ArgGroup::new("which").args(["id", "id_text"]).required(true).multiple(true))]
+pub struct DeleteArgs {
+    /// Name of the collection
+    pub collection: String,
+    /// Id of a point, digits are a number, anything else is text; may be repeated
+    #[arg(long, value_name = "ID", value_parser = parse_id)]
+    pub id: Vec<PointId>,
+    /// Id of a point, text even if it is made of digits; may be repeated
+    #[arg(long, value_name = "ID", value_parser = parse_text_id)]
+    pub id_text: Vec<PointId>,
+    /// How many replicas to wait for.
+    #[command(flatten)]
+    pub level: LevelArg,
+    /// How to reach the mesh.
+    #[command(flatten)]
+    pub connection: ConnectArgs,
+}
+
+/// `vecino search`.
+#[derive(Clone, Debug, Args)]
+#[command(group = ArgGroup::new("query").args(["vector", "vector_file", "id", "id_text"]).required(true))]
+pub struct SearchArgs {
+    /// Name of the collection
+    pub collection: String,
+    /// The query: numbers separated by commas
+    #[arg(long, value_name = "A,B,C", value_parser = parse_vector, allow_hyphen_values = true)]
+    pub vector: Option<Vector>,
+    /// The query is a row of this file (.fvecs, .bvecs, .npy, .jsonl)
+    #[arg(long, value_name = "FILE")]
+    pub vector_file: Option<PathBuf>,
+    /// Which row of --vector-file, from 0
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "vector_file")]
+    pub row: u64,
+    /// Find points like the stored one of this id: digits are a number, anything else is text
+    #[arg(long, value_name = "ID", value_parser = parse_id)]
+    pub id: Option<PointId>,
+    /// Find points like the stored one of this id, text even if it is made of digits
+    #[arg(long, value_name = "ID", value_parser = parse_text_id)]
+    pub id_text: Option<PointId>,
+    /// How many points to find
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=i64::from(K_MAX)))]
+    pub k: u32,
+    /// Candidates that the graph walk keeps: more finds better, slower
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(EF_MAX)))]
+    pub ef: Option<u32>,
+    /// Only points at least this good: a least similarity (cosine, dot) or a greatest distance (euclidean, manhattan)
+    #[arg(long, value_name = "SCORE", value_parser = parse_finite, allow_hyphen_values = true)]
+    pub threshold: Option<f32>,
+    /// Vector field; without it, the collection's unnamed one
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    pub field: String,
+    /// Compare with every point instead of walking the graph
+    #[arg(long)]
+    pub exact: bool,
+    /// Answer with what the live nodes have when a range has no live replica
+    #[arg(long)]
+    pub allow_partial: bool,
+    /// Leave the payloads out
+    #[arg(long)]
+    pub no_payload: bool,
+    /// Also return the vectors
+    #[arg(long)]
+    pub with_vector: bool,
+    /// How many replicas to ask.
+    #[command(flatten)]
+    pub level: LevelArg,
+    /// How to reach the mesh.
+    #[command(flatten)]
+    pub connection: ConnectArgs,
+}
+
+// ------------------------------------------------------------------------------------------------- files
+
+/// `vecino import`.
+#[derive(Clone, Debug, Args)]
+pub struct ImportArgs {
+    /// Name of the collection
+    pub collection: String,
+    /// File of vectors: .fvecs, .bvecs, .npy (f32, f16, u8) or .jsonl
+    pub file: PathBuf,
+    /// Points in one batch
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub batch: u32,
+    /// Batches under way at once
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub in_flight: u32,
+    /// Read no more than this many rows
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit: Option<u64>,
+    /// Added to row numbers to make ids, for files that have none
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub id_offset: u64,
+    /// Keep the acknowledged ids in this file, and skip those that are in it
+    #[arg(long, value_name = "FILE")]
+    pub journal: Option<PathBuf>,
+    /// How many seconds to wait for a mesh that does not answer, before giving up
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub patience: u64,
+    /// Start sending before the whole file has been read once and found sound
+    #[arg(long)]
+    pub no_check: bool,
+    /// How many replicas to wait for.
+    #[command(flatten)]
+    pub level: LevelArg,
+    /// How to reach the mesh.
+    #[command(flatten)]
+    pub connection: ConnectArgs,
+}
+
+/// `vecino export`.
+#[derive(Clone, Debug, Args)]
+pub struct ExportArgs {
+    /// Name of the collection
+    pub collection: String,
+    /// File to write, complete or not at all; without it, standard output
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// How many replicas to ask.
+    #[command(flatten)]
+    pub level: LevelArg,
+    /// How to reach the mesh.
+    #[command(flatten)]
+    pub connection: ConnectArgs,
+}
+
+/// `vecino bench`.
+#[derive(Clone, Debug, Args)]
+pub struct BenchArgs {
+    /// Name of the collection
+    pub collection: String,
+    /// File of queries: .fvecs, .bvecs, .npy or .jsonl
+    #[arg(long, value_name = "FILE")]
+    pub queries: PathBuf,
+    /// Row numbers of the true nearest points of each query, nearest first: .ivecs or .npy (i32, i64, u32)
+    #[arg(long, value_name = "FILE")]
+    pub truth: Option<PathBuf>,
+    /// Hits asked for, and the k of recall@k
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=i64::from(K_MAX)))]
+    pub k: u32,
+    /// Candidates that the graph walk keeps [default: the node's]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(EF_MAX)))]
+    pub ef: Option<u32>,
+    /// Searches under way at once
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub clients: u32,
+    /// Go round the queries for this long [default: each query once]
+    #[arg(long, value_name = "S", value_parser = parse_seconds)]
+    pub seconds: Option<f64>,
+    /// Compare with every point instead of walking the graph
+    #[arg(long)]
+    pub exact: bool,
+    /// Added to the row numbers of --truth to make ids, as at import
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub id_offset: u64,
+    /// How many replicas to ask.
+    #[command(flatten)]
+    pub level: LevelArg,
+    /// How to reach the mesh.
+    #[command(flatten)]
+    pub connection: ConnectArgs,
+}
+
+// ------------------------------------------------------------------------------------------------- mesh
+
+/// `vecino status`.
+#[derive(Clone, Debug, Args)]
+pub struct StatusArgs {
+    /// How to reach the mesh.
+    #[command(flatten)]
+    pub connection: ConnectArgs,
+}
+
+/// `vecino ring`.
+#[derive(Clone, Debug, Args)]
+pub struct RingArgs {
+    /// Show the ring of this collection instead of the ring of all nodes
+    pub collection: Option<String>,
+    /// How to reach the mesh.
+    #[command(flatten)]
+    pub connection: ConnectArgs,
+}
+
+/// `vecino snapshot`.
+#[derive(Clone, Debug, Args)]
+pub struct SnapshotArgs {
+    /// Only this collection
+    pub collection: Option<String>,
+    /// How to reach the mesh.
+    #[command(flatten)]
+    pub connection: ConnectArgs,
+}
+
+// ------------------------------------------------------------------------------------------------- values
+
+/// Digits are a number, anything else is text. Digits that fit no u64 are refused: whoever wrote them meant a number.
+pub(super) fn parse_id(text: &str) -> Result<PointId, String> {
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        let too_large = |_| format!("id {text} is larger than {}: use --id-text to make it text", u64::MAX);
+        return text.parse().map(PointId::Number).map_err(too_large);
+    }
+    parse_text_id(text)
+}
+
+fn parse_text_id(text: &str) -> Result<PointId, String> {
+    if (1..=POINT_ID_BYTES_MAX).contains(&text.len()) {
+        Ok(PointId::Text(text.to_owned()))
+    } else {
+        Err(format!("a text id of {} bytes is not allowed: it has 1 to {POINT_ID_BYTES_MAX}", text.len()))
+    }
+}
+
+fn parse_vector(text: &str) -> Result<Vector, String> {
+    let values: Vec<f32> = text
+        .split(',')
+        .enumerate()
+        .map(|(at, value)| parse_finite(value.trim()).map_err(|error| format!("value {at}: {error}")))
+        .collect::<Result<_, _>>()?;
+    if values.len() > DIM_MAX as usize {
+        return Err(format!("{} values, the limit is {DIM_MAX}", values.len()));
+    }
+    Ok(Vector(values))
+}
+
+/// A finite f32. `inf`, `nan` and what rounds to infinity are refused.
+fn parse_finite(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(value) if value.is_finite() => Ok(value),
+        Ok(_) => Err(format!("{text:?} is not finite in 32 bits")),
+        Err(_) => Err(format!("{text:?} is not a number")),
+    }
+}
+
+fn parse_payload(text: &str) -> Result<Payload, String> {
+    json::payload_from_text(text).map_err(|error| error.to_string())
+}
+
+fn parse_fsync(text: &str) -> Result<Fsync, String> {
+    match text {
+        "always" => Ok(Fsync::Always),
+        "never" => Ok(Fsync::Never),
+        _ => match text.strip_suffix("ms").unwrap_or(text).parse() {
+            Ok(0) => Err("every 0 ms is `always`".to_owned()),
+            Ok(ms) => Ok(Fsync::EveryMs(ms)),
+            Err(_) => Err(format!("{text:?} is not always, never, or a number of milliseconds")),
+        },
+    }
+}
+
+fn parse_seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds > 0.0 && seconds <= SECONDS_MAX => Ok(seconds),
+        _ => Err(format!("{text:?} is not a number of seconds above 0 and up to {SECONDS_MAX}")),
+    }
+}
+
+/// `500ms`, `10s`, `2m`; a bare number is seconds.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let (number, unit_seconds) = if let Some(number) = text.strip_suffix("ms") {
+        (number, 0.001)
+    } else if let Some(number) = text.strip_suffix('s') {
+        (number, 1.0)
+    } else if let Some(number) = text.strip_suffix('m') {
+        (number, 60.0)
+    } else {
+        (text, 1.0)
+    };
+    match number.parse::<f64>().map(|number| number * unit_seconds) {
+        Ok(seconds) if seconds > 0.0 && seconds <= SECONDS_MAX => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err(format!("{text:?} is not a time such as 500ms, 10s or 2m, above 0 and up to a day")),
+    }
+}
+
+/// Longest time that an option may ask for: a day.
+const SECONDS_MAX: f64 = 86_400.0;

@@ -1,0 +1,243 @@
+//! `vecino bench`: searches a running mesh from several clients at once. What is measured lives in
+//! [`measure`](super::measure).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+use vecino_client::{Client, CollectionInfo, SearchRequest, Vector};
+use vecino_net::model::DEFAULT_FIELD;
+
+use super::args::BenchArgs;
+use super::connection::connect_from;
+use super::failure::Failure;
+use super::measure::{Measured, recall};
+use super::output::{Style, print};
+use crate::files::{VectorFile, truth};
+
+/// Carries out the command. Fails when a search failed, after showing the figures.
+pub async fn run(args: BenchArgs, style: Style) -> Result<(), Failure> {
+    let queries = read_queries(&args)?;
+    let truth = read_truth(&args, queries.len())?;
+    // One client for each address, each with another node first: the load spreads over the nodes that were named.
+    let mut clients = Vec::new();
+    for first in 0..args.connection.connect.len().min(args.clients as usize) {
+        clients.push(connect_from(&args.connection, first).await?);
+    }
+    for client in &clients {
+        // Opens the connection before the clock runs, and finds a wrong dimension before a thousand searches do.
+        check_dim(&client.describe(&args.collection).await?, &queries)?;
+    }
+    let work = Arc::new(Work {
+        next: AtomicUsize::new(0),
+        deadline: args.seconds.map(|seconds| Instant::now() + Duration::from_secs_f64(seconds)),
+        queries,
+        truth,
+        args,
+    });
+    let started = Instant::now();
+    let mut tasks = JoinSet::new();
+    for number in 0..work.args.clients as usize {
+        tasks.spawn(measure(clients[number % clients.len()].clone(), Arc::clone(&work)));
+    }
+    let mut measured = Measured::default();
+    while let Some(one) = tasks.join_next().await {
+        measured.add(one.map_err(|error| Failure::of("internal", &error))?);
+    }
+    let elapsed = started.elapsed();
+    for client in clients {
+        client.close().await;
+    }
+    print(&measured.figures(elapsed).render(work.args.k, style))?;
+    match measured.first_error {
+        None => Ok(()),
+        Some(first) => Err(Failure::new("bench", format!("{} searches failed; the first: {first}", measured.errors))),
+    }
+}
+
+/// What the clients share.
+struct Work {
+    args: BenchArgs,
+    queries: Vec<Vector>,
+    truth: Option<Vec<Vec<u64>>>,
+    next: AtomicUsize,
+    deadline: Option<Instant>,
+}
+
+impl Work {
+    /// Number of the next search. Without a deadline each query is asked once, else they go round until it has passed.
+    fn next(&self) -> Option<usize> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let more = match self.deadline {
+            None => number < self.queries.len(),
+            Some(deadline) => Instant::now() < deadline,
+        };
+        more.then_some(number)
+    }
+
+    fn request(&self, query: usize) -> SearchRequest {
+        let BenchArgs { k, ef, exact, level, .. } = &self.args;
+        let request = SearchRequest::vector(self.queries[query].clone())
+            .k(*k)
+            .level(level.level)
+            .exact(*exact)
+            .with_payload(false);
+        ef.iter().fold(request, |request, ef| request.ef(*ef))
+    }
+}
+
+async fn measure(client: Client, work: Arc<Work>) -> Measured {
+    let mut measured = Measured::default();
+    while let Some(number) = work.next() {
+        let query = number % work.queries.len();
+        let request = work.request(query);
+        let started = Instant::now();
+        match client.search(&work.args.collection, request).await {
+            Ok(reply) => {
+                measured.latencies.record(started.elapsed());
+                // Later rounds ask the same again.
+                if number < work.queries.len()
+                    && let Some(truth) = &work.truth
+                {
+                    let found = reply.hits.into_iter().map(|hit| hit.id);
+                    measured.recall_sum += recall(found, &truth[query], work.args.k as usize, work.args.id_offset);
+                    measured.recall_count += 1;
+                }
+            }
+            Err(error) => {
+                measured.errors += 1;
+                measured.first_error.get_or_insert_with(|| error.to_string());
+            }
+        }
+    }
+    measured
+}
+
+fn read_queries(args: &BenchArgs) -> Result<Vec<Vector>, Failure> {
+    let path = &args.queries;
+    let mut queries = Vec::new();
+    for row in VectorFile::open(path)? {
+        let mut row = row?;
+        let missing =
+            || Failure::new("file", format!("{}: row {} has no vector without a name", path.display(), row.number));
+        queries.push(row.vectors.remove(DEFAULT_FIELD).ok_or_else(missing)?);
+        if queries.len() > QUERIES_MAX {
+            return Err(Failure::new("file", format!("{}: more than {QUERIES_MAX} queries", path.display())));
+        }
+    }
+    Ok(queries)
+}
+
+/// Reads the exact answers of as many queries, at least `k` for each.
+fn read_truth(args: &BenchArgs, queries: usize) -> Result<Option<Vec<Vec<u64>>>, Failure> {
+    let Some(path) = &args.truth else { return Ok(None) };
+    let truth = truth::read(path, queries as u64)?;
+    if truth.len() < queries {
+        let message = format!("{}: {} rows for {queries} queries", path.display(), truth.len());
+        return Err(Failure::new("file", message));
+    }
+    if let Some(short) = truth.iter().position(|row| row.len() < args.k as usize) {
+        let (found, k) = (truth[short].len(), args.k);
+        let message = format!("{}: row {short} has {found} neighbours, --k is {k}", path.display());
+        return Err(Failure::new("file", message));
+    }
+    Ok(Some(truth))
+}
+
+fn check_dim(info: &CollectionInfo, queries: &[Vector]) -> Result<(), Failure> {
+    let name = &info.name;
+    let Some(field) = info.schema.fields.get(DEFAULT_FIELD) else {
+        return Err(Failure::new("invalid", format!("collection {name:?} has no vector field without a name")));
+    };
+    match queries.iter().find(|query| query.0.len() != field.dim as usize) {
+        None => Ok(()),
+        Some(Vector(query)) => {
+            let message =
+                format!("the queries have dimension {}, collection {name:?} takes {}", query.len(), field.dim);
+            Err(Failure::new("invalid", message))
+        }
+    }
+}
+
+/// Most queries, which are held in memory.
+const QUERIES_MAX: usize = 1_000_000;
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::args::{Cli, ClientCommand, Command};
+
+    fn bench(queries: &str, truth: Option<&[i32]>, width: usize, more: &[&str]) -> (tempfile::TempDir, BenchArgs) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("q.jsonl");
+        std::fs::write(&path, queries).unwrap();
+        let mut line: Vec<String> =
+            ["vecino", "bench", "films", "--queries", path.to_str().unwrap()].map(str::to_owned).into();
+        line.extend(more.iter().map(|argument| (*argument).to_owned()));
+        if let Some(truth) = truth {
+            let path = dir.path().join("t.ivecs");
+            let row = |row: &[i32]| [&[row.len() as i32], row].concat().iter().flat_map(|n| n.to_le_bytes()).collect();
+            std::fs::write(&path, truth.chunks(width).map(row).collect::<Vec<Vec<u8>>>().concat()).unwrap();
+            line.extend(["--truth".to_owned(), path.to_str().unwrap().to_owned()]);
+        }
+        match Cli::try_parse_from(line).unwrap().command {
+            Command::Client(ClientCommand::Bench(args)) => (dir, args),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    const TWO: &str = "{\"vector\":[1,2]}\n{\"vector\":[3,4]}\n";
+
+    #[test]
+    fn queries_and_truth_must_fit_each_other() {
+        let (_dir, args) = bench(TWO, Some(&[1, 2, 3, 4]), 2, &["--k", "2"]);
+        assert_eq!(read_queries(&args).unwrap(), [Vector(vec![1.0, 2.0]), Vector(vec![3.0, 4.0])]);
+        assert_eq!(read_truth(&args, 2).unwrap().unwrap(), [[1, 2], [3, 4]]);
+        let error = read_truth(&args, 3).unwrap_err().render(false);
+        assert!(error.ends_with("t.ivecs: 2 rows for 3 queries"), "{error}");
+        let (_dir, args) = bench(TWO, Some(&[1, 2]), 1, &["--k", "2"]);
+        let error = read_truth(&args, 2).unwrap_err().render(false);
+        assert!(error.ends_with("t.ivecs: row 0 has 1 neighbours, --k is 2"), "{error}");
+        let (_dir, args) = bench("{\"vector\":{\"title\":[1]}}\n", None, 1, &[]);
+        assert_eq!(read_truth(&args, 1).unwrap(), None);
+        assert!(read_queries(&args).unwrap_err().render(false).ends_with("row 0 has no vector without a name"));
+    }
+
+    #[test]
+    fn queries_of_another_dimension_are_refused_before_the_first_search() {
+        let info = CollectionInfo {
+            name: "films".into(),
+            id: vecino_net::model::CollectionId([0; 16]),
+            schema: vecino_client::schema(3, vecino_client::Metric::Dot),
+            placement: Default::default(),
+            points: 0,
+            nodes: Default::default(),
+        };
+        assert!(check_dim(&info, &[Vector(vec![0.0; 3])]).is_ok());
+        let error = check_dim(&info, &[Vector(vec![0.0; 3]), Vector(vec![0.0; 2])]).unwrap_err().render(false);
+        assert_eq!(error, "error: the queries have dimension 2, collection \"films\" takes 3");
+    }
+
+    #[test]
+    fn without_a_deadline_each_query_is_asked_once() {
+        let work = |deadline| {
+            let (_dir, args) = bench(TWO, None, 1, &["--ef", "50", "--exact", "--level", "one"]);
+            let queries = read_queries(&args).unwrap();
+            Work { args, queries, truth: None, next: AtomicUsize::new(0), deadline }
+        };
+        let once = work(None);
+        assert_eq!([once.next(), once.next(), once.next()], [Some(0), Some(1), None]);
+        let expected = SearchRequest::vector(vec![3.0, 4.0])
+            .ef(50)
+            .exact(true)
+            .level(vecino_client::Level::One)
+            .with_payload(false);
+        assert_eq!(once.request(1), expected);
+        let round = work(Some(Instant::now() + Duration::from_secs(3600)));
+        assert_eq!([round.next(), round.next(), round.next()], [Some(0), Some(1), Some(2)]);
+        assert_eq!(work(Some(Instant::now())).next(), None);
+    }
+}

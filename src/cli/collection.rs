@@ -1,0 +1,310 @@
+//! `vecino collection create | list | describe | drop`.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use vecino_client::{CollectionInfo, CollectionSchema, CollectionStats, FieldSchema, Fsync};
+use vecino_net::model::DEFAULT_FIELD;
+
+use super::args::{CollectionArgs, CollectionCommand, CreateArgs};
+use super::connection::connect;
+use super::failure::Failure;
+use super::output::{Style, Table, json, print, printable};
+
+/// Carries out the command.
+pub async fn run(args: CollectionArgs, style: Style) -> Result<(), Failure> {
+    let client = connect(&args.connection).await?;
+    let text = match args.command {
+        CollectionCommand::Create(create) => {
+            let info = client.create_collection(create.name.clone(), schema(&create)).await?;
+            render_created(&info, style)
+        }
+        CollectionCommand::List => render_list(&client.collections().await?, style),
+        CollectionCommand::Describe { name } => render_one(&client.describe(name).await?, style),
+        CollectionCommand::Drop { name } => {
+            client.drop_collection(name.clone()).await?;
+            render_dropped(&name, style)
+        }
+    };
+    client.close().await;
+    print(&text)
+}
+
+fn schema(args: &CreateArgs) -> CollectionSchema {
+    let CreateArgs { name: _, dim, metric, replicas, m, ef_construction, fsync } = args;
+    let field = FieldSchema { dim: *dim, metric: *metric, m: *m, ef_construction: *ef_construction };
+    CollectionSchema {
+        fields: BTreeMap::from([(DEFAULT_FIELD.to_owned(), field)]),
+        // 0 asks the mesh for its default.
+        replication_factor: replicas.unwrap_or(0),
+        fsync: *fsync,
+    }
+}
+
+fn render_created(info: &CollectionInfo, style: Style) -> String {
+    match style {
+        Style::Json => json(&CollectionJson::from(info)),
+        _ => format!(
+            "created {}: {}, {} of each point on {} nodes",
+            info.name,
+            fields_text(&info.schema),
+            if info.schema.replication_factor == 1 { "one copy" } else { "copies" },
+            info.schema.replication_factor
+        ),
+    }
+}
+
+fn render_dropped(name: &str, style: Style) -> String {
+    #[derive(Serialize)]
+    struct Dropped<'a> {
+        dropped: &'a str,
+    }
+    match style {
+        Style::Json => json(&Dropped { dropped: name }),
+        _ => format!("dropped {name}"),
+    }
+}
+
+fn render_list(infos: &[CollectionInfo], style: Style) -> String {
+    #[derive(Serialize)]
+    struct List<'a> {
+        collections: Vec<CollectionJson<'a>>,
+    }
+    if style == Style::Json {
+        return json(&List { collections: infos.iter().map(CollectionJson::from).collect() });
+    }
+    if infos.is_empty() {
+        return "no collections; make one with `vecino collection create NAME --dim D --metric M`".to_owned();
+    }
+    let mut table = Table::new(&["name", "vectors", "#replicas", "fsync", "#points"]);
+    for info in infos {
+        table.row(vec![
+            printable(&info.name),
+            fields_text(&info.schema),
+            info.schema.replication_factor.to_string(),
+            fsync_text(info.schema.fsync),
+            info.points.to_string(),
+        ]);
+    }
+    table.render(style)
+}
+
+fn render_one(info: &CollectionInfo, style: Style) -> String {
+    if style == Style::Json {
+        return json(&CollectionJson::from(info));
+    }
+    let mut text = format!("{}  ({})\n", info.name, info.id);
+    for (name, field) in &info.schema.fields {
+        let FieldSchema { dim, metric, m, ef_construction } = field;
+        let name = if name.is_empty() { "vector" } else { name };
+        text.push_str(&format!(
+            "  {:<9} {dim} values, {metric}, m {m}, ef_construction {ef_construction}\n",
+            printable(name)
+        ));
+    }
+    text.push_str(&format!("  replicas  {}\n", info.schema.replication_factor));
+    text.push_str(&format!("  fsync     {}\n", fsync_text(info.schema.fsync)));
+    text.push_str(&format!("  points    {}\n\n", info.points));
+    let mut table = Table::new(&[
+        "node",
+        "#points",
+        "#tombstones",
+        "#unlinked",
+        "#log bytes",
+        "#index bytes",
+        "#snapshot",
+        "error",
+    ]);
+    for node in info.placement.keys() {
+        let Some(stats) = info.nodes.get(node) else {
+            let dash = || "-".to_owned();
+            let unheard = "did not answer".to_owned();
+            table.row(vec![node.short(), dash(), dash(), dash(), dash(), dash(), dash(), unheard]);
+            continue;
+        };
+        let CollectionStats { points, tombstones, unlinked, log_bytes, index_bytes, snapshot_lsn, error } = stats;
+        let numbers = [points, tombstones, unlinked, log_bytes, index_bytes, snapshot_lsn].map(u64::to_string);
+        let error = error.as_deref().map(printable).unwrap_or_default();
+        table.row([node.short()].into_iter().chain(numbers).chain([error]).collect());
+    }
+    text.push_str(&table.render(style));
+    text
+}
+
+fn fields_text(schema: &CollectionSchema) -> String {
+    let field = |(name, field): (&String, &FieldSchema)| match name.as_str() {
+        DEFAULT_FIELD => format!("{} {}", field.dim, field.metric),
+        name => format!("{}: {} {}", printable(name), field.dim, field.metric),
+    };
+    schema.fields.iter().map(field).collect::<Vec<_>>().join(", ")
+}
+
+fn fsync_text(fsync: Fsync) -> String {
+    match fsync {
+        Fsync::Always => "always".to_owned(),
+        Fsync::EveryMs(ms) => format!("every {ms} ms"),
+        Fsync::Never => "never".to_owned(),
+    }
+}
+
+/// A collection as JSON. `fsync` has the values of `--fsync`.
+#[derive(Serialize)]
+struct CollectionJson<'a> {
+    name: &'a str,
+    id: String,
+    fields: BTreeMap<&'a str, FieldJson>,
+    replication_factor: u32,
+    fsync: FsyncJson,
+    points: u64,
+    placement: Vec<String>,
+    nodes: BTreeMap<String, StatsJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct FieldJson {
+    dim: u32,
+    metric: &'static str,
+    m: u32,
+    ef_construction: u32,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum FsyncJson {
+    Word(&'static str),
+    EveryMs(u32),
+}
+
+/// What one node holds of one collection, as JSON.
+#[derive(Serialize)]
+pub(super) struct StatsJson<'a> {
+    points: u64,
+    tombstones: u64,
+    unlinked: u64,
+    log_bytes: u64,
+    index_bytes: u64,
+    snapshot_lsn: u64,
+    error: Option<&'a str>,
+}
+
+impl<'a> From<&'a CollectionStats> for StatsJson<'a> {
+    fn from(stats: &'a CollectionStats) -> Self {
+        let CollectionStats { points, tombstones, unlinked, log_bytes, index_bytes, snapshot_lsn, error } = stats;
+        Self {
+            points: *points,
+            tombstones: *tombstones,
+            unlinked: *unlinked,
+            log_bytes: *log_bytes,
+            index_bytes: *index_bytes,
+            snapshot_lsn: *snapshot_lsn,
+            error: error.as_deref(),
+        }
+    }
+}
+
+impl<'a> From<&'a CollectionInfo> for CollectionJson<'a> {
+    fn from(info: &'a CollectionInfo) -> Self {
+        let CollectionInfo { name, id, schema, placement, points, nodes } = info;
+        let CollectionSchema { fields, replication_factor, fsync } = schema;
+        let field = |(name, field): (&'a String, &FieldSchema)| {
+            let FieldSchema { dim, metric, m, ef_construction } = *field;
+            (name.as_str(), FieldJson { dim, metric: metric.name(), m, ef_construction })
+        };
+        Self {
+            name,
+            id: id.to_string(),
+            fields: fields.iter().map(field).collect(),
+            replication_factor: *replication_factor,
+            fsync: match fsync {
+                Fsync::Always => FsyncJson::Word("always"),
+                Fsync::Never => FsyncJson::Word("never"),
+                Fsync::EveryMs(ms) => FsyncJson::EveryMs(*ms),
+            },
+            points: *points,
+            placement: placement.keys().map(ToString::to_string).collect(),
+            nodes: nodes.iter().map(|(node, stats)| (node.to_string(), StatsJson::from(stats))).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vecino_client::{Metric, NodeId};
+    use vecino_net::model::CollectionId;
+
+    use super::*;
+
+    fn info(fsync: Fsync) -> CollectionInfo {
+        let schema = schema(&CreateArgs {
+            name: "films".into(),
+            dim: 3,
+            metric: Metric::Cosine,
+            replicas: Some(2),
+            m: 16,
+            ef_construction: 200,
+            fsync,
+        });
+        let (one, two) = (NodeId::from_bytes([1; 16]), NodeId::from_bytes([2; 16]));
+        let stats = CollectionStats { points: 5, log_bytes: 640, ..Default::default() };
+        CollectionInfo {
+            name: "films".into(),
+            id: CollectionId([0xab; 16]),
+            schema,
+            placement: BTreeMap::from([(one, vec![1]), (two, vec![2])]),
+            points: 5,
+            nodes: BTreeMap::from([(one, stats)]),
+        }
+    }
+
+    #[test]
+    fn json_has_the_schema_and_the_nodes() {
+        let one = "01".repeat(16);
+        let two = "02".repeat(16);
+        let expected = format!(
+            "{{\"name\":\"films\",\"id\":\"{}\",\
+             \"fields\":{{\"\":{{\"dim\":3,\"metric\":\"cosine\",\"m\":16,\"ef_construction\":200}}}},\
+             \"replication_factor\":2,\"fsync\":\"always\",\"points\":5,\"placement\":[\"{one}\",\"{two}\"],\
+             \"nodes\":{{\"{one}\":{{\"points\":5,\"tombstones\":0,\"unlinked\":0,\"log_bytes\":640,\"index_bytes\":0,\
+             \"snapshot_lsn\":0,\"error\":null}}}}}}",
+            "ab".repeat(16)
+        );
+        assert_eq!(render_one(&info(Fsync::Always), Style::Json), expected);
+        assert_eq!(render_created(&info(Fsync::Always), Style::Json), expected);
+        assert_eq!(render_list(&[info(Fsync::Always)], Style::Json), format!("{{\"collections\":[{expected}]}}"));
+        assert!(render_one(&info(Fsync::EveryMs(250)), Style::Json).contains("\"fsync\":250,"));
+        assert_eq!(render_dropped("films", Style::Json), r#"{"dropped":"films"}"#);
+    }
+
+    #[test]
+    fn people_get_words() {
+        assert_eq!(
+            render_created(&info(Fsync::Always), Style::Plain),
+            "created films: 3 cosine, copies of each point on 2 nodes"
+        );
+        assert_eq!(
+            render_list(&[info(Fsync::EveryMs(250))], Style::Plain),
+            "NAME   VECTORS   REPLICAS  FSYNC         POINTS\nfilms  3 cosine         2  every 250 ms       5"
+        );
+        assert!(render_list(&[], Style::Plain).contains("vecino collection create"));
+        let described = render_one(&info(Fsync::Never), Style::Plain);
+        assert!(described.contains("  vector    3 values, cosine, m 16, ef_construction 200\n"), "{described}");
+        assert!(described.lines().any(|line| line.starts_with("01010101 ") && line.contains("640")), "{described}");
+        assert!(described.lines().any(|line| line.starts_with("02020202 ") && line.ends_with("did not answer")));
+    }
+
+    #[test]
+    fn without_replicas_the_mesh_decides() {
+        let mut args = CreateArgs {
+            name: "a".into(),
+            dim: 3,
+            metric: Metric::Dot,
+            replicas: None,
+            m: 16,
+            ef_construction: 200,
+            fsync: Fsync::Always,
+        };
+        assert_eq!(schema(&args).replication_factor, 0);
+        args.replicas = Some(2);
+        assert_eq!(schema(&args).replication_factor, 2);
+    }
+}

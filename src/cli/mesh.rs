@@ -1,0 +1,310 @@
+//! `vecino status | ring | snapshot`.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use vecino_client::{NodeId, NodeState, NodeStatus, RangeInfo, RingReply, SnapshotReport, StatusReply};
+
+use super::args::{RingArgs, SnapshotArgs, StatusArgs};
+use super::collection::StatsJson;
+use super::connection::connect;
+use super::failure::Failure;
+use super::output::{Style, Table, json, percent, print, printable};
+
+/// `vecino status`.
+pub async fn status(args: StatusArgs, style: Style) -> Result<(), Failure> {
+    let client = connect(&args.connection).await?;
+    let reply = client.status().await?;
+    client.close().await;
+    print(&render_status(&reply, style))
+}
+
+/// `vecino ring`.
+pub async fn ring(args: RingArgs, style: Style) -> Result<(), Failure> {
+    let client = connect(&args.connection).await?;
+    let reply = client.ring(args.collection.as_deref()).await?;
+    client.close().await;
+    print(&render_ring(&reply, style))
+}
+
+/// `vecino snapshot`. Fails when it failed anywhere, after showing where.
+pub async fn snapshot(args: SnapshotArgs, style: Style) -> Result<(), Failure> {
+    let client = connect(&args.connection).await?;
+    let reports = client.snapshot(args.collection.as_deref()).await?;
+    client.close().await;
+    print(&render_snapshots(&reports, style))?;
+    match reports.iter().filter(|report| report.error.is_some()).count() {
+        0 => Ok(()),
+        failed => Err(Failure::new("snapshot", format!("{failed} of {} snapshots failed", reports.len()))),
+    }
+}
+
+/// The state of the mesh as text.
+pub fn render_status(reply: &StatusReply, style: Style) -> String {
+    let StatusReply { mesh, answered_by, nodes } = reply;
+    if style == Style::Json {
+        return json(&StatusJson {
+            mesh: mesh.to_string(),
+            answered_by: answered_by.to_string(),
+            nodes: nodes.iter().map(NodeJson::from).collect(),
+        });
+    }
+    let up = nodes.iter().filter(|node| node.state == NodeState::Up).count();
+    let mut table = Table::new(&["node", "address", "state", "#points", "#owns", "version", "trouble"]);
+    for node in nodes {
+        let NodeStatus { id, address, state, points, owns, software, collections } = node;
+        let trouble: Vec<String> = collections
+            .iter()
+            .filter_map(|(name, stats)| stats.error.as_ref().map(|error| format!("{name}: {error}")))
+            .collect();
+        table.row(vec![
+            id.short() + if id == answered_by { " *" } else { "" },
+            printable(address),
+            state_name(*state).to_owned(),
+            points.map_or_else(|| "?".to_owned(), |points| points.to_string()),
+            percent(*owns),
+            printable(software),
+            style.shorten(printable(&trouble.join("; "))),
+        ]);
+    }
+    format!("mesh {mesh}: {up} of {} nodes up; * answered\n{}", nodes.len(), table.render(style))
+}
+
+/// The ring as text.
+pub fn render_ring(reply: &RingReply, style: Style) -> String {
+    let RingReply { ranges, owns, replication_factor } = reply;
+    if style == Style::Json {
+        return json(&RingJson {
+            replication_factor: *replication_factor,
+            owns: owns.iter().map(|(node, share)| (node.to_string(), *share)).collect(),
+            ranges: ranges.iter().map(RangeJson::from).collect(),
+        });
+    }
+    let mut shares = Table::new(&["node", "#owns"]);
+    for (node, share) in owns {
+        shares.row(vec![node.short(), percent(*share)]);
+    }
+    let mut table = Table::new(&["from", "to", "replicas"]);
+    for RangeInfo { start, end, replicas } in ranges {
+        let replicas: Vec<String> = replicas.iter().map(NodeId::short).collect();
+        table.row(vec![position(*start), position(*end), replicas.join(" ")]);
+    }
+    format!("{}\n\n{}", shares.render(style), table.render(style))
+}
+
+/// What was snapshotted, as text.
+pub fn render_snapshots(reports: &[SnapshotReport], style: Style) -> String {
+    #[derive(Serialize)]
+    struct Snapshots<'a> {
+        snapshots: Vec<SnapshotJson<'a>>,
+    }
+    if style == Style::Json {
+        return json(&Snapshots { snapshots: reports.iter().map(SnapshotJson::from).collect() });
+    }
+    if reports.is_empty() {
+        return "no collection to take a snapshot of".to_owned();
+    }
+    let mut table = Table::new(&["node", "collection", "#lsn", "#pages", "#written", "#ms", "error"]);
+    for SnapshotReport { node, collection, lsn, pages, pages_written, milliseconds, error } in reports {
+        let numbers = [lsn, pages, pages_written, milliseconds].map(u64::to_string);
+        let error = style.shorten(error.as_deref().map(printable).unwrap_or_default());
+        table.row([node.short(), printable(collection)].into_iter().chain(numbers).chain([error]).collect());
+    }
+    table.render(style)
+}
+
+/// A place on the ring: 16 hex digits, for JSON has no exact 64-bit integers in many a reader.
+fn position(place: u64) -> String {
+    format!("{place:016x}")
+}
+
+fn state_name(state: NodeState) -> &'static str {
+    match state {
+        NodeState::Up => "up",
+        NodeState::Down => "down",
+    }
+}
+
+#[derive(Serialize)]
+struct StatusJson<'a> {
+    mesh: String,
+    answered_by: String,
+    nodes: Vec<NodeJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct NodeJson<'a> {
+    id: String,
+    address: &'a str,
+    state: &'static str,
+    points: Option<u64>,
+    owns: f64,
+    software: &'a str,
+    collections: BTreeMap<&'a str, StatsJson<'a>>,
+}
+
+impl<'a> From<&'a NodeStatus> for NodeJson<'a> {
+    fn from(node: &'a NodeStatus) -> Self {
+        let NodeStatus { id, address, state, points, owns, software, collections } = node;
+        Self {
+            id: id.to_string(),
+            address,
+            state: state_name(*state),
+            points: *points,
+            owns: *owns,
+            software,
+            collections: collections.iter().map(|(name, stats)| (name.as_str(), stats.into())).collect(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct RingJson {
+    replication_factor: u32,
+    owns: BTreeMap<String, f64>,
+    ranges: Vec<RangeJson>,
+}
+
+#[derive(Serialize)]
+struct RangeJson {
+    start: String,
+    end: String,
+    replicas: Vec<String>,
+}
+
+impl From<&RangeInfo> for RangeJson {
+    fn from(range: &RangeInfo) -> Self {
+        let RangeInfo { start, end, replicas } = range;
+        let replicas = replicas.iter().map(ToString::to_string).collect();
+        Self { start: position(*start), end: position(*end), replicas }
+    }
+}
+
+#[derive(Serialize)]
+struct SnapshotJson<'a> {
+    node: String,
+    collection: &'a str,
+    lsn: u64,
+    pages: u64,
+    pages_written: u64,
+    milliseconds: u64,
+    error: Option<&'a str>,
+}
+
+impl<'a> From<&'a SnapshotReport> for SnapshotJson<'a> {
+    fn from(report: &'a SnapshotReport) -> Self {
+        let SnapshotReport { node, collection, lsn, pages, pages_written, milliseconds, error } = report;
+        Self {
+            node: node.to_string(),
+            collection,
+            lsn: *lsn,
+            pages: *pages,
+            pages_written: *pages_written,
+            milliseconds: *milliseconds,
+            error: error.as_deref(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vecino_client::CollectionStats;
+    use vecino_net::message::MeshId;
+
+    use super::*;
+
+    fn node(byte: u8) -> NodeId {
+        NodeId::from_bytes([byte; 16])
+    }
+
+    fn status() -> StatusReply {
+        let quarantined = CollectionStats { error: Some("bad page".into()), ..Default::default() };
+        let one = NodeStatus {
+            id: node(1),
+            address: "127.0.0.1:7400".into(),
+            state: NodeState::Up,
+            points: Some(5),
+            owns: 0.25,
+            software: "0.1.0".into(),
+            collections: BTreeMap::from([("films".into(), quarantined)]),
+        };
+        let two = NodeStatus {
+            id: node(2),
+            address: String::new(),
+            state: NodeState::Down,
+            points: None,
+            owns: 0.75,
+            software: String::new(),
+            collections: BTreeMap::new(),
+        };
+        StatusReply { mesh: MeshId([0xcd; 16]), answered_by: node(1), nodes: vec![one, two] }
+    }
+
+    #[test]
+    fn status_answers_in_the_shape_that_scripts_rely_on() {
+        let value: serde_json::Value = serde_json::from_str(&render_status(&status(), Style::Json)).unwrap();
+        assert_eq!(value["mesh"], "cd".repeat(16));
+        assert_eq!(value["answered_by"], "01".repeat(16));
+        assert_eq!(value["nodes"][0]["id"], "01".repeat(16));
+        assert_eq!(value["nodes"][0]["state"], "up");
+        assert_eq!(value["nodes"][0]["points"], 5);
+        assert_eq!(value["nodes"][0]["owns"], 0.25);
+        assert_eq!(value["nodes"][0]["collections"]["films"]["error"], "bad page");
+        assert_eq!(value["nodes"][1]["state"], "down");
+        assert_eq!(value["nodes"][1]["points"], serde_json::Value::Null);
+    }
+
+    #[test]
+    fn people_see_who_is_down_and_what_is_wrong() {
+        let text = render_status(&status(), Style::Plain);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], format!("mesh {}: 1 of 2 nodes up; * answered", "cd".repeat(16)));
+        assert!(lines[2].starts_with("01010101 *  127.0.0.1:7400  up"), "{text}");
+        assert!(lines[2].contains("25.0 %") && lines[2].ends_with("films: bad page"), "{text}");
+        assert!(lines[3].contains("down") && lines[3].contains('?'), "{text}");
+    }
+
+    #[test]
+    fn a_ring_shows_every_range_exactly() {
+        let reply = RingReply {
+            ranges: vec![RangeInfo { start: u64::MAX, end: 15, replicas: vec![node(2), node(1)] }],
+            owns: BTreeMap::from([(node(1), 0.5), (node(2), 0.5)]),
+            replication_factor: 2,
+        };
+        let (one, two) = ("01".repeat(16), "02".repeat(16));
+        assert_eq!(
+            render_ring(&reply, Style::Json),
+            format!(
+                "{{\"replication_factor\":2,\"owns\":{{\"{one}\":0.5,\"{two}\":0.5}},\"ranges\":[{{\
+                 \"start\":\"ffffffffffffffff\",\"end\":\"000000000000000f\",\"replicas\":[\"{two}\",\"{one}\"]}}]}}"
+            )
+        );
+        let text = render_ring(&reply, Style::Plain);
+        assert!(text.contains("ffffffffffffffff  000000000000000f  02020202 01010101"), "{text}");
+        assert!(text.contains("01010101  50.0 %"), "{text}");
+    }
+
+    #[test]
+    fn snapshots_are_listed_by_node() {
+        let report = |error: Option<&str>| SnapshotReport {
+            node: node(1),
+            collection: "films".into(),
+            lsn: 7,
+            pages: 3,
+            pages_written: 1,
+            milliseconds: 12,
+            error: error.map(str::to_owned),
+        };
+        assert_eq!(
+            render_snapshots(&[report(None)], Style::Json),
+            format!(
+                "{{\"snapshots\":[{{\"node\":\"{}\",\"collection\":\"films\",\"lsn\":7,\"pages\":3,\"pages_written\":1,\
+                 \"milliseconds\":12,\"error\":null}}]}}",
+                "01".repeat(16)
+            )
+        );
+        let text = render_snapshots(&[report(Some("disk full"))], Style::Plain);
+        assert!(text.ends_with("01010101  films         7      3        1  12  disk full"), "{text}");
+        assert_eq!(render_snapshots(&[], Style::Plain), "no collection to take a snapshot of");
+    }
+}

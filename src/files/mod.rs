@@ -1,0 +1,224 @@
+//! Files of vectors: readers that stream rows and never hold a whole file.
+//!
+//! [`VectorFile`] reads `.fvecs`, `.bvecs`, `.npy` and `.jsonl`; [`truth`] reads the row numbers of exact answers from
+//! `.ivecs` and `.npy`; [`json`] is where JSON and the wire model meet. Nothing here knows of collections or nodes.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::path::Path;
+
+use vecino_net::model::{Fields, Payload, PointId, Vector};
+
+pub mod error;
+pub mod json;
+mod jsonl;
+mod npy;
+pub mod truth;
+mod vecs;
+
+pub use error::{FileError, Problem};
+
+use jsonl::JsonlReader;
+use npy::NpyReader;
+use vecs::VecsReader;
+
+/// A file of vectors that is being read row by row.
+#[derive(Debug)]
+pub struct VectorFile {
+    reader: Reader,
+    /// After the first error there is nothing more to read.
+    failed: bool,
+}
+
+/// One row of a file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// Row number, from 0.
+    pub number: u64,
+    /// The id that the file gives the row, if it gives any.
+    pub id: Option<PointId>,
+    /// Its vectors; under the default field where the file does not name fields.
+    pub vectors: Fields,
+    /// Its payload; empty where the file has none.
+    pub payload: Payload,
+}
+
+impl Row {
+    /// The id in the file, or else the row number plus `offset`; `None` when that sum is beyond 64 bits.
+    pub fn point_id(&self, offset: u64) -> Option<PointId> {
+        self.id.clone().or_else(|| self.number.checked_add(offset).map(PointId::Number))
+    }
+}
+
+/// What a whole file holds, found by reading it through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Number of rows.
+    pub rows: u64,
+    /// Dimension of each field.
+    pub dims: std::collections::BTreeMap<String, usize>,
+}
+
+impl VectorFile {
+    /// Opens a file by its extension. Where the format allows it the file's size is checked against what its header
+    /// promises, so that a truncated file is refused before its first row.
+    pub fn open(path: &Path) -> Result<Self, FileError> {
+        let reader = match extension(path).as_str() {
+            "fvecs" => Reader::Vecs(VecsReader::open(path, vecs::Element::F32)?),
+            "bvecs" => Reader::Vecs(VecsReader::open(path, vecs::Element::U8)?),
+            "npy" => Reader::Npy(NpyReader::open(path)?),
+            "jsonl" | "ndjson" => Reader::Jsonl(JsonlReader::open(path)?),
+            found => {
+                let problem = Problem::Extension { found: found.to_owned(), known: ".fvecs, .bvecs, .npy or .jsonl" };
+                return Err(problem.of(path));
+            }
+        };
+        Ok(Self { reader, failed: false })
+    }
+
+    /// Number of rows, where the format tells without reading them all.
+    pub fn rows(&self) -> Option<u64> {
+        match &self.reader {
+            Reader::Vecs(reader) => Some(reader.rows()),
+            Reader::Npy(reader) => Some(reader.rows()),
+            Reader::Jsonl(_) => None,
+        }
+    }
+
+    /// Dimension of the rows, where the format tells before the first one.
+    pub fn dim(&self) -> Option<usize> {
+        match &self.reader {
+            Reader::Vecs(reader) => Some(reader.dim()),
+            Reader::Npy(reader) => Some(reader.dim()),
+            Reader::Jsonl(_) => None,
+        }
+    }
+
+    /// Reads the file through, at most `limit` rows, and says what it holds: the first thing wrong with it is found
+    /// before anyone has acted on its first row.
+    pub fn check(path: &Path, limit: u64) -> Result<Summary, FileError> {
+        let mut summary = Summary { rows: 0, dims: Default::default() };
+        for row in Self::open(path)?.take(usize::try_from(limit).unwrap_or(usize::MAX)) {
+            let row = row?;
+            if summary.rows == 0 {
+                summary.dims = row.vectors.iter().map(|(field, vector)| (field.clone(), vector.0.len())).collect();
+            }
+            summary.rows += 1;
+        }
+        Ok(summary)
+    }
+}
+
+impl Iterator for VectorFile {
+    type Item = Result<Row, FileError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed {
+            return None;
+        }
+        let row = match &mut self.reader {
+            Reader::Vecs(reader) => reader.next_row(),
+            Reader::Npy(reader) => reader.next_row(),
+            Reader::Jsonl(reader) => reader.next_row(),
+        };
+        self.failed = row.is_err();
+        row.transpose()
+    }
+}
+
+#[derive(Debug)]
+enum Reader {
+    Vecs(VecsReader),
+    Npy(NpyReader),
+    Jsonl(JsonlReader),
+}
+
+/// The extension in lower case, without the dot.
+fn extension(path: &Path) -> String {
+    path.extension().and_then(OsStr::to_str).unwrap_or_default().to_ascii_lowercase()
+}
+
+/// Opens a file for reading and returns its size.
+fn open(path: &Path) -> Result<(File, u64), FileError> {
+    let file = File::open(path).map_err(|source| Problem::Open(source).of(path))?;
+    let metadata = file.metadata().map_err(|source| Problem::Open(source).of(path))?;
+    if metadata.is_dir() {
+        return Err(Problem::Folder.of(path));
+    }
+    if metadata.len() == 0 {
+        return Err(Problem::Empty.of(path));
+    }
+    Ok((file, metadata.len()))
+}
+
+/// A row without id and payload.
+fn plain_row(number: u64, values: Vec<f32>) -> Row {
+    let vectors = Fields::from([(vecino_net::model::DEFAULT_FIELD.to_owned(), Vector(values))]);
+    Row { number, id: None, vectors, payload: Payload::new() }
+}
+
+/// The first value that is not finite.
+fn first_not_finite(values: &[f32]) -> Option<(usize, f32)> {
+    values.iter().copied().enumerate().find(|(_, value)| !value.is_finite())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_known_by_its_extension() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, expected) in [
+            ("a.csv", "\"csv\" is no format that is read here: use .fvecs, .bvecs, .npy or .jsonl"),
+            ("a", "\"\" is no format that is read here: use .fvecs, .bvecs, .npy or .jsonl"),
+            ("a.ivecs", "\"ivecs\" is no format that is read here: use .fvecs, .bvecs, .npy or .jsonl"),
+        ] {
+            let path = dir.path().join(name);
+            std::fs::write(&path, b"x").unwrap();
+            let error = VectorFile::open(&path).unwrap_err();
+            assert_eq!(error.to_string(), format!("{}: extension {expected}", path.display()));
+        }
+    }
+
+    #[test]
+    fn absent_empty_and_folder_are_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let problem = |name: &str| VectorFile::open(&dir.path().join(name)).unwrap_err().problem;
+        assert!(matches!(problem("a.npy"), Problem::Open(error) if error.kind() == std::io::ErrorKind::NotFound));
+        for name in ["e.npy", "e.fvecs", "e.bvecs", "e.jsonl"] {
+            std::fs::write(dir.path().join(name), b"").unwrap();
+            assert_eq!(problem(name).to_string(), "is empty: at least one row is needed");
+        }
+        std::fs::create_dir(dir.path().join("d.npy")).unwrap();
+        assert_eq!(problem("d.npy").to_string(), "is a folder");
+    }
+
+    #[test]
+    fn a_row_without_an_id_is_numbered() {
+        let row = plain_row(7, vec![1.0]);
+        assert_eq!(row.point_id(100), Some(PointId::Number(107)));
+        assert_eq!(row.point_id(u64::MAX), None);
+        let named = Row { id: Some("a".into()), ..row };
+        assert_eq!(named.point_id(100), Some("a".into()));
+    }
+
+    #[test]
+    fn checking_reads_to_the_limit_and_no_further() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.jsonl");
+        std::fs::write(&path, "{\"vector\":[1,2]}\n{\"vector\":[3,4]}\n{\"vector\":[5]}\n").unwrap();
+        let summary = VectorFile::check(&path, 2).unwrap();
+        assert_eq!(summary, Summary { rows: 2, dims: [(String::new(), 2)].into() });
+        assert!(VectorFile::check(&path, 3).unwrap_err().to_string().contains("line 3"));
+    }
+
+    #[test]
+    fn nothing_is_read_after_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.jsonl");
+        std::fs::write(&path, "{\"vector\":[1]}\nx\n{\"vector\":[1]}\n").unwrap();
+        let rows: Vec<_> = VectorFile::open(&path).unwrap().map(|row| row.is_ok()).collect();
+        assert_eq!(rows, [true, false]);
+    }
+}
