@@ -147,6 +147,8 @@ impl Shared {
         let mut names = self.disk.list(&self.dir).map_err(|source| SnapshotError::io("list", &self.dir, source))?;
         // Names sort like their numbers: newest first.
         names.reverse();
+        // A process that was killed may have left names that are seen, or gone, but not durably yet.
+        self.disk.sync_dir(&self.dir).map_err(|source| SnapshotError::io("flush", &self.dir, source))?;
         let mut state = self.lock();
         for name in names {
             let path = join(&self.dir, &name);

@@ -20,6 +20,10 @@ pub struct FaultyDisk {
 pub enum Fault {
     /// The operation with this number fails with this kind of error, once.
     Nth(u64, io::ErrorKind),
+    /// The same, but the operation is carried out all the same: what it did is there, unbeknown to the caller.
+    NthDone(u64, io::ErrorKind),
+    /// Reserving space does nothing, as on a file system that cannot: a full disk shows only while writing.
+    CannotReserve,
     /// Every flush of a file or directory fails.
     EverySync,
     /// Every flush says that it has worked and does nothing.
@@ -45,7 +49,9 @@ impl FaultyDisk {
     pub fn set(&self, fault: Fault) {
         let mut state = self.lock();
         match fault {
-            Fault::Nth(n, kind) => state.nth = Some((n, kind)),
+            Fault::Nth(n, kind) => state.nth = Some((n, kind, false)),
+            Fault::NthDone(n, kind) => state.nth = Some((n, kind, true)),
+            Fault::CannotReserve => state.cannot_reserve = true,
             Fault::EverySync => state.every_sync = true,
             Fault::LyingSync => state.lying_sync = true,
             Fault::Room(bytes) => state.room = Some(bytes),
@@ -93,7 +99,11 @@ impl FaultyDisk {
         if is_sync && state.every_sync {
             return Err(io::Error::other("injected fault: this disk cannot flush"));
         }
-        if let Some((_, kind)) = state.nth.filter(|(n, _)| number == *n) {
+        if let Some((_, kind, done)) = state.nth.filter(|(n, ..)| number == *n) {
+            drop(state);
+            if done {
+                act()?;
+            }
             return Err(io::Error::new(kind, format!("injected fault: operation {number} fails")));
         }
         drop(state);
@@ -131,7 +141,8 @@ impl FaultyDisk {
 #[derive(Default)]
 struct State {
     operations: u64,
-    nth: Option<(u64, io::ErrorKind)>,
+    nth: Option<(u64, io::ErrorKind, bool)>,
+    cannot_reserve: bool,
     every_sync: bool,
     lying_sync: bool,
     room: Option<u64>,
@@ -237,6 +248,9 @@ impl DiskFile for FaultyFile {
     }
 
     fn preallocate(&self, len: u64) -> io::Result<()> {
+        if self.disk.lock().cannot_reserve {
+            return Ok(());
+        }
         self.disk.change(false, || {
             let growth = len.saturating_sub(self.file.len()?);
             let room = self.disk.take_room(growth);

@@ -75,6 +75,13 @@ impl MemDisk {
         true
     }
 
+    /// Makes the `n`th flush of a file from now on (1 is the next) fail as real ones do: what it should have written is
+    /// still seen, but is no longer waiting to be written, so the next flush says that all is well and the next power cut
+    /// takes it.
+    pub fn fail_flush(&self, n: u64) {
+        self.lock().flushes_until_failure = Some(n);
+    }
+
     /// A copy of the disk as it is now, with a history of its own from here on.
     pub fn fork(&self) -> MemDisk {
         let state = self.lock();
@@ -100,7 +107,9 @@ impl MemDisk {
                 .collect();
             dirs.insert(path.clone(), Dir { visible, durable, pending });
         }
-        MemDisk { state: Arc::new(Mutex::new(State { dirs, power_cuts: state.power_cuts })) }
+        MemDisk {
+            state: Arc::new(Mutex::new(State { dirs, power_cuts: state.power_cuts, flushes_until_failure: None })),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -118,11 +127,13 @@ type Names = BTreeMap<String, NodeRef>;
 struct State {
     dirs: BTreeMap<String, Dir>,
     power_cuts: u64,
+    flushes_until_failure: Option<u64>,
 }
 
 impl Default for State {
     fn default() -> Self {
-        Self { dirs: BTreeMap::from([(String::new(), Dir::default())]), power_cuts: 0 }
+        let dirs = BTreeMap::from([(String::new(), Dir::default())]);
+        Self { dirs, power_cuts: 0, flushes_until_failure: None }
     }
 }
 
@@ -130,6 +141,20 @@ impl State {
     fn dir(&mut self, path: &str) -> io::Result<&mut Dir> {
         check(path)?;
         self.dirs.get_mut(path).ok_or_else(|| absent(path))
+    }
+
+    fn counts_down_to_failure(&mut self) -> bool {
+        match &mut self.flushes_until_failure {
+            Some(1) => {
+                self.flushes_until_failure = None;
+                true
+            }
+            Some(n) => {
+                *n -= 1;
+                false
+            }
+            None => false,
+        }
     }
 
     fn node(&mut self, path: &str) -> io::Result<NodeRef> {
@@ -388,7 +413,15 @@ impl DiskFile for MemFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.node()?.sync();
+        let fails = self.disk.lock().counts_down_to_failure();
+        let mut node = self.node()?;
+        if fails {
+            node.pending.clear();
+            return Err(io::Error::other(
+                "injected fault: the flush failed, and what it should have written is dropped",
+            ));
+        }
+        node.sync();
         Ok(())
     }
 

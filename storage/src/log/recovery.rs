@@ -18,7 +18,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::format::SegmentHeader;
+use super::format::{FrameHeader, SegmentHeader};
 use super::reader::{BadFrame, SegmentReader, Step};
 use super::segment::{self, Segment, first_lsn_of};
 use super::{Active, Log, LogError, LogOptions, Recovery};
@@ -53,6 +53,8 @@ pub(super) fn recover(
     let Some(last) = segments.pop() else {
         return create(disk, dir, collection, options);
     };
+    // A process that was killed may have left names that are seen but not durable yet.
+    disk.sync_dir(dir).map_err(|source| io("flush", source))?;
     let file = disk.open_write(&last.path).map_err(|source| LogError::io("open", &last.path, source))?;
     let (active, tail) = open_last(last, file)?;
     let mut log = Log {
@@ -68,7 +70,7 @@ pub(super) fn recover(
         poison: None,
         buffer: Vec::new(),
     };
-    if tail.rewritten {
+    if tail.undeclared {
         log.declare_durable();
     }
     let recovery = Recovery { first_lsn: log.first_lsn(), next_lsn: log.next_lsn, torn_bytes_cut: tail.torn_bytes_cut };
@@ -112,7 +114,8 @@ fn verdict(is_last: bool, bad: Option<BadFrame>, declared: bool) -> Verdict {
 struct Tail {
     next_lsn: u64,
     torn_bytes_cut: u64,
-    rewritten: bool,
+    /// Whether there are records that no frame declares durable.
+    undeclared: bool,
 }
 
 fn create(
@@ -164,20 +167,22 @@ fn open_last(segment: Segment, file: Box<dyn DiskFile>) -> Result<(Active, Tail)
     let io = |action, source| LogError::io(action, &segment.path, source);
     let len = segment.bytes;
     let mut reader = SegmentReader::new(&*file, &segment.header, len);
-    // Begin and last lsn of the frames that nothing has declared durable so far. The segment exists only because those
-    // before it are complete, and its own header was durable before it had its name.
+    // Where each frame begins that may not be on the disk, and the lsn that, once declared durable, says that it is. The
+    // segment exists only because those before it are complete, and its header was durable before it had its name.
     let mut doubtful: VecDeque<(u64, u64)> = VecDeque::new();
+    let mut declared_lsn = segment.header.first_lsn - 1;
     let bad = loop {
         match reader.step().map_err(|source| io("read", source))? {
             Step::End => break None,
             Step::Bad { bad, .. } => break Some(bad),
             Step::Frame(frame) => {
-                while doubtful.front().is_some_and(|(_, last)| *last <= frame.header.durable_lsn) {
+                let FrameHeader { first_lsn, count, durable_lsn, .. } = frame.header;
+                declared_lsn = declared_lsn.max(durable_lsn);
+                while doubtful.front().is_some_and(|(_, lsn)| *lsn <= declared_lsn) {
                     doubtful.pop_front();
                 }
-                if frame.header.count > 0 {
-                    doubtful.push_back((frame.offset, frame.header.first_lsn + u64::from(frame.header.count) - 1));
-                }
+                // An empty frame is on the disk for sure only when a record behind it is.
+                doubtful.push_back((frame.offset, first_lsn + u64::from(count.max(1)) - 1));
             }
         }
     };
@@ -202,14 +207,15 @@ fn open_last(segment: Segment, file: Box<dyn DiskFile>) -> Result<(Active, Tail)
         }
         (Verdict::Clean | Verdict::Torn | Verdict::Corrupt, _) => {}
     }
-    let rewrite_from = doubtful.front().map(|(offset, _)| *offset);
-    if let Some(from) = rewrite_from {
-        reader.rewrite(from, &*file).map_err(|source| io("write anew", source))?;
+    if let Some((from, _)) = doubtful.front() {
+        reader.rewrite(*from, &*file).map_err(|source| io("write anew", source))?;
     }
-    if rewrite_from.is_some() || torn_bytes_cut > 0 {
+    // Empty frames need no flush of their own, only to be among what the next one writes.
+    let undeclared = declared_lsn + 1 < reader.next_lsn();
+    if undeclared || torn_bytes_cut > 0 {
         file.sync().map_err(|source| io("flush", source))?;
     }
-    let tail = Tail { next_lsn: reader.next_lsn(), torn_bytes_cut, rewritten: rewrite_from.is_some() };
+    let tail = Tail { next_lsn: reader.next_lsn(), torn_bytes_cut, undeclared };
     let chain = reader.chain();
     let reserved = if torn_bytes_cut > 0 { end } else { len };
     Ok((Active { segment, file, end, reserved, chain }, tail))

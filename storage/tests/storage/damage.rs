@@ -132,8 +132,10 @@ fn a_page_found_bad_is_written_anew_by_the_next_snapshot() {
     });
 }
 
+type Records = Vec<Vec<u8>>;
+
 /// A log of one segment: four committed batches, nothing behind them that declares the last one durable.
-fn undeclared() -> (MemDisk, Vec<(u64, Vec<Vec<u8>>)>) {
+fn undeclared() -> (MemDisk, Vec<(u64, Records)>) {
     let mem = MemDisk::new();
     let disk: Arc<dyn Disk> = Arc::new(mem.clone());
     let (mut log, _) = open_log(&disk, options(1 << 20, SyncPolicy::Never)).unwrap();
@@ -154,12 +156,13 @@ fn the_tail_torn_at_every_byte_leaves_the_whole_frames_before_it() {
     let path = format!("{LOG_DIR}/00000000000000000001.log");
     let (header, end) = (ends[0].0, ends[4].0);
     for at in 0..end {
-        for torn in ["cut off", "zeros", "noise"] {
+        for torn in ["cut off", "zeros", "hole", "noise"] {
             let disk: Arc<dyn Disk> = Arc::new(mem.fork());
             let file = disk.open_write(&path).unwrap();
             match torn {
                 "cut off" => file.truncate(at).unwrap(),
                 "zeros" => file.write_at(&vec![0; (end - at) as usize], at).unwrap(),
+                "hole" => file.write_at(&[0; 40][..40.min((end - at) as usize)], at).unwrap(),
                 _ => file.write_at(&vec![0xA5; (end - at) as usize], at).unwrap(),
             }
             drop(file);
@@ -177,6 +180,7 @@ fn the_tail_torn_at_every_byte_leaves_the_whole_frames_before_it() {
             match torn {
                 "cut off" => assert_eq!(recovery.torn_bytes_cut, at - whole, "{context}"),
                 "zeros" => assert_eq!(recovery.torn_bytes_cut > 0, at > *whole, "{context}"),
+                "hole" => assert_eq!(recovery.torn_bytes_cut > 0, at > *whole || at + 40 < end, "{context}"),
                 _ => assert!(recovery.torn_bytes_cut > 0, "{context}"),
             }
             // What is written after the cut holds.
@@ -238,4 +242,61 @@ fn a_frame_of_another_place_never_verifies() {
     disk.open_write("other/00000000000000000001.log").unwrap().write_at(&frames, ends[0].0).unwrap();
     let (log, recovery) = vecino_storage::Log::open(disk, "other", [9; 16], SETTINGS).unwrap();
     assert_eq!((log.next_lsn(), recovery.torn_bytes_cut), (1, frames.len() as u64));
+}
+
+/// Two logs that differ in their first record only, so that the frames behind it fit in every way but the chain.
+fn twins() -> [Arc<dyn Disk>; 2] {
+    [b'a', b'b'].map(|first| {
+        let disk: Arc<dyn Disk> = Arc::new(MemDisk::new());
+        let (mut log, _) = open_log(&disk, SETTINGS).unwrap();
+        for byte in [first, b'-', b'-', b'-'] {
+            log.append(&[&[byte; 500]]).unwrap();
+            log.commit().unwrap();
+        }
+        assert_eq!(log.segments(), 2);
+        disk
+    })
+}
+
+fn copy(from: &dyn Disk, to: &dyn Disk, path: &str, offset: u64, bytes: usize) {
+    let mut buffer = vec![0; bytes];
+    assert_eq!(from.open_read(path).unwrap().read_at(&mut buffer, offset).unwrap(), bytes);
+    to.open_write(path).unwrap().write_at(&buffer, offset).unwrap();
+}
+
+#[test]
+fn a_frame_or_segment_of_another_history_is_corrupt() {
+    let frame = 40 + 4 + 500;
+    let [one, other] = twins();
+    let first = format!("{LOG_DIR}/00000000000000000001.log");
+    copy(&*other, &*one, &first, 56 + frame as u64 + 40, frame);
+    let text = replayed(&open_log(&one, SETTINGS).unwrap().0, 1).unwrap_err().to_string();
+    assert!(text.contains(&first) && text.contains("offset 640: a frame follows another frame"), "{text}");
+
+    let [one, other] = twins();
+    let second = format!("{LOG_DIR}/00000000000000000003.log");
+    let bytes = size(&*one, &second) as usize;
+    copy(&*other, &*one, &second, 0, bytes);
+    let text = replayed(&open_log(&one, SETTINGS).unwrap().0, 1).unwrap_err().to_string();
+    assert!(text.contains(&second) && text.contains("offset 48: the segment follows another frame"), "{text}");
+
+    let [one, _] = twins();
+    one.open_write(&first).unwrap().truncate(56 + frame as u64).unwrap();
+    let text = replayed(&open_log(&one, SETTINGS).unwrap().0, 1).unwrap_err().to_string();
+    assert!(text.contains("offset 600: the segment ends before lsn 2, but the next one begins with 3"), "{text}");
+}
+
+#[test]
+fn damage_in_an_older_segment_is_never_taken_for_a_torn_tail() {
+    let [one, _] = twins();
+    let first = format!("{LOG_DIR}/00000000000000000001.log");
+    let len = size(&*one, &first);
+    for cut in [len - 1, len - 41, 700, 60] {
+        let [one, _] = twins();
+        one.open_write(&first).unwrap().truncate(cut).unwrap();
+        let log = open_log(&one, SETTINGS).unwrap().0;
+        assert!(replayed(&log, 1).is_err(), "{cut}");
+        assert_eq!(size(&*one, &first), cut, "nothing more was cut");
+        assert_eq!(replayed(&log, 3).unwrap().len(), 2, "what is behind it can still be read");
+    }
 }

@@ -104,38 +104,42 @@ fn crc32(start: u32, bytes: &[u8]) -> u32 {
     !crc
 }
 
+/// The header of the first segment, by hand.
+fn header() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    bytes.extend_from_slice(b"VECINOLG");
+    bytes.extend_from_slice(&[1, 0, 0, 0]);
+    bytes.extend_from_slice(&crc32(0, b"VECINOLG\x01\0\0\0").to_le_bytes());
+    bytes.extend_from_slice(&COLLECTION);
+    bytes.extend_from_slice(&[1, 0, 0, 0, 0, 0, 0, 0]);
+    bytes.extend_from_slice(&[1, 0, 0, 0, 0, 0, 0, 0]);
+    bytes.extend_from_slice(&[0, 0, 0, 0]);
+    bytes.extend_from_slice(&crc32(0, &bytes).to_le_bytes());
+    bytes
+}
+
+/// A frame of the first segment, by hand, and its crc.
+fn frame(chain: u32, count: u32, first_lsn: u64, durable_lsn: u64, body: &[u8]) -> (Vec<u8>, u32) {
+    let seed = crc32(crc32(0, &COLLECTION), &[1, 0, 0, 0, 0, 0, 0, 0]);
+    let mut tail = chain.to_le_bytes().to_vec();
+    tail.extend_from_slice(&(body.len() as u32).to_le_bytes());
+    tail.extend_from_slice(&count.to_le_bytes());
+    tail.extend_from_slice(&first_lsn.to_le_bytes());
+    tail.extend_from_slice(&durable_lsn.to_le_bytes());
+    let crc = crc32(seed, &[&tail, body].concat());
+    let checked = [&crc.to_le_bytes()[..], &tail].concat();
+    ([b"VFRM", &crc32(seed, &checked).to_le_bytes()[..], &checked, body].concat(), crc)
+}
+
 /// The drawing in docs/disk.md, followed by hand.
 #[test]
 fn a_segment_is_what_the_document_draws() {
     assert_eq!(crc32(0, b"123456789"), 0xCBF4_3926, "the check value of this crc");
-    let mut expected = Vec::new();
-    let mut put = |bytes: &[u8]| expected.extend_from_slice(bytes);
-    put(b"VECINOLG");
-    put(&[1, 0, 0, 0]);
-    put(&crc32(0, b"VECINOLG\x01\0\0\0").to_le_bytes());
-    put(&COLLECTION);
-    put(&[1, 0, 0, 0, 0, 0, 0, 0]);
-    put(&[1, 0, 0, 0, 0, 0, 0, 0]);
-    put(&[0, 0, 0, 0]);
-    let header_crc = crc32(0, &expected);
-    expected.extend_from_slice(&header_crc.to_le_bytes());
-    assert_eq!(expected.len(), 56);
-
-    let seed = crc32(crc32(0, &COLLECTION), &[1, 0, 0, 0, 0, 0, 0, 0]);
-    let mut chain = header_crc;
-    for (count, first_lsn, durable_lsn, body) in [(2u32, 1u64, 0u64, &b"\x05\0\0\0first\0\0\0\0"[..]), (0, 3, 2, b"")] {
-        let mut tail = chain.to_le_bytes().to_vec();
-        tail.extend_from_slice(&(body.len() as u32).to_le_bytes());
-        tail.extend_from_slice(&count.to_le_bytes());
-        tail.extend_from_slice(&first_lsn.to_le_bytes());
-        tail.extend_from_slice(&durable_lsn.to_le_bytes());
-        chain = crc32(seed, &[&tail, body].concat());
-        let checked = [&chain.to_le_bytes()[..], &tail].concat();
-        expected.extend_from_slice(b"VFRM");
-        expected.extend_from_slice(&crc32(seed, &checked).to_le_bytes());
-        expected.extend_from_slice(&checked);
-        expected.extend_from_slice(body);
-    }
+    let header = header();
+    assert_eq!(header.len(), 56);
+    let header_crc = u32::from_le_bytes(header[52..].try_into().unwrap());
+    let (batch, crc) = frame(header_crc, 2, 1, 0, b"\x05\0\0\0first\0\0\0\0");
+    let (declaration, _) = frame(crc, 0, 3, 2, b"");
 
     let disk: Arc<dyn Disk> = Arc::new(MemDisk::new());
     let (mut log, _) = open_log(&disk, options(1 << 20, SyncPolicy::Always)).unwrap();
@@ -143,7 +147,33 @@ fn a_segment_is_what_the_document_draws() {
     log.commit().unwrap();
     let mut found = vec![0; log.bytes() as usize];
     disk.open_read(&format!("{LOG_DIR}/00000000000000000001.log")).unwrap().read_at(&mut found, 0).unwrap();
-    assert_eq!(found, expected);
+    assert_eq!(found, [header, batch, declaration].concat());
+}
+
+#[test]
+fn a_frame_that_verifies_but_cannot_be_is_corrupt_and_never_cut() {
+    let header = header();
+    let chain = u32::from_le_bytes(header[52..].try_into().unwrap());
+    let body = b"\x01\0\0\0x";
+    for ((bytes, _), reason) in [
+        (frame(chain ^ 1, 1, 1, 0, body), "follows another frame"),
+        (frame(chain, 1, 2, 0, body), "begins with lsn 2 where 1 is due"),
+        (frame(chain, 1, 1, 1, body), "declares records durable that come after it"),
+        (frame(chain, 2, 1, 0, body), "do not add up"),
+        (frame(chain, 0, 1, 0, body), "do not add up"),
+        (frame(chain, 1, 1, 0, b"\x02\0\0\0x"), "do not add up"),
+        (frame(chain, 1, 1, 0, b"\xFF\xFF\xFF\xFFx"), "do not add up"),
+        (frame(chain, u32::MAX, 1, 0, b""), "do not add up"),
+        (frame(chain, 0, 1, 0, &vec![0; (32 << 20) + 5]), "do not add up"),
+    ] {
+        let disk: Arc<dyn Disk> = Arc::new(MemDisk::new());
+        disk.create_dir_all(LOG_DIR).unwrap();
+        let path = format!("{LOG_DIR}/00000000000000000001.log");
+        disk.create(&path).unwrap().write_at(&[&header[..], &bytes].concat(), 0).unwrap();
+        let text = open_log(&disk, SETTINGS).err().expect(reason).to_string();
+        assert!(text.contains(&path) && text.contains("corrupt at offset 56") && text.contains(reason), "{text}");
+        assert_eq!(disk.open_read(&path).unwrap().len().unwrap(), (56 + bytes.len()) as u64);
+    }
 }
 
 /// A disk with what [`make`] makes, one file of which claims format 2, under a good checksum.

@@ -189,7 +189,7 @@ fn opening_again_and_again_adds_nothing() {
     for _ in 0..3 {
         assert_eq!(open_log(&shared, settings).unwrap().0.bytes(), bytes);
     }
-    assert_eq!(operations.operations(), 3, "a clean log is opened without writing: only its directory is asked for");
+    assert_eq!(operations.operations(), 3 * 3, "its directory is made sure of, and the declaration at its end written");
 }
 
 #[test]
@@ -250,4 +250,24 @@ fn a_small_log_takes_little_of_the_real_disk_and_a_full_segment_no_more_than_it_
     }
     assert_eq!(log.segments(), 2);
     assert_eq!(log.bytes() - size("00000000000000000001.log"), 56 + 2 * (44 + 100_000));
+}
+
+#[test]
+fn room_is_reserved_ahead_so_that_a_full_disk_shows_before_anything_is_written() {
+    let (mem, disk) = mem();
+    let (mut log, _) = open_log(&disk, options(10 << 20, SyncPolicy::Always)).unwrap();
+    let len = |disk: &dyn Disk| disk.open_read(&format!("{LOG_DIR}/00000000000000000001.log")).unwrap().len().unwrap();
+    log.append(&[b"x"]).unwrap();
+    assert!(len(&*disk) >= 64 * 1024 && len(&*disk) <= 128 * 1024, "{}", len(&*disk));
+    let reserved = len(&*disk);
+    drop(log);
+    let faulty = FaultyDisk::new(Arc::new(mem));
+    let shared: Arc<dyn Disk> = Arc::new(faulty.clone());
+    let (mut log, _) = open_log(&shared, options(10 << 20, SyncPolicy::Always)).unwrap();
+    faulty.set(Fault::Room(0));
+    let before = faulty.operations();
+    assert!(matches!(log.append(&[&vec![1; 3 << 20]]).unwrap_err(), LogError::Full { action: "reserve room in", .. }));
+    assert_eq!(faulty.operations(), before + 1, "it asked for room and wrote nothing");
+    assert_eq!(len(&*disk), reserved);
+    log.append(&[b"fits into what is reserved"]).unwrap();
 }

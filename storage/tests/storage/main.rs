@@ -1,6 +1,6 @@
 //! The storage crate from outside: every disk, every crash, every flipped byte.
 
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod crash;
 mod damage;

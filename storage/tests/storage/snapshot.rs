@@ -99,6 +99,17 @@ fn pages_of_a_snapshot_that_is_being_read_stay_though_newer_ones_push_it_out() {
 }
 
 #[test]
+fn a_page_that_has_gone_missing_is_written_anew() {
+    let disk: Arc<dyn Disk> = Arc::new(MemDisk::new());
+    let store = SnapshotStore::open(disk.clone(), "s").unwrap();
+    take(&store, 1, &[("a", b"same")]);
+    let page = disk.list("s/pages").unwrap().remove(0);
+    disk.remove(&format!("s/pages/{page}")).unwrap();
+    assert_eq!(take(&store, 2, &[("a", b"same")]).pages_written, 1);
+    assert_eq!(read(&store.latest().unwrap().unwrap(), "a"), b"same");
+}
+
+#[test]
 fn one_snapshot_at_a_time_and_an_abandoned_one_leaves_nothing() {
     let disk: Arc<dyn Disk> = Arc::new(MemDisk::new());
     let store = SnapshotStore::open(disk.clone(), "s").unwrap();
