@@ -161,9 +161,15 @@ impl Graph {
     }
 
     /// Gives a node its place in the sequence. The first node takes [`Self::FIRST_ORDER`] instead.
-    pub fn take_order(&self, slot: Slot) {
+    pub fn take_order(&self, slot: Slot) -> u32 {
         let order = self.orders.fetch_add(1, Ordering::Relaxed) + Self::FIRST_ORDER + 1;
         self.set_order(slot, order);
+        order
+    }
+
+    /// The place that was taken last.
+    pub fn last_order(&self) -> u32 {
+        self.orders.load(Ordering::Relaxed) + Self::FIRST_ORDER
     }
 
     /// Gives a node a certain place in the sequence.

@@ -41,28 +41,18 @@ impl Linker<'_> {
                 return;
             }
         }
-        self.graph.take_order(slot);
-        let Some(entry) = self.graph.entry() else { return };
-        let walk = Walk { rows: self.rows, graph: self.graph, query: self.rows.query(slot) };
-        let top = level.min(entry.level);
-        let start = walk.descend(entry, top, &mut scratch.batch, &mut scratch.distances);
-        scratch.pool.begin(self.ef_construction);
-        scratch.pool.insert(start.0, start.1, || true);
-        let mut chosen: Vec<Vec<Near>> = Vec::with_capacity(top + 1);
         let mut nearest = Vec::new();
-        for layer in (0..=top).rev() {
-            scratch.visited.begin(self.states.slots() as usize);
-            scratch.visited.insert(slot);
-            scratch.pool.rewind();
-            for (_, seed) in scratch.pool.iter() {
-                scratch.visited.insert(seed);
+        let mut chosen = Vec::new();
+        for _ in 0..=STALE_RETRIES_MAX {
+            // Nobody knows of this node yet, so that its place in the sequence may still change.
+            let order = self.graph.take_order(slot);
+            let Some(entry) = self.graph.entry() else { return };
+            chosen = self.neighbours(new, entry, scratch, &mut nearest);
+            let meanwhile = self.graph.last_order().wrapping_sub(order);
+            if meanwhile <= STALE_NODES_MIN + STALE_NODES_PER_LINKER * self.states.linkers() {
+                break;
             }
-            walk.layer(layer, scratch, usize::MAX, |_| true);
-            nearest.clear();
-            nearest.extend(scratch.pool.iter().filter(|(_, other)| *other != slot));
-            chosen.push(self.choose(&nearest, self.m));
         }
-        chosen.reverse();
         for (layer, chosen) in chosen.iter().enumerate() {
             let _locked = self.states.lock(slot);
             for near in chosen {
@@ -79,6 +69,30 @@ impl Linker<'_> {
             self.adopt(slot, &nearest);
         }
         self.graph.enter_higher(new);
+    }
+
+    /// The neighbours to link a new node to, layer by layer from 0, and all candidates for layer 0.
+    fn neighbours(&self, new: Entry, entry: Entry, scratch: &mut Scratch, nearest: &mut Vec<Near>) -> Vec<Vec<Near>> {
+        let walk = Walk { rows: self.rows, graph: self.graph, query: self.rows.query(new.slot) };
+        let top = new.level.min(entry.level);
+        let start = walk.descend(entry, top, &mut scratch.batch, &mut scratch.distances);
+        scratch.pool.begin(self.ef_construction);
+        scratch.pool.insert(start.0, start.1, || true);
+        let mut chosen: Vec<Vec<Near>> = Vec::with_capacity(top + 1);
+        for layer in (0..=top).rev() {
+            scratch.visited.begin(self.states.slots() as usize);
+            scratch.visited.insert(new.slot);
+            scratch.pool.rewind();
+            for (_, seed) in scratch.pool.iter() {
+                scratch.visited.insert(seed);
+            }
+            walk.layer(layer, scratch, usize::MAX, |_| true);
+            nearest.clear();
+            nearest.extend(scratch.pool.iter());
+            chosen.push(self.choose(nearest, self.m));
+        }
+        chosen.reverse();
+        chosen
     }
 
     /// Algorithm 4: of the candidates, nearest first, those that are nearer to the base than to any one chosen
@@ -210,5 +224,13 @@ impl Linker<'_> {
     }
 }
 
+/// A thread that was put off its core while it looked for neighbours looks again if more nodes than this, and so many
+/// for each linking thread, were inserted meanwhile: it would link to what was near once, and the new ones do not
+/// know of it.
+const STALE_NODES_MIN: u32 = 8;
+/// See [`STALE_NODES_MIN`].
+const STALE_NODES_PER_LINKER: u32 = 4;
+/// Times that a node looks again.
+const STALE_RETRIES_MAX: usize = 3;
 /// Chosen neighbours that a candidate is measured against at once: the first few settle most cases.
 const PAIRS: usize = 4;

@@ -12,6 +12,7 @@ pub(crate) struct States {
     live: AtomicUsize,
     buried: AtomicUsize,
     unlinked: AtomicUsize,
+    linkers: AtomicU32,
     /// Every slot below has been handed to a linker, or needs none.
     claimed_to: AtomicU32,
     /// Every slot below is in the graph, or will never be.
@@ -30,6 +31,7 @@ impl States {
             live: AtomicUsize::new(0),
             buried: AtomicUsize::new(0),
             unlinked: AtomicUsize::new(0),
+            linkers: AtomicU32::new(0),
             claimed_to: AtomicU32::new(0),
             linked_to: AtomicU32::new(0),
         }
@@ -111,11 +113,21 @@ impl States {
 
     /// Whether the caller is the one to link this slot: it is live, and nobody began to.
     pub fn begin_linking(&self, slot: Slot) -> bool {
-        slot < self.slots() && self.is_live(slot) && self.flags(slot).fetch_or(LINKING, Ordering::AcqRel) & LINKING == 0
+        let is_first = slot < self.slots()
+            && self.is_live(slot)
+            && self.flags(slot).fetch_or(LINKING, Ordering::AcqRel) & LINKING == 0;
+        self.linkers.fetch_add(u32::from(is_first), Ordering::Relaxed);
+        is_first
+    }
+
+    /// Number of slots that are being linked now.
+    pub fn linkers(&self) -> u32 {
+        self.linkers.load(Ordering::Relaxed)
     }
 
     /// The slot is in the graph with all its links.
     pub fn finish_linking(&self, slot: Slot) {
+        self.linkers.fetch_sub(1, Ordering::Relaxed);
         let before = self.flags(slot).fetch_or(LINKED, Ordering::AcqRel);
         if before & (LINKED | BURIED) == 0 {
             self.unlinked.fetch_sub(1, Ordering::Release);
