@@ -8,6 +8,25 @@
 //! - [`SnapshotStore`]: named arenas cut into pages, two snapshots kept, the log cut behind the older.
 //! - [`write_atomically`] and [`read_verified`]: one small file that is there in full or not at all.
 //! - [`DirLock`]: one process to a data directory.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use vecino_storage::{Log, LogOptions, MemDisk};
+//!
+//! let disk = MemDisk::new();
+//! let (mut log, _) = Log::open(Arc::new(disk.clone()), "films/log", [7; 16], LogOptions::default())?;
+//! let first = log.append(&[b"put 1", b"put 2"])?;
+//! assert_eq!(log.commit()?, first + 1);
+//!
+//! disk.crash(42);
+//! let (log, recovery) = Log::open(Arc::new(disk), "films/log", [7; 16], LogOptions::default())?;
+//! assert_eq!(recovery.next_lsn, 3);
+//! log.replay(2, &mut |lsn, record| {
+//!     assert_eq!((lsn, record), (2, &b"put 2"[..]));
+//!     Ok(())
+//! })?;
+//! # Ok::<(), vecino_storage::LogError>(())
+//! ```
 
 mod disk;
 mod file;
