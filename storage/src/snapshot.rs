@@ -149,6 +149,7 @@ impl Shared {
         names.reverse();
         // A process that was killed may have left names that are seen, or gone, but not durably yet.
         self.disk.sync_dir(&self.dir).map_err(|source| SnapshotError::io("flush", &self.dir, source))?;
+        let mut gone = Vec::new();
         let mut state = self.lock();
         for name in names {
             let path = join(&self.dir, &name);
@@ -163,9 +164,7 @@ impl Shared {
                     state.kept.push(Kept { path, manifest: Arc::new(manifest) });
                 }
                 // A third is left from a crash between completing the newest and removing the oldest.
-                Ok(_) => {
-                    self.remove(&path);
-                }
+                Ok(_) => gone.push(path),
                 Err(error @ (SnapshotError::NewerFormat { .. } | SnapshotError::Io { .. })) => return Err(error),
                 Err(error) => {
                     tracing::warn!(path, %error, "a snapshot is damaged; an older one or the log stands in for it");
@@ -174,6 +173,8 @@ impl Shared {
                 }
             }
         }
+        drop(state);
+        self.drop_manifests(gone);
         Ok(())
     }
 

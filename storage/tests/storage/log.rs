@@ -271,3 +271,24 @@ fn room_is_reserved_ahead_so_that_a_full_disk_shows_before_anything_is_written()
     assert_eq!(len(&*disk), reserved);
     log.append(&[b"fits into what is reserved"]).unwrap();
 }
+
+#[test]
+fn a_batch_that_was_refused_never_comes_back_though_all_of_it_was_written() {
+    let mut crashes = 0;
+    for seed in 0..100 {
+        let (mem, disk) = mem();
+        let faulty = FaultyDisk::new(disk.clone());
+        let shared: Arc<dyn Disk> = Arc::new(faulty.clone());
+        let settings = options(1 << 20, SyncPolicy::Always);
+        let (mut log, _) = open_log(&shared, settings).unwrap();
+        log.append(&[b"kept"]).unwrap();
+        log.commit().unwrap();
+        faulty.set(Fault::NthDone(faulty.operations() + 1, std::io::ErrorKind::StorageFull));
+        assert!(matches!(log.append(&[b"refused"]).unwrap_err(), LogError::Full { action: "write", .. }));
+        assert_eq!(log.next_lsn(), 2);
+        crashes += mem.crash(seed).sectors_lost;
+        let (log, _) = open_log(&disk, settings).unwrap();
+        assert_eq!(replayed(&log, 1).unwrap(), [b"kept"], "seed {seed}");
+    }
+    assert_eq!(crashes, 0, "all that was written was flushed, the cut too");
+}
