@@ -15,7 +15,7 @@ fn endless() -> EndpointOptions {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_call_to_a_node_that_was_killed_and_restarted_fails_at_once_and_the_next_one_works() {
+async fn a_call_to_a_node_that_was_killed_and_restarted_does_not_hang_and_the_next_one_works() {
     let mesh = Mesh::new();
     let node = Node::new(&mesh, "crashing");
     let life = node.start("127.0.0.1:0".parse().unwrap(), None, 1);
@@ -26,11 +26,17 @@ async fn a_call_to_a_node_that_was_killed_and_restarted_fails_at_once_and_the_ne
     let life = node.start(address, None, 2);
     assert_eq!(life.address, address);
 
+    // A packet of the old connection that was still on its way may have brought the reset before the call; then the
+    // call dials anew. Without the reset it would hang until its deadline.
     let started = std::time::Instant::now();
-    let error = caller.call(address, Some(node.id), &order("do"), PATIENCE).await.unwrap_err();
-    println!("failed after {:?}: {error}", started.elapsed());
-    assert_eq!(error.code, ErrorCode::Connection, "a timeout would mean that it hung: {error}");
-    assert!(error.message.contains("restarted"), "{error}");
+    match caller.call(address, Some(node.id), &order("do"), PATIENCE).await {
+        Ok(Done {}) => println!("dialled anew within {:?}", started.elapsed()),
+        Err(error) => {
+            println!("failed after {:?}: {error}", started.elapsed());
+            assert_eq!(error.code, ErrorCode::Connection, "a timeout would mean that it hung: {error}");
+            assert!(error.message.contains("restarted"), "{error}");
+        }
+    }
     assert_eq!(caller.call(address, Some(node.id), &order("do"), PATIENCE).await, Ok(Done {}));
 }
 
