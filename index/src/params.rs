@@ -118,7 +118,8 @@ pub struct SearchOptions<'a> {
     pub ef: usize,
     /// Hits that score worse than this are left out.
     pub threshold: Option<f32>,
-    /// Only slots for which this holds are hits. It is called from the searching thread, at most once a candidate.
+    /// Only slots for which this holds are hits. It is called from the searching thread, for many slots that will be no
+    /// hits and sometimes twice for one, so it should be quick.
     pub filter: Option<&'a (dyn Fn(Slot) -> bool + Sync)>,
 }
 
