@@ -26,7 +26,7 @@ use crate::files::json;
 )]
 pub struct Cli {
     /// Print JSON instead of tables; errors become JSON on stderr
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = 100)]
     pub json: bool,
     /// What to do.
     #[command(subcommand)]
@@ -307,7 +307,7 @@ pub struct SearchArgs {
     #[arg(long, value_name = "FILE")]
     pub vector_file: Option<PathBuf>,
     /// Which row of --vector-file, from 0
-    #[arg(long, value_name = "N", default_value_t = 0, requires = "vector_file")]
+    #[arg(long, value_name = "N", default_value_t = 0, conflicts_with_all = ["vector", "id", "id_text"])]
     pub row: u64,
     /// Find points like the stored one of this id: digits are a number, anything else is text
     #[arg(long, value_name = "ID", value_parser = parse_id)]
@@ -372,7 +372,7 @@ pub struct ImportArgs {
     #[arg(long, value_name = "FILE")]
     pub journal: Option<PathBuf>,
     /// How many seconds to wait for a mesh that does not answer, before giving up
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=86_400))]
     pub patience: u64,
     /// Start sending before the whole file has been read once and found sound
     #[arg(long)]

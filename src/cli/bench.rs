@@ -18,6 +18,17 @@ use crate::files::{VectorFile, truth};
 
 /// Carries out the command. Fails when a search failed, after showing the figures.
 pub async fn run(args: BenchArgs, style: Style) -> Result<(), Failure> {
+    let k = args.k;
+    let (measured, elapsed) = bench(args).await?;
+    print(&measured.figures(elapsed).render(k, style))?;
+    match measured.first_error {
+        None => Ok(()),
+        Some(first) => Err(Failure::new("bench", format!("{} searches failed; the first: {first}", measured.errors))),
+    }
+}
+
+/// Searches, and says what was measured in how long a time.
+async fn bench(args: BenchArgs) -> Result<(Measured, Duration), Failure> {
     let queries = read_queries(&args)?;
     let truth = read_truth(&args, queries.len())?;
     // One client for each address, each with another node first: the load spreads over the nodes that were named.
@@ -29,14 +40,9 @@ pub async fn run(args: BenchArgs, style: Style) -> Result<(), Failure> {
         // Opens the connection before the clock runs, and finds a wrong dimension before a thousand searches do.
         check_dim(&client.describe(&args.collection).await?, &queries)?;
     }
-    let work = Arc::new(Work {
-        next: AtomicUsize::new(0),
-        deadline: args.seconds.map(|seconds| Instant::now() + Duration::from_secs_f64(seconds)),
-        queries,
-        truth,
-        args,
-    });
     let started = Instant::now();
+    let deadline = args.seconds.map(|seconds| started + Duration::from_secs_f64(seconds));
+    let work = Arc::new(Work { next: AtomicUsize::new(0), deadline, queries, truth, args });
     let mut tasks = JoinSet::new();
     for number in 0..work.args.clients as usize {
         tasks.spawn(measure(clients[number % clients.len()].clone(), Arc::clone(&work)));
@@ -49,11 +55,7 @@ pub async fn run(args: BenchArgs, style: Style) -> Result<(), Failure> {
     for client in clients {
         client.close().await;
     }
-    print(&measured.figures(elapsed).render(work.args.k, style))?;
-    match measured.first_error {
-        None => Ok(()),
-        Some(first) => Err(Failure::new("bench", format!("{} searches failed; the first: {first}", measured.errors))),
-    }
+    Ok((measured, elapsed))
 }
 
 /// What the clients share.
@@ -166,11 +168,16 @@ const QUERIES_MAX: usize = 1_000_000;
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use vecino_client::{ErrorCode, Hit, Metric, PointId, SearchReply, Version};
+    use vecino_net::error::RpcError;
+    use vecino_net::message::{DescribeCollection, Query, Rpc, Search};
+    use vecino_net::model::CollectionId;
 
     use super::*;
     use crate::cli::args::{Cli, ClientCommand, Command};
+    use crate::cli::fake::{Asked, FakeMesh, reply};
 
-    fn bench(queries: &str, truth: Option<&[i32]>, width: usize, more: &[&str]) -> (tempfile::TempDir, BenchArgs) {
+    fn arguments(queries: &str, truth: Option<&[i32]>, width: usize, more: &[&str]) -> (tempfile::TempDir, BenchArgs) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("q.jsonl");
         std::fs::write(&path, queries).unwrap();
@@ -189,33 +196,37 @@ mod tests {
         }
     }
 
+    fn info(dim: u32) -> CollectionInfo {
+        CollectionInfo {
+            name: "films".into(),
+            id: CollectionId([0; 16]),
+            schema: vecino_client::schema(dim, Metric::Dot),
+            placement: Default::default(),
+            points: 0,
+            nodes: Default::default(),
+        }
+    }
+
     const TWO: &str = "{\"vector\":[1,2]}\n{\"vector\":[3,4]}\n";
 
     #[test]
     fn queries_and_truth_must_fit_each_other() {
-        let (_dir, args) = bench(TWO, Some(&[1, 2, 3, 4]), 2, &["--k", "2"]);
+        let (_dir, args) = arguments(TWO, Some(&[1, 2, 3, 4]), 2, &["--k", "2"]);
         assert_eq!(read_queries(&args).unwrap(), [Vector(vec![1.0, 2.0]), Vector(vec![3.0, 4.0])]);
         assert_eq!(read_truth(&args, 2).unwrap().unwrap(), [[1, 2], [3, 4]]);
         let error = read_truth(&args, 3).unwrap_err().render(false);
         assert!(error.ends_with("t.ivecs: 2 rows for 3 queries"), "{error}");
-        let (_dir, args) = bench(TWO, Some(&[1, 2]), 1, &["--k", "2"]);
+        let (_dir, args) = arguments(TWO, Some(&[1, 2]), 1, &["--k", "2"]);
         let error = read_truth(&args, 2).unwrap_err().render(false);
         assert!(error.ends_with("t.ivecs: row 0 has 1 neighbours, --k is 2"), "{error}");
-        let (_dir, args) = bench("{\"vector\":{\"title\":[1]}}\n", None, 1, &[]);
+        let (_dir, args) = arguments("{\"vector\":{\"title\":[1]}}\n", None, 1, &[]);
         assert_eq!(read_truth(&args, 1).unwrap(), None);
         assert!(read_queries(&args).unwrap_err().render(false).ends_with("row 0 has no vector without a name"));
     }
 
     #[test]
     fn queries_of_another_dimension_are_refused_before_the_first_search() {
-        let info = CollectionInfo {
-            name: "films".into(),
-            id: vecino_net::model::CollectionId([0; 16]),
-            schema: vecino_client::schema(3, vecino_client::Metric::Dot),
-            placement: Default::default(),
-            points: 0,
-            nodes: Default::default(),
-        };
+        let info = info(3);
         assert!(check_dim(&info, &[Vector(vec![0.0; 3])]).is_ok());
         let error = check_dim(&info, &[Vector(vec![0.0; 3]), Vector(vec![0.0; 2])]).unwrap_err().render(false);
         assert_eq!(error, "error: the queries have dimension 2, collection \"films\" takes 3");
@@ -224,7 +235,7 @@ mod tests {
     #[test]
     fn without_a_deadline_each_query_is_asked_once() {
         let work = |deadline| {
-            let (_dir, args) = bench(TWO, None, 1, &["--ef", "50", "--exact", "--level", "one"]);
+            let (_dir, args) = arguments(TWO, None, 1, &["--ef", "50", "--exact", "--level", "one"]);
             let queries = read_queries(&args).unwrap();
             Work { args, queries, truth: None, next: AtomicUsize::new(0), deadline }
         };
@@ -239,5 +250,40 @@ mod tests {
         let round = work(Some(Instant::now() + Duration::from_secs(3600)));
         assert_eq!([round.next(), round.next(), round.next()], [Some(0), Some(1), Some(2)]);
         assert_eq!(work(Some(Instant::now())).next(), None);
+    }
+
+    #[tokio::test]
+    async fn a_run_counts_recall_latencies_and_errors() {
+        let mesh = FakeMesh::new();
+        let answer = |asked: Asked| match asked.kind {
+            DescribeCollection::KIND => reply::<DescribeCollection>(info(2)),
+            _ => {
+                let search: Search = asked.read();
+                assert_eq!((search.k, search.with_payload), (2, false));
+                let first = match search.query {
+                    Query::Vector(vector) => vector.0[0] as u64,
+                    Query::Id(id) => panic!("{id:?}"),
+                };
+                if first == 3 {
+                    return Err(RpcError::new(ErrorCode::Internal, "the third query is unlucky"));
+                }
+                // Row numbers `first` and `first + 1`, moved by --id-offset.
+                let ids = [first + 100, first + 101].map(PointId::Number);
+                let hit =
+                    |id| Hit { id, score: 0.0, version: Version::ZERO, payload: None, vectors: Default::default() };
+                reply::<Search>(SearchReply { hits: ids.map(hit).into(), coverage: 1.0, metric: Metric::Dot })
+            }
+        };
+        let (one, two) = (mesh.node(answer), mesh.node(answer));
+        let (addresses, certs) = ([one.address.to_string(), two.address.to_string()].join(","), mesh.client_certs());
+        let queries = "{\"vector\":[1,0]}\n{\"vector\":[2,0]}\n{\"vector\":[3,0]}\n";
+        let more = ["--k", "2", "--clients", "2", "--id-offset", "100", "--connect", &addresses, "--certs"];
+        let more = [more.as_slice(), &[certs.to_str().unwrap()]].concat();
+        let (_dir, args) = arguments(queries, Some(&[1, 2, 2, 9, 0, 0]), 2, &more);
+        let (measured, elapsed) = bench(args).await.unwrap();
+        assert_eq!((measured.latencies.count(), measured.errors), (2, 1));
+        assert_eq!((measured.recall_sum, measured.recall_count), (1.5, 2), "the first is whole, the second half right");
+        assert!(measured.first_error.unwrap().contains("the third query is unlucky"));
+        assert!(elapsed > Duration::ZERO);
     }
 }

@@ -124,9 +124,14 @@ const PAGE_POINTS: u32 = 500;
 
 #[cfg(test)]
 mod tests {
-    use vecino_client::{Fields, Payload, Value, Vector, Version};
+    use clap::Parser;
+    use vecino_client::{ErrorCode, Fields, Payload, ScanCursor, Value, Vector, Version};
+    use vecino_net::error::RpcError;
+    use vecino_net::message::{Scan, ScanReply};
 
     use super::*;
+    use crate::cli::args::{Cli, ClientCommand, Command};
+    use crate::cli::fake::{FakeMesh, reply};
     use crate::files::VectorFile;
 
     fn point(id: impl Into<PointId>, fields: &[(&str, &[f32])], payload: Payload) -> StoredPoint {
@@ -200,5 +205,34 @@ mod tests {
     fn the_answer_counts() {
         assert_eq!(render(3, Path::new("a.jsonl"), Style::Json), r#"{"exported":3,"file":"a.jsonl"}"#);
         assert_eq!(render(3, Path::new("a.jsonl"), Style::Plain), "exported 3 points to a.jsonl");
+    }
+
+    #[tokio::test]
+    async fn pages_are_written_in_their_order_and_a_failure_leaves_no_file() {
+        let mesh = FakeMesh::new();
+        let (path, certs) = (mesh.dir().join("out.jsonl"), mesh.client_certs());
+        let export = async |fails: bool| {
+            let node = mesh.node(move |asked| {
+                let scan: Scan = asked.read();
+                let page = scan.after.map_or(0, |cursor| cursor.position);
+                if fails && page == 2 {
+                    return Err(RpcError::new(ErrorCode::Internal, "page 2 is lost"));
+                }
+                let next = (page < 3).then(|| ScanCursor { position: page + 1, id: page.into() });
+                reply::<Scan>(ScanReply { points: vec![point(page, &[("", &[0.5])], Payload::new())], next })
+            });
+            let address = node.address.to_string();
+            let line =
+                ["vecino", "export", "films", "--connect", &address, "--certs", certs.to_str().unwrap(), "--out"];
+            match Cli::try_parse_from([&line, [path.to_str().unwrap()].as_slice()].concat()).unwrap().command {
+                Command::Client(ClientCommand::Export(args)) => run(args, Style::Plain).await,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert!(export(true).await.unwrap_err().render(false).contains("page 2 is lost"));
+        assert!(!path.exists());
+        export(false).await.unwrap();
+        let ids: Vec<_> = VectorFile::open(&path).unwrap().map(|row| row.unwrap().id.unwrap()).collect();
+        assert_eq!(ids, [0, 1, 2, 3].map(PointId::Number));
     }
 }

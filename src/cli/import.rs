@@ -25,6 +25,28 @@ use crate::files::{Row, Summary, VectorFile};
 
 /// Carries out the command. The last line on standard output says what was done, however it ended.
 pub async fn run(args: ImportArgs, style: Style) -> Result<(), Failure> {
+    let (tally, end) = import(&args, style, watch_interrupts()).await?;
+    if style != Style::Json {
+        for line in tally.refusal_lines() {
+            eprintln!("{}", printable(&line));
+        }
+    }
+    print(&tally.render(style))?;
+    end?;
+    match tally.failed() {
+        0 => Ok(()),
+        failed => {
+            Err(Failure::new("import", format!("{failed} points were not acknowledged{}", tally.first_refusal())))
+        }
+    }
+}
+
+/// Imports; `interrupts` counts how often the user asked for an end. What was done, and how it ended, once it began.
+async fn import(
+    args: &ImportArgs,
+    style: Style,
+    interrupts: watch::Receiver<u32>,
+) -> Result<(Tally, Result<(), Failure>), Failure> {
     let limit = args.limit.unwrap_or(u64::MAX);
     let rows = VectorFile::open(&args.file)?;
     let known_rows = rows.rows().map(|rows| rows.min(limit));
@@ -32,13 +54,14 @@ pub async fn run(args: ImportArgs, style: Style) -> Result<(), Failure> {
     let journal = journal.map_err(|error| Failure::of("journal", &error))?;
     let client = connect(&args.connection).await?;
     let patience = Duration::from_secs(args.patience);
-    let info = describe(&client, &args.collection, patience).await?;
+    let info = describe(&client, &args.collection, patience, interrupts.clone()).await?;
     let known_rows = if args.no_check {
         known_rows
     } else {
-        let path = args.file.clone();
-        let checked = tokio::task::spawn_blocking(move || VectorFile::check(&path, limit)).await;
-        let Summary { rows, dims } = checked.map_err(|error| Failure::of("internal", &error))??;
+        let (path, watched) = (args.file.clone(), interrupts.clone());
+        let check = move || VectorFile::check(&path, limit, || *watched.borrow() == 0);
+        let checked = tokio::task::spawn_blocking(check).await.map_err(|error| Failure::of("internal", &error))?;
+        let Summary { rows, dims } = checked?.ok_or_else(interrupted)?;
         check_fields(&info, dims.iter().map(|(field, dim)| (field.as_str(), *dim)))?;
         Some(rows)
     };
@@ -56,29 +79,21 @@ pub async fn run(args: ImportArgs, style: Style) -> Result<(), Failure> {
         journal,
         tally: Tally::default(),
         patience,
-        interrupts: watch_interrupts(),
+        interrupts,
         bar: progress_bar(known_rows, style),
     };
     let started = Instant::now();
-    let end = import.load(rows.take(usize::try_from(limit).unwrap_or(usize::MAX)), &info, args.id_offset).await;
-    let end = import.finish(end).await;
+    let rows = rows.take(usize::try_from(limit).unwrap_or(usize::MAX));
+    let end = import.load(rows, &info, args.id_offset).await;
+    if end.is_err() {
+        import.drain().await;
+    }
     import.bar.finish_and_clear();
     client.close().await;
     let mut tally = import.tally;
+    tally.unsettled = import.pending.len() as u64;
     tally.seconds = started.elapsed().as_secs_f64();
-    if style != Style::Json {
-        for line in tally.refusal_lines() {
-            eprintln!("{}", printable(&line));
-        }
-    }
-    print(&tally.render(style))?;
-    end?;
-    match tally.failed() {
-        0 => Ok(()),
-        failed => {
-            Err(Failure::new("import", format!("{failed} points were not acknowledged{}", tally.first_refusal())))
-        }
-    }
+    Ok((tally, end))
 }
 
 /// An import under way.
@@ -204,37 +219,41 @@ impl Import {
         }
     }
 
-    /// After a failure or Ctrl-C, waits for what is in flight, so that the journal has it; counts the rest as failed.
-    async fn finish(&mut self, mut end: Result<(), Failure>) -> Result<(), Failure> {
-        if end.is_err() {
-            while let Ok(Some(report)) = self.next_report().await {
-                if let Err(error) = self.settle(report)
-                    && end.is_ok()
-                {
-                    end = Err(error);
-                }
+    /// After a failure or Ctrl-C: waits for what is in flight, so that the journal has it. The first failure is the one
+    /// to report, so one here is not.
+    async fn drain(&mut self) {
+        while let Ok(Some(report)) = self.next_report().await {
+            if self.settle(report).is_err() {
+                return;
             }
         }
-        self.tally.unsettled += self.pending.len() as u64;
-        end
     }
 }
 
 /// Describes the collection, waiting for a mesh that does not answer yet.
-async fn describe(client: &Client, collection: &str, patience: Duration) -> Result<CollectionInfo, Failure> {
+async fn describe(
+    client: &Client,
+    collection: &str,
+    patience: Duration,
+    mut interrupts: watch::Receiver<u32>,
+) -> Result<CollectionInfo, Failure> {
     let mut patience = Patience::new(patience, Instant::now());
-    loop {
-        let error = match client.describe(collection).await {
-            Ok(info) => return Ok(info),
-            Err(error) => error,
-        };
-        if !error.is_safe_to_retry() && !error.is_unknown() {
-            return Err(error.into());
+    let describe = async {
+        loop {
+            let error = match client.describe(collection).await {
+                Ok(info) => return Ok(info),
+                Err(error) => error,
+            };
+            let may_pass = error.is_safe_to_retry() || error.is_unknown();
+            match patience.next_pause(Instant::now()).filter(|_| may_pass) {
+                Some(pause) => sleep(pause).await,
+                None => return Err(error.into()),
+            }
         }
-        match patience.next_pause(Instant::now()) {
-            Some(pause) => sleep(pause).await,
-            None => return Err(error.into()),
-        }
+    };
+    tokio::select! {
+        described = describe => described,
+        _ = interrupts.wait_for(|count| *count > 0) => Err(interrupted()),
     }
 }
 
@@ -300,57 +319,4 @@ fn progress_bar(rows: Option<u64>, style: Style) -> ProgressBar {
 }
 
 #[cfg(test)]
-mod tests {
-    use vecino_client::{FieldSchema, Metric};
-    use vecino_net::model::CollectionId;
-
-    use super::*;
-
-    fn info(fields: &[(&str, u32)]) -> CollectionInfo {
-        let mut schema = vecino_client::schema(3, Metric::Dot);
-        let field = |dim| FieldSchema { dim, metric: Metric::Dot, m: 16, ef_construction: 200 };
-        schema.fields = fields.iter().map(|(name, dim)| ((*name).to_owned(), field(*dim))).collect();
-        let id = CollectionId([0; 16]);
-        CollectionInfo {
-            name: "films".into(),
-            id,
-            schema,
-            placement: Default::default(),
-            points: 0,
-            nodes: Default::default(),
-        }
-    }
-
-    #[test]
-    fn a_file_that_does_not_fit_is_refused_with_both_numbers() {
-        let check = |fields: &[(&'static str, usize)], info: &CollectionInfo| {
-            check_fields(info, fields.iter().copied()).map_err(|failure| failure.render(false))
-        };
-        let plain = info(&[("", 3)]);
-        assert_eq!(check(&[("", 3)], &plain), Ok(()));
-        assert_eq!(
-            check(&[("", 4)], &plain).unwrap_err(),
-            "error: the file's vectors have dimension 4, collection \"films\" takes 3"
-        );
-        assert_eq!(
-            check(&[("title", 3)], &plain).unwrap_err(),
-            "error: the file has the vector field \"title\", collection \"films\" has \"\""
-        );
-        let two = info(&[("image", 2), ("title", 3)]);
-        assert_eq!(check(&[("image", 2), ("title", 3)], &two), Ok(()));
-        assert_eq!(
-            check(&[("image", 3), ("title", 3)], &two).unwrap_err(),
-            "error: the file's vectors of field \"image\" have dimension 3, collection \"films\" takes 2"
-        );
-        assert_eq!(
-            check(&[("image", 2)], &two).unwrap_err(),
-            "error: the file has 1 vector fields, collection \"films\" has 2"
-        );
-    }
-
-    #[test]
-    fn the_progress_bar_has_a_valid_template_with_and_without_a_length() {
-        assert_eq!(progress_bar(Some(3), Style::Json).length(), Some(3));
-        assert_eq!(progress_bar(None, Style::Json).length(), None);
-    }
-}
+mod tests;

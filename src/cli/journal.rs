@@ -73,7 +73,8 @@ impl Journal {
     }
 
     /// How many ids earlier runs had acknowledged.
-    pub fn earlier_count(&self) -> usize {
+    #[cfg(test)]
+    fn earlier_count(&self) -> usize {
         self.earlier.len()
     }
 

@@ -87,4 +87,6 @@ fn usage_failure(error: &clap::Error) -> Failure {
 }
 
 #[cfg(test)]
+mod fake;
+#[cfg(test)]
 mod tests;
