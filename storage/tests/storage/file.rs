@@ -73,3 +73,17 @@ fn contents_over_the_limit_are_refused_with_the_limit() {
     assert_eq!(refusal, format!("state: {} bytes of contents, the limit is {FILE_BYTES_MAX}", FILE_BYTES_MAX + 1));
     assert_eq!(mem.list("").unwrap(), [""; 0]);
 }
+
+#[test]
+fn a_full_disk_leaves_the_old_contents_and_no_temporary_file() {
+    let mem = MemDisk::new();
+    write_atomically(&mem, "state", b"old").unwrap();
+    let disk = FaultyDisk::new(Arc::new(mem.clone()));
+    for room in [0, 30, 1000] {
+        disk.set(Fault::Room(room));
+        let refusal = write_atomically(&disk, "state", &[1; 5000]).unwrap_err();
+        assert!(matches!(refusal, FileError::Io { action: "write", .. }), "{refusal}");
+        assert_eq!(mem.list("").unwrap(), ["state"]);
+        assert_eq!(read_verified(&mem, "state").unwrap().unwrap(), b"old");
+    }
+}

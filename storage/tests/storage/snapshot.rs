@@ -223,7 +223,7 @@ fn no_manifest_is_ever_without_its_pages_whatever_fails_while_taking_a_snapshot(
             Fault::Halt { at, done: true },
             Fault::Halt { at, done: false },
         ] {
-            for seed in 0..20 {
+            for seed in (0..40).map(|n| n + 1000 * at) {
                 let context = format!("{fault:?}, seed {seed}");
                 let mem = settled.fork();
                 let faulty = FaultyDisk::new(Arc::new(mem.clone()));
@@ -244,6 +244,10 @@ fn no_manifest_is_ever_without_its_pages_whatever_fails_while_taking_a_snapshot(
                     three += usize::from(every_manifest_has_its_pages(&mem, &context) == 3);
                 }
                 drop(store);
+                let killed = mem.fork();
+                drop(SnapshotStore::open(Arc::new(killed.clone()), "s").unwrap());
+                killed.crash(seed);
+                assert!(every_manifest_has_its_pages(&killed, &context) >= 2, "{context}, killed, then the power cut");
                 mem.crash(seed);
                 assert!(every_manifest_has_its_pages(&mem, &context) >= 2, "{context}: two stay at any time");
                 drop(SnapshotStore::open(Arc::new(mem.clone()), "s").unwrap());
