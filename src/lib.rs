@@ -1,1 +1,13 @@
-//! vecino
+//! The node of vecino: collections, coordinator, configuration and command line.
+//!
+//! Applications use the crate `vecino-client`; this one is the library behind the binary, and what its tests use.
+
+pub mod catalog;
+pub mod cli;
+pub mod collection;
+pub mod colors;
+pub mod coordinator;
+pub mod files;
+pub mod node;
+pub mod quorum;
+pub mod validate;

@@ -425,7 +425,7 @@ pub struct SnapshotReport {
     pub node: NodeId,
     /// Of which collection.
     pub collection: String,
-    /// Every write up to this log sequence number is in it.
+    /// Every write before this log sequence number is in it.
     pub lsn: u64,
     /// Pages in it.
     pub pages: u64,

@@ -54,10 +54,14 @@ struct Core {
     /// In the schema's order of fields.
     indexes: Vec<(String, Index)>,
     snapshots: Mutex<SnapshotStore>,
-    /// Log sequence number up to which the tables hold every record.
-    applied_lsn: AtomicU64,
+    /// The tables hold every record before this log sequence number.
+    next_lsn: AtomicU64,
+    /// The last snapshot holds every record before this one.
     snapshot_lsn: AtomicU64,
     log_bytes: AtomicU64,
+    /// Bytes of records logged, and how many of them the last snapshot covers; those replayed on opening count.
+    logged_bytes: AtomicU64,
+    snapshot_logged_bytes: AtomicU64,
     indexers: Arc<Indexers>,
 }
 
@@ -123,9 +127,11 @@ impl Collection {
             tables: RwLock::new(opened.tables),
             indexes: opened.indexes,
             snapshots: Mutex::new(opened.snapshots),
-            applied_lsn: AtomicU64::new(opened.log.next_lsn() - 1),
+            next_lsn: AtomicU64::new(opened.log.next_lsn()),
             snapshot_lsn: AtomicU64::new(opened.snapshot_lsn),
             log_bytes: AtomicU64::new(opened.log.bytes()),
+            logged_bytes: AtomicU64::new(opened.replayed_bytes),
+            snapshot_logged_bytes: AtomicU64::new(0),
             indexers,
         });
         let (queue, commands) = mpsc::channel(QUEUE_BATCHES_MAX);
@@ -220,21 +226,35 @@ impl Collection {
         Page { records: entries.into_iter().map(|(id, entry)| self.core.record(id, entry)).collect(), end }
     }
 
-    /// Takes a snapshot and has the log cut behind the older of the two that are kept. Blocks; writers go on.
+    /// Takes a snapshot and has the log cut behind the older of the two that are kept. Writers go on.
+    ///
+    /// Blocks, so it is not for a task of the asynchronous runtime.
     pub fn snapshot(&self) -> Result<SnapshotSummary, TakeError> {
-        let (summary, oldest) = persist::snapshot(&self.core)?;
+        let queue = self.writer.queue.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let closed = || TakeError::Closed(self.core.name.clone());
+        let queue = queue.ok_or_else(closed)?;
+        let (summary, oldest) = persist::snapshot(&self.core, || {
+            let (answer, answered) = oneshot::channel();
+            queue.blocking_send(writer::Command::Flush { answer }).map_err(|_| closed())?;
+            Ok(answered.blocking_recv().map_err(|_| closed())??)
+        })?;
         if let Some(lsn) = oldest {
-            let queue = self.writer.queue.lock().unwrap_or_else(PoisonError::into_inner).clone();
             // A full queue or a stopped writer means that the next snapshot cuts the log.
-            let _ = queue.map(|queue| queue.try_send(writer::Command::CutLog { before: lsn }));
+            let _ = queue.try_send(writer::Command::CutLog { before: lsn });
         }
         Ok(summary)
     }
 
-    /// Bytes of log that a restart would have to replay, roughly: those since the last snapshot.
+    /// Bytes of records that a restart would have to replay: those logged since the last snapshot.
+    pub fn replay_bytes(&self) -> u64 {
+        let logged = self.core.logged_bytes.load(Ordering::Acquire);
+        logged.saturating_sub(self.core.snapshot_logged_bytes.load(Ordering::Acquire))
+    }
+
+    /// Records that a restart would have to replay.
     pub fn replay_records(&self) -> u64 {
-        let applied = self.core.applied_lsn.load(Ordering::Acquire);
-        applied.saturating_sub(self.core.snapshot_lsn.load(Ordering::Acquire))
+        let next = self.core.next_lsn.load(Ordering::Acquire);
+        next.saturating_sub(self.core.snapshot_lsn.load(Ordering::Acquire))
     }
 
     /// Bytes of log on disk.

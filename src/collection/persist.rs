@@ -1,9 +1,9 @@
 //! Snapshots of a collection, and opening it from them and its log.
 //!
-//! A snapshot is fuzzy: it runs beside the writer. It holds every record up to its lsn, and perhaps parts of later
-//! ones; replaying the log from its lsn puts those right, since applying a record twice changes nothing. The slot
-//! table is written before the indexes, so a slot that it names has its vectors in the index arenas that follow; slots
-//! in the arenas that the table does not name are buried on loading.
+//! A snapshot is fuzzy: it runs beside the writer. It holds every record before its lsn, and perhaps later ones;
+//! replaying the log from its lsn puts those right, since applying a record twice changes nothing. The slot table is
+//! written before the indexes, so a slot that it names has its vectors in the index arenas that follow; slots in the
+//! arenas that the table does not name are buried on loading.
 
 use std::io::{self, Read};
 use std::sync::atomic::Ordering;
@@ -81,6 +81,12 @@ pub enum TakeError {
     /// Writing its pages.
     #[error("cannot write the snapshot: {0}")]
     Io(#[from] io::Error),
+    /// The log could not be flushed up to where the snapshot begins.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The collection is being closed.
+    #[error("collection {0:?} is closed")]
+    Closed(String),
 }
 
 /// Why one snapshot could not be used.
@@ -117,6 +123,7 @@ pub(super) struct Opened {
     pub log: Log,
     pub snapshots: SnapshotStore,
     pub snapshot_lsn: u64,
+    pub replayed_bytes: u64,
 }
 
 /// Loads the newest usable snapshot and replays the log behind it.
@@ -138,14 +145,15 @@ pub(super) fn open(
         warn!(directory, bytes = recovery.torn_bytes_cut, "the log ended in a write that never finished; cut it");
     }
     let (mut tables, indexes, snapshot_lsn) = load_newest(&snapshots, id, schema, recovery.first_lsn)?;
-    let mut replayed = 0u64;
-    log.replay(snapshot_lsn + 1, &mut |lsn, bytes| {
+    let (mut replayed, mut replayed_bytes) = (0u64, 0u64);
+    log.replay(snapshot_lsn, &mut |lsn, bytes| {
         replay_one(&mut tables, &indexes, id, bytes).map_err(|reason| OpenError::Record { lsn, reason })?;
         replayed += 1;
+        replayed_bytes += bytes.len() as u64;
         Ok(())
     })?;
     info!(directory, snapshot_lsn, replayed, points = tables.live(), "opened collection");
-    Ok(Opened { tables, indexes, log, snapshots, snapshot_lsn })
+    Ok(Opened { tables, indexes, log, snapshots, snapshot_lsn, replayed_bytes })
 }
 
 fn load_newest(
@@ -175,7 +183,7 @@ fn load_newest(
         Ok((name.clone(), Index::new(params(id, number, field))?))
     };
     let indexes = schema.fields.iter().enumerate().map(empty).collect::<Result<_, OpenError>>()?;
-    Ok((Tables::default(), indexes, 0))
+    Ok((Tables::default(), indexes, 1))
 }
 
 fn replay_one(
@@ -230,13 +238,20 @@ fn params(id: CollectionId, number: usize, field: &FieldSchema) -> vecino_index:
 // ---------------------------------------------------------------------------------------------------------- writing
 
 /// Takes a snapshot; gives also the lsn before which the log may be cut.
-pub(super) fn snapshot(core: &Core) -> Result<(SnapshotSummary, Option<u64>), TakeError> {
+///
+/// `flush` makes the log durable and gives its next lsn, before which every record is in the tables.
+pub(super) fn snapshot(
+    core: &Core,
+    flush: impl FnOnce() -> Result<u64, TakeError>,
+) -> Result<(SnapshotSummary, Option<u64>), TakeError> {
     let store = core.snapshots.lock().unwrap_or_else(PoisonError::into_inner);
-    let lsn = core.applied_lsn.load(Ordering::Acquire);
+    let logged_bytes = core.logged_bytes.load(Ordering::Acquire);
+    let lsn = flush()?;
     let mut writer = store.begin(lsn)?;
     write_arenas(core, &mut writer)?;
     let summary = writer.finish()?;
     core.snapshot_lsn.store(lsn, Ordering::Release);
+    core.snapshot_logged_bytes.store(logged_bytes, Ordering::Release);
     Ok((summary, store.oldest_kept_lsn()))
 }
 

@@ -10,7 +10,7 @@ use tracing::{debug, error};
 use vecino_index::Slot;
 use vecino_net::message::{Outcome, Record, RecordValue};
 use vecino_net::model::{Fsync, Version};
-use vecino_storage::Log;
+use vecino_storage::{Log, LogError};
 
 use super::indexers::link_some;
 use super::tables::Key;
@@ -33,6 +33,11 @@ pub(super) enum Command {
         /// Where the outcomes go.
         answer: Answer,
     },
+    /// Make everything logged so far durable and say what lsn comes next.
+    Flush {
+        /// Where the lsn goes.
+        answer: oneshot::Sender<Result<u64, LogError>>,
+    },
     /// Remove log segments that snapshots have made superfluous.
     CutLog {
         /// First lsn that must stay.
@@ -50,6 +55,10 @@ struct Group {
     pending: HashMap<Key, Version>,
     answers: Vec<(Answer, Vec<Outcome>)>,
     bytes: usize,
+    /// Who waits for a flush after the batches.
+    flushes: Vec<oneshot::Sender<Result<u64, LogError>>>,
+    /// Where the log is to be cut after all that.
+    cut: Option<u64>,
 }
 
 /// Runs until every sender of its queue is gone.
@@ -85,28 +94,35 @@ impl Writer<'_> {
             };
             let Some(first) = first else { break };
             let mut group = Group::default();
-            let mut cut = self.take(first, &mut group);
+            self.take(first, &mut group);
             while group.bytes < GROUP_BYTES_MAX {
                 let Ok(next) = self.commands.try_recv() else { break };
-                cut = self.take(next, &mut group).or(cut);
+                self.take(next, &mut group);
             }
+            let (flushes, cut) = (std::mem::take(&mut group.flushes), group.cut);
             self.write(group);
+            for answer in flushes {
+                // A snapshot that was given up does not wait for this any more.
+                let _ = answer.send(self.log.flush().map(|_| self.log.next_lsn()));
+            }
             if let Some(before) = cut {
                 self.cut_log(before);
             }
         }
-        self.flush_if_due();
+        if let Err(reason) = self.log.flush() {
+            error!(collection = self.core.name, %reason, "the log could not be flushed before closing");
+        }
         debug!(collection = self.core.name, "the writer has stopped");
     }
 
-    /// Adds a command to the group; gives where the log is to be cut, if that is what it says.
-    fn take(&self, command: Command, group: &mut Group) -> Option<u64> {
+    /// Adds a command to the group.
+    fn take(&self, command: Command, group: &mut Group) {
         match command {
-            Command::CutLog { before } => Some(before),
+            Command::CutLog { before } => group.cut = Some(before),
+            Command::Flush { answer } => group.flushes.push(answer),
             Command::Apply { records, answer } => {
                 let outcomes = records.into_iter().map(|record| self.admit(record, group)).collect();
                 group.answers.push((answer, outcomes));
-                None
             }
         }
     }
@@ -141,7 +157,7 @@ impl Writer<'_> {
 
     /// Logs, flushes, applies, answers.
     fn write(&mut self, group: Group) {
-        let Group { encoded, accepted, pending: _, answers, bytes: _ } = group;
+        let Group { encoded, accepted, pending: _, answers, bytes, flushes: _, cut: _ } = group;
         if !encoded.is_empty() {
             let records: Vec<&[u8]> = encoded.iter().map(Vec::as_slice).collect();
             let logged = self.log.append(&records).and_then(|_| self.log.commit());
@@ -156,7 +172,8 @@ impl Writer<'_> {
             for (key, record) in accepted {
                 self.apply(key, record);
             }
-            self.core.applied_lsn.store(self.log.next_lsn() - 1, Ordering::Release);
+            self.core.logged_bytes.fetch_add(bytes as u64, Ordering::AcqRel);
+            self.core.next_lsn.store(self.log.next_lsn(), Ordering::Release);
             self.core.log_bytes.store(self.log.bytes(), Ordering::Relaxed);
             self.core.wake_indexers();
         }

@@ -30,10 +30,28 @@ pub enum Command {
     Finish,
 }
 
+/// What a replica answers about a point: its newest record, or only the version of that.
+pub trait Versioned {
+    /// Its version.
+    fn version(&self) -> Version;
+}
+
+impl Versioned for Record {
+    fn version(&self) -> Version {
+        self.version
+    }
+}
+
+impl Versioned for Version {
+    fn version(&self) -> Version {
+        *self
+    }
+}
+
 /// One batch on its way from its replicas.
 #[derive(Clone, Debug)]
-pub struct Read {
-    points: Vec<PointState>,
+pub struct Read<T> {
+    points: Vec<PointState<T>>,
     failures: Failures,
     finished: bool,
     /// Whether what is read is made safe at a majority before it is answered. Off only to show that it is needed.
@@ -41,14 +59,14 @@ pub struct Read {
 }
 
 #[derive(Clone, Debug)]
-struct PointState {
+struct PointState<T> {
     replicas: Vec<NodeId>,
     required: usize,
     /// Replicas that can still be asked, best first.
     spare: VecDeque<NodeId>,
     reading: BTreeSet<NodeId>,
     answers: BTreeMap<NodeId, Option<Version>>,
-    newest: Option<Record>,
+    newest: Option<T>,
     /// Whether enough replicas have answered.
     read: bool,
     /// Replicas known to hold the newest version.
@@ -57,15 +75,30 @@ struct PointState {
     result: Option<Result<(), String>>,
 }
 
-impl PointState {
+impl<T: Versioned> PointState<T> {
     fn newest_version(&self) -> Option<Version> {
-        self.newest.as_ref().map(|record| record.version)
+        self.newest.as_ref().map(Versioned::version)
     }
 }
 
-impl Read {
+impl Read<Record> {
     /// Begins to read points. `replicas` of each point are in the order in which they are best asked.
+    ///
+    /// Above level `one` the newest record is at as many replicas as the level asks for before it is answered.
     pub fn new(replicas: Replicas, level: Level) -> (Self, Vec<Command>) {
+        Self::begin(replicas, level, level != Level::One)
+    }
+}
+
+impl Read<Version> {
+    /// Begins to read the versions of points. Nothing is written back: a search only compares them with what it found.
+    pub fn versions(replicas: Replicas, level: Level) -> (Self, Vec<Command>) {
+        Self::begin(replicas, level, false)
+    }
+}
+
+impl<T: Versioned> Read<T> {
+    fn begin(replicas: Replicas, level: Level, writes_back: bool) -> (Self, Vec<Command>) {
         let points: Vec<_> = replicas
             .into_iter()
             .map(|replicas| PointState {
@@ -82,7 +115,7 @@ impl Read {
             })
             .collect();
         let mut read =
-            Self { points, failures: Failures::default(), finished: false, writes_back: level != Level::One };
+            Self { points, failures: Failures::default(), finished: false, writes_back };
         let commands = read.advance();
         (read, commands)
     }
@@ -92,7 +125,7 @@ impl Read {
         &mut self,
         node: NodeId,
         points: &[PointIndex],
-        answer: Result<Vec<Option<Record>>, Failed>,
+        answer: Result<Vec<Option<T>>, Failed>,
     ) -> Vec<Command> {
         let records = match answer {
             Ok(records) if records.len() == points.len() => Some(records),
@@ -114,7 +147,7 @@ impl Read {
                 continue;
             }
             let Some(record) = record else { continue };
-            let version = record.as_ref().map(|record| record.version);
+            let version = record.as_ref().map(Versioned::version);
             point.answers.insert(node, version);
             if version > point.newest_version() {
                 point.newest = record;
@@ -166,13 +199,13 @@ impl Read {
     }
 
     /// The newest record of a point that was seen so far.
-    pub fn newest(&self, point: PointIndex) -> Option<&Record> {
+    pub fn newest(&self, point: PointIndex) -> Option<&T> {
         self.points[point].newest.as_ref()
     }
 
     /// The newest record of each point, or why there is none that can be vouched for; once finished.
-    pub fn into_results(self) -> Vec<Result<Option<Record>, String>> {
-        let result = |point: PointState| match point.result {
+    pub fn into_results(self) -> Vec<Result<Option<T>, String>> {
+        let result = |point: PointState<T>| match point.result {
             Some(Ok(())) => Ok(point.newest),
             Some(Err(reason)) => Err(reason),
             None => Err("the read was not finished".to_owned()),
@@ -275,7 +308,7 @@ mod tests {
         Failed { reason: "down".into(), may_have_happened: false }
     }
 
-    fn three(level: Level) -> (Read, Vec<Command>) {
+    fn three(level: Level) -> (Read<Record>, Vec<Command>) {
         Read::new(vec![vec![node(1), node(2), node(3)]], level)
     }
 

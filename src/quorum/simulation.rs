@@ -55,7 +55,7 @@ enum Event {
 
 enum Machine {
     Write(Write),
-    Read(Read),
+    Read(Read<Record>),
     Done,
 }
 

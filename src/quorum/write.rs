@@ -190,6 +190,17 @@ impl Write {
         self.sent.iter().map(write).collect()
     }
 
+    /// The points cannot be stamped: nothing is written.
+    pub fn on_refused(&mut self, reason: &str) -> Vec<Command> {
+        if self.phase != Phase::Stamping {
+            return Vec::new();
+        }
+        for point in self.points.iter_mut().filter(|point| point.outcome.is_none()) {
+            point.outcome = Some(Outcome::Refused(reason.to_owned()));
+        }
+        self.finish()
+    }
+
     /// The stamp of a point, once it has one.
     pub fn stamp_of(&self, point: PointIndex) -> Option<Version> {
         self.points[point].stamp

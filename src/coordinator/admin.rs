@@ -1,0 +1,195 @@
+//! Creating, dropping, listing and describing collections; snapshots of the whole mesh.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{info, warn};
+use vecino_certs::NodeId;
+use vecino_net::error::{ErrorCode, RpcError};
+use vecino_net::limits;
+use vecino_net::message::{
+    CatalogApply, CatalogEntry, CollectionInfo, CollectionStats, CreateCollection, DescribeCollection, Done,
+    DropCollection, LiveCollection, NodeSnapshot, NodeStats, Placement, SnapshotReport, TakeSnapshot,
+};
+use vecino_net::model::{CollectionId, Level, Version};
+
+use super::{Coordinator, replica_deadline};
+use crate::node::replica::blocking;
+use crate::node::snapshots;
+use crate::node::store::StoreError;
+use crate::validate;
+
+/// Replicas of each point unless the creator says otherwise; fewer in a smaller mesh.
+const REPLICATION_FACTOR_DEFAULT: usize = 3;
+
+/// How long nodes are asked for what they hold.
+const STATS_TIMEOUT: Duration = Duration::from_secs(2);
+
+impl Coordinator {
+    /// Creates a collection on every node that is up.
+    pub async fn create_collection(&self, request: CreateCollection, deadline: Instant) -> Result<CollectionInfo, RpcError> {
+        let CreateCollection { name, mut schema } = request;
+        validate::collection_name(&name).map_err(RpcError::invalid)?;
+        validate::schema(&schema).map_err(RpcError::invalid)?;
+        self.refresh_catalog().await;
+        if self.shared.store.live().len() >= limits::COLLECTIONS_MAX {
+            return Err(RpcError::invalid(format_args!("the mesh has {} collections, the limit", limits::COLLECTIONS_MAX)));
+        }
+        if self.shared.store.route(&name).is_some() {
+            return Err(name_in_use(&name));
+        }
+        let placement: Placement = self.up().into_iter().map(|member| (member.id, member.tokens)).collect();
+        if schema.replication_factor == 0 {
+            schema.replication_factor = REPLICATION_FACTOR_DEFAULT.min(placement.len()) as u32;
+        }
+        if schema.replication_factor as usize > placement.len() {
+            return Err(RpcError::invalid(format_args!(
+                "{} replicas are asked for, and the mesh has {} nodes up: start more nodes or ask for fewer replicas",
+                schema.replication_factor,
+                placement.len()
+            )));
+        }
+        let entry = CatalogEntry {
+            name: name.clone(),
+            version: self.stamp()?,
+            id: CollectionId(fastrand::u128(..).to_le_bytes()),
+            live: Some(LiveCollection { schema: schema.clone(), placement }),
+        };
+        if let Err(error) = self.spread(&entry, deadline).await {
+            // Whoever took it drops it again; those that cannot be reached learn of it by gossip.
+            let dropped = CatalogEntry { version: self.stamp()?, live: None, ..entry };
+            if let Err(error) = self.spread(&dropped, deadline).await {
+                warn!(collection = name, %error, "a collection whose creation failed could not be dropped everywhere");
+            }
+            return Err(error);
+        }
+        info!(collection = name, id = %entry.id, replicas = schema.replication_factor, "created collection");
+        self.describe_collection(DescribeCollection { name }).await
+    }
+
+    /// Drops a collection on every node that is up; the others follow when they are back.
+    pub async fn drop_collection(&self, request: DropCollection, deadline: Instant) -> Result<Done, RpcError> {
+        let route = self.route(&request.name).await?;
+        let entry =
+            CatalogEntry { name: route.name.clone(), version: self.stamp()?, id: route.id, live: None };
+        self.spread(&entry, deadline).await?;
+        info!(collection = route.name, id = %route.id, "dropped collection");
+        Ok(Done {})
+    }
+
+    fn stamp(&self) -> Result<Version, RpcError> {
+        let newest = self.shared.store.entries().into_iter().map(|entry| entry.version).max();
+        self.shared.clock.stamp(newest.unwrap_or(Version::ZERO)).map_err(RpcError::invalid)
+    }
+
+    /// Has every node that is up take an entry over; fails unless a majority of all nodes did.
+    async fn spread(&self, entry: &CatalogEntry, deadline: Instant) -> Result<(), RpcError> {
+        let store = Arc::clone(&self.shared.store);
+        let own = entry.clone();
+        let merged = blocking(move || store.merge(own, true)).await?;
+        merged.map_err(|error| match error {
+            StoreError::NameInUse(_) => name_in_use(&entry.name),
+            StoreError::File(_) | StoreError::Decode(_) => RpcError::new(ErrorCode::Internal, error),
+        })?;
+        let nodes = self.view().members.len();
+        let needed = Level::Quorum.required(nodes);
+        let timeout = replica_deadline(deadline).saturating_duration_since(Instant::now());
+        let request = CatalogApply { entry: entry.clone() };
+        let answers = self.ask_all(&self.other_members_up(), &request, timeout).await;
+        let taken = 1 + answers.values().filter(|answer| answer.is_ok()).count();
+        let failures: BTreeMap<NodeId, RpcError> =
+            answers.into_iter().filter_map(|(node, answer)| Some((node, answer.err()?))).collect();
+        if let Some(error) = failures.values().find(|error| error.code == ErrorCode::AlreadyExists) {
+            return Err(error.clone());
+        }
+        if taken < needed {
+            let told: Vec<_> = failures.iter().map(|(node, error)| format!("node {}: {error}", node.short())).collect();
+            return Err(RpcError::new(
+                ErrorCode::Unavailable,
+                format_args!(
+                    "{taken} of {nodes} nodes agreed and {needed} are needed{}{}",
+                    if told.is_empty() { "; the others are down" } else { ": " },
+                    told.join("; ")
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Every collection, by name.
+    pub async fn list_collections(&self) -> Result<Vec<CollectionInfo>, RpcError> {
+        let stats = self.stats_of_nodes().await;
+        Ok(self.shared.store.live().into_iter().filter_map(|entry| info_of(entry, &stats)).collect())
+    }
+
+    /// One collection.
+    pub async fn describe_collection(&self, request: DescribeCollection) -> Result<CollectionInfo, RpcError> {
+        let route = self.route(&request.name).await?;
+        let stats = self.stats_of_nodes().await;
+        let entry = self.shared.store.live().into_iter().find(|entry| entry.id == route.id);
+        entry.and_then(|entry| info_of(entry, &stats)).ok_or_else(|| {
+            RpcError::new(ErrorCode::NotFound, format_args!("collection {:?} was dropped just now", request.name))
+        })
+    }
+
+    /// What each node that answers in time holds of each collection.
+    pub(super) async fn stats_of_nodes(&self) -> BTreeMap<NodeId, BTreeMap<String, CollectionStats>> {
+        let answers = self.ask_all(&self.other_members_up(), &NodeStats {}, STATS_TIMEOUT).await;
+        let others = answers.into_iter().filter_map(|(node, answer)| Some((node, answer.ok()?.collections)));
+        let own = (self.shared.node_id, self.shared.store.stats().into_iter().collect());
+        others.chain([own]).collect()
+    }
+
+    /// Takes a snapshot on every node that is up.
+    pub async fn take_snapshot(&self, request: TakeSnapshot, deadline: Instant) -> Result<Vec<SnapshotReport>, RpcError> {
+        if let Some(name) = &request.collection {
+            self.route(name).await?;
+        }
+        let timeout = replica_deadline(deadline).saturating_duration_since(Instant::now());
+        let wanted = NodeSnapshot { collection: request.collection };
+        let members = self.other_members_up();
+        let (own, answers) = tokio::join!(
+            snapshots::take(Arc::clone(&self.shared.store), self.shared.node_id, wanted.clone()),
+            self.ask_all(&members, &wanted, timeout)
+        );
+        let mut reports = own?;
+        for (node, answer) in answers {
+            match answer {
+                Ok(taken) => reports.extend(taken),
+                Err(error) => reports.push(SnapshotReport {
+                    node,
+                    collection: wanted.collection.clone().unwrap_or_default(),
+                    lsn: 0,
+                    pages: 0,
+                    pages_written: 0,
+                    milliseconds: 0,
+                    error: Some(error.message),
+                }),
+            }
+        }
+        reports.sort_by(|a, b| (&a.collection, a.node).cmp(&(&b.collection, b.node)));
+        Ok(reports)
+    }
+}
+
+fn name_in_use(name: &str) -> RpcError {
+    RpcError::new(ErrorCode::AlreadyExists, crate::catalog::NameInUse(name.to_owned()))
+}
+
+fn info_of(
+    entry: CatalogEntry,
+    stats: &BTreeMap<NodeId, BTreeMap<String, CollectionStats>>,
+) -> Option<CollectionInfo> {
+    let CatalogEntry { name, version: _, id, live } = entry;
+    let LiveCollection { schema, placement } = live?;
+    let nodes: BTreeMap<NodeId, CollectionStats> =
+        stats.iter().filter_map(|(node, collections)| Some((*node, collections.get(&name)?.clone()))).collect();
+    let replicas: u64 = nodes.values().map(|stats| stats.points).sum();
+    // Each point is counted once for every replica that answered.
+    let share = nodes.len() as f64 / placement.len().max(1) as f64;
+    let per_point = f64::from(schema.replication_factor.max(1)) * share;
+    let points = if nodes.is_empty() { 0 } else { (replicas as f64 / per_point).round() as u64 };
+    Some(CollectionInfo { name, id, schema, placement, points, nodes })
+}

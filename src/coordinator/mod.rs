@@ -1,0 +1,188 @@
+//! What a node does with a request that any client may send to any node: route it to the replicas, gather, answer.
+//!
+//! Decisions are made in the pure modules [`crate::quorum`], [`fanout`] and [`merge`]; here their commands are carried
+//! out. A replica that is this node itself is called without a network between.
+
+mod admin;
+pub mod fanout;
+pub mod merge;
+mod points;
+mod scan;
+mod search;
+mod status;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tracing::{info, warn};
+use vecino_certs::NodeId;
+use vecino_net::endpoint::Endpoint;
+use vecino_net::error::{ErrorCode, RpcError};
+use vecino_net::membership::{Member, View};
+use vecino_net::message::{CatalogEntry, CatalogFetch, MeshId, NodeState, Rpc};
+use vecino_net::rpc::TraceId;
+
+use crate::node::clock::Clock;
+use crate::node::replica::{ReplicaRequest, blocking};
+use crate::node::store::{Route, Store};
+use crate::quorum::write::Failed;
+
+/// How long catalogs are looked for on other nodes when a collection is not known here.
+const REFRESH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Answers clients' requests. Cheap to clone.
+#[derive(Clone)]
+pub struct Coordinator {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    node_id: NodeId,
+    mesh_id: MeshId,
+    endpoint: Endpoint,
+    store: Arc<Store>,
+    clock: Clock,
+    view: watch::Receiver<Arc<View>>,
+}
+
+impl Coordinator {
+    /// A coordinator on a node that has joined its mesh.
+    pub fn new(
+        node_id: NodeId,
+        mesh_id: MeshId,
+        endpoint: Endpoint,
+        store: Arc<Store>,
+        view: watch::Receiver<Arc<View>>,
+    ) -> Self {
+        let shared = Shared { node_id, mesh_id, endpoint, store, clock: Clock::new(node_id), view };
+        Self { shared: Arc::new(shared) }
+    }
+
+    fn view(&self) -> Arc<View> {
+        Arc::clone(&self.shared.view.borrow())
+    }
+
+    fn is_up(&self, node: NodeId) -> bool {
+        node == self.shared.node_id || self.view().members.get(&node).is_some_and(|member| member.state == NodeState::Up)
+    }
+
+    /// Members that are up, this node among them.
+    fn up(&self) -> Vec<Member> {
+        self.view().members.values().filter(|member| member.state == NodeState::Up).cloned().collect()
+    }
+
+    /// The collection of this name, looked for on other nodes too where it is not known here.
+    async fn route(&self, name: &str) -> Result<Arc<Route>, RpcError> {
+        if let Some(route) = self.shared.store.route(name) {
+            return Ok(route);
+        }
+        self.refresh_catalog().await;
+        self.shared.store.route(name).ok_or_else(|| {
+            RpcError::new(
+                ErrorCode::NotFound,
+                format_args!("collection {name:?} does not exist; `vecino collection list` shows those that do"),
+            )
+        })
+    }
+
+    /// Fetches the catalogs of all nodes that are up and takes over what is new in them.
+    pub async fn refresh_catalog(&self) {
+        let fetches = self.ask_all(&self.other_members_up(), &CatalogFetch {}, REFRESH_TIMEOUT).await;
+        for (_, answer) in fetches {
+            if let Ok(entries) = answer {
+                self.take_over(entries).await;
+            }
+        }
+    }
+
+    /// Takes over the entries of another node's catalog that are newer than those known here.
+    pub async fn take_over(&self, entries: Vec<CatalogEntry>) {
+        let store = Arc::clone(&self.shared.store);
+        let taken = blocking(move || {
+            for entry in entries {
+                let name = entry.name.clone();
+                if let Err(error) = store.merge(entry, false) {
+                    warn!(collection = name, %error, "a catalog entry could not be taken over");
+                }
+            }
+        });
+        if let Err(error) = taken.await {
+            warn!(%error, "a catalog could not be taken over");
+        }
+    }
+
+    fn other_members_up(&self) -> Vec<Member> {
+        self.up().into_iter().filter(|member| member.id != self.shared.node_id).collect()
+    }
+
+    /// Sends one request to several nodes at once; answers in no particular order.
+    async fn ask_all<R: Rpc + Clone + Sync>(
+        &self,
+        members: &[Member],
+        request: &R,
+        timeout: Duration,
+    ) -> HashMap<NodeId, Result<R::Reply, RpcError>> {
+        let mut calls = tokio::task::JoinSet::new();
+        for Member { id, address, .. } in members {
+            let (endpoint, request, id, address) = (self.shared.endpoint.clone(), request.clone(), *id, *address);
+            let trace = TraceId::current().unwrap_or_else(TraceId::random);
+            calls.spawn(trace.scope(async move { (id, endpoint.call(address, Some(id), &request, timeout).await) }));
+        }
+        calls.join_all().await.into_iter().collect()
+    }
+
+    fn address(&self, node: NodeId) -> Option<SocketAddr> {
+        self.view().members.get(&node).map(|member| member.address)
+    }
+
+    /// Asks one replica, this node or another.
+    async fn ask<R: ReplicaRequest>(&self, node: NodeId, request: R, deadline: Instant) -> Result<R::Reply, Failed> {
+        let failed = |error: RpcError| Failed {
+            reason: error.message,
+            may_have_happened: matches!(error.code, ErrorCode::Timeout | ErrorCode::Connection | ErrorCode::Internal),
+        };
+        if node == self.shared.node_id {
+            return request.answer(&self.shared.store).await.map_err(failed);
+        }
+        let not_asked = |reason: &str| Err(Failed { reason: reason.to_owned(), may_have_happened: false });
+        let Some(address) = self.address(node) else {
+            return not_asked("its address is not known: it was not seen since this node started");
+        };
+        // What is asked of a dead node waits for a timeout, and holds its memory until then.
+        if !self.is_up(node) {
+            return not_asked("it is down");
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        let answer = self.shared.endpoint.call(address, Some(node), &request, left).await;
+        if let Err(error) = &answer
+            && error.code == ErrorCode::NotFound
+        {
+            info!(node = %node.short(), request = R::NAME, %error, "a replica does not know the collection yet");
+        }
+        answer.map_err(failed)
+    }
+
+    /// The replicas of a point in the order in which reads ask them: this node, those that are up, the others.
+    fn readers(&self, mut replicas: Vec<NodeId>) -> Vec<NodeId> {
+        replicas.sort_by_key(|node| (*node != self.shared.node_id, !self.is_up(*node)));
+        replicas
+    }
+}
+
+/// Starts work that may outlive the request that it is for, under that request's trace.
+fn spawn(work: impl Future<Output = ()> + Send + 'static) {
+    match TraceId::current() {
+        Some(trace) => tokio::spawn(trace.scope(work)),
+        None => tokio::spawn(work),
+    };
+}
+
+/// What is left of a request's time for the replicas, so that the answer still reaches the caller.
+fn replica_deadline(deadline: Instant) -> Instant {
+    let left = deadline.saturating_duration_since(Instant::now());
+    Instant::now() + left.mul_f64(0.9)
+}

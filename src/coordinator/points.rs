@@ -1,0 +1,331 @@
+//! Put, get, delete.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
+use vecino_certs::NodeId;
+use vecino_net::error::{ErrorCode, RpcError};
+use vecino_net::hlc::ClockDrift;
+use vecino_net::limits;
+use vecino_net::message::{
+    Delete, Get, Outcome, Put, Record, RecordValue, ReplicaApply, ReplicaRead, ReplicaVersions, Rpc,
+};
+use vecino_net::model::{CollectionId, Fields, Level, Payload, Point, PointId, StoredPoint, Version};
+use vecino_net::ring;
+
+use super::{Coordinator, replica_deadline, spawn};
+use crate::node::replica::ReplicaRequest;
+use crate::node::store::Route;
+use crate::quorum::read::{self, Read};
+use crate::quorum::write::{self, Failed, Write};
+use crate::quorum::{PointIndex, Replicas};
+use crate::validate;
+
+impl Coordinator {
+    /// Writes points. Those that are not valid are refused; the others go to their replicas.
+    pub async fn put(&self, request: Put, deadline: Instant) -> Result<Vec<Outcome>, RpcError> {
+        let Put { collection, points, level } = request;
+        check_batch(points.len())?;
+        let route = self.route(&collection).await?;
+        let checked = points.into_iter().map(|point| match validate::point(&route.schema, &point) {
+            Ok(()) => Ok(point),
+            Err(invalid) => Err(Outcome::Refused(invalid.to_string())),
+        });
+        let values = checked.map(|point| {
+            point.map(|Point { id, vectors, payload }| {
+                let payload = rmp_serde::to_vec_named(&payload).expect("a payload that was checked encodes");
+                (id, Some(RecordValue { vectors, payload }))
+            })
+        });
+        self.write(&route, values.collect(), level, deadline).await
+    }
+
+    /// Deletes points; deleting what is absent succeeds.
+    pub async fn delete(&self, request: Delete, deadline: Instant) -> Result<Vec<Outcome>, RpcError> {
+        let Delete { collection, ids, level } = request;
+        check_batch(ids.len())?;
+        let route = self.route(&collection).await?;
+        let checked = ids.into_iter().map(|id| match validate::point_id(&id) {
+            Ok(()) => Ok((id, None)),
+            Err(invalid) => Err(Outcome::Refused(invalid.to_string())),
+        });
+        self.write(&route, checked.collect(), level, deadline).await
+    }
+
+    /// Writes values, or tombstones, of the points that were not refused already.
+    async fn write(
+        &self,
+        route: &Arc<Route>,
+        points: Vec<Result<(PointId, Option<RecordValue>), Outcome>>,
+        level: Level,
+        deadline: Instant,
+    ) -> Result<Vec<Outcome>, RpcError> {
+        let mut outcomes: Vec<Option<Outcome>> = Vec::with_capacity(points.len());
+        let mut values = Vec::with_capacity(points.len());
+        for point in points {
+            match point {
+                Ok(value) => {
+                    values.push(value);
+                    outcomes.push(None);
+                }
+                Err(refused) => outcomes.push(Some(refused)),
+            }
+        }
+        let mut written = self.write_valid(route, values, level, deadline).await.into_iter();
+        Ok(outcomes
+            .into_iter()
+            .map(|outcome| outcome.or_else(|| written.next()))
+            .map(|outcome| outcome.unwrap_or_else(|| Outcome::Unknown("the write gave no outcome".to_owned())))
+            .collect())
+    }
+
+    async fn write_valid(
+        &self,
+        route: &Arc<Route>,
+        values: Vec<(PointId, Option<RecordValue>)>,
+        level: Level,
+        deadline: Instant,
+    ) -> Vec<Outcome> {
+        let ids: Vec<PointId> = values.iter().map(|(id, _)| id.clone()).collect();
+        let (write, commands) = Write::new(replicas(route, &ids), level);
+        let (events, mut inbox) = mpsc::unbounded_channel();
+        let mut driver = WriteDriver {
+            coordinator: self.clone(),
+            route: Arc::clone(route),
+            values: Arc::new(values),
+            write,
+            events,
+            deadline: replica_deadline(deadline),
+        };
+        let mut finished = driver.carry_out(commands);
+        while !finished {
+            let commands = match timeout_at(driver.deadline, inbox.recv()).await {
+                Ok(Some(WriteEvent::Versions(node, answer))) => driver.write.on_versions(node, answer),
+                Ok(Some(WriteEvent::Written(node, answer))) => driver.write.on_written(node, answer),
+                Ok(None) | Err(_) => driver.write.on_deadline(),
+            };
+            finished = driver.carry_out(commands);
+        }
+        driver.write.into_outcomes()
+    }
+
+    /// Reads points.
+    pub async fn get(&self, request: Get, deadline: Instant) -> Result<Vec<Option<StoredPoint>>, RpcError> {
+        let Get { collection, ids, level, with_vectors } = request;
+        check_batch(ids.len())?;
+        for id in &ids {
+            validate::point_id(id).map_err(RpcError::invalid)?;
+        }
+        let route = self.route(&collection).await?;
+        let records = self.records(&route, &ids, level, deadline).await?;
+        Ok(records.into_iter().map(|record| record.and_then(|record| stored_point(record, with_vectors))).collect())
+    }
+
+    /// Reads the newest of something of each point, at a level.
+    async fn read<T: Readable>(
+        &self,
+        route: &Arc<Route>,
+        ids: &[PointId],
+        (mut read, mut commands): (Read<T>, Vec<read::Command>),
+        deadline: Instant,
+    ) -> Result<Vec<Option<T>>, RpcError> {
+        let deadline = replica_deadline(deadline);
+        let (events, mut inbox) = mpsc::unbounded_channel();
+        loop {
+            for command in commands {
+                let (coordinator, events) = (self.clone(), events.clone());
+                match command {
+                    read::Command::Read { node, points } => {
+                        let wanted = points.iter().map(|point| ids[*point].clone()).collect();
+                        let request = T::request(route.id, wanted);
+                        spawn(async move {
+                            let answer = coordinator.ask(node, request, deadline).await;
+                            // The read may have finished without this answer.
+                            let _ = events.send(ReadEvent::Read(node, points, answer));
+                        });
+                    }
+                    read::Command::WriteBack { node, points } => {
+                        let newest = points.iter().filter_map(|point| read.newest(*point)?.to_record()).collect();
+                        let request = ReplicaApply { collection: route.id, records: newest };
+                        spawn(async move {
+                            let answer = coordinator.ask(node, request, deadline).await;
+                            let _ = events.send(ReadEvent::WrittenBack(node, points, answer));
+                        });
+                    }
+                    read::Command::Finish => return results(read.into_results(), ids),
+                }
+            }
+            commands = match timeout_at(deadline, inbox.recv()).await {
+                Ok(Some(ReadEvent::Read(node, points, answer))) => read.on_read(node, &points, answer),
+                Ok(Some(ReadEvent::WrittenBack(node, points, answer))) => read.on_written_back(node, &points, answer),
+                Ok(None) | Err(_) => read.on_deadline(),
+            };
+        }
+    }
+
+    /// Reads records, tombstones among them, at a level.
+    pub(super) async fn records(
+        &self,
+        route: &Arc<Route>,
+        ids: &[PointId],
+        level: Level,
+        deadline: Instant,
+    ) -> Result<Vec<Option<Record>>, RpcError> {
+        self.read(route, ids, Read::new(self.readers_of(route, ids), level), deadline).await
+    }
+
+    /// Reads the versions of points at a level.
+    pub(super) async fn versions(
+        &self,
+        route: &Arc<Route>,
+        ids: &[PointId],
+        level: Level,
+        deadline: Instant,
+    ) -> Result<Vec<Option<Version>>, RpcError> {
+        self.read(route, ids, Read::versions(self.readers_of(route, ids), level), deadline).await
+    }
+
+    fn readers_of(&self, route: &Route, ids: &[PointId]) -> Replicas {
+        replicas(route, ids).into_iter().map(|replicas| self.readers(replicas)).collect()
+    }
+}
+
+fn replicas(route: &Route, ids: &[PointId]) -> Replicas {
+    ids.iter().map(|id| route.ring.replicas(ring::position(route.id, id), route.replication_factor())).collect()
+}
+
+fn check_batch(points: usize) -> Result<(), RpcError> {
+    if points == 0 || points > limits::BATCH_POINTS_MAX {
+        return Err(RpcError::invalid(format_args!(
+            "a request for {points} points: use 1 to {}",
+            limits::BATCH_POINTS_MAX
+        )));
+    }
+    Ok(())
+}
+
+fn results<T>(results: Vec<Result<Option<T>, String>>, ids: &[PointId]) -> Result<Vec<Option<T>>, RpcError> {
+    let told = |(result, id): (Result<Option<T>, String>, &PointId)| {
+        result.map_err(|reason| {
+            RpcError::new(ErrorCode::Unavailable, format_args!("point {id:?} cannot be read: {reason}"))
+        })
+    };
+    results.into_iter().zip(ids).map(told).collect()
+}
+
+/// A record as clients see it; a tombstone is nothing.
+pub(super) fn stored_point(record: Record, with_vectors: bool) -> Option<StoredPoint> {
+    let Record { id, version, value } = record;
+    let RecordValue { vectors, payload } = value?;
+    // Encoded by the coordinator that accepted it.
+    let payload: Payload = rmp_serde::from_slice(&payload).unwrap_or_default();
+    Some(StoredPoint { id, vectors: if with_vectors { vectors } else { Fields::new() }, payload, version })
+}
+
+// ------------------------------------------------------------------------------------------------- drivers
+
+enum WriteEvent {
+    Versions(NodeId, Result<Vec<Option<Version>>, Failed>),
+    Written(NodeId, Result<Vec<Outcome>, Failed>),
+}
+
+struct WriteDriver {
+    coordinator: Coordinator,
+    route: Arc<Route>,
+    values: Arc<Vec<(PointId, Option<RecordValue>)>>,
+    write: Write,
+    events: mpsc::UnboundedSender<WriteEvent>,
+    deadline: Instant,
+}
+
+impl WriteDriver {
+    /// Carries commands out; true when the write is finished. Calls under way are not taken back then: the replicas
+    /// that the level did not wait for get the write too.
+    fn carry_out(&mut self, commands: Vec<write::Command>) -> bool {
+        let mut finished = false;
+        for command in commands {
+            match command {
+                write::Command::AskVersions { node, points } => {
+                    let ids = points.iter().map(|point| self.values[*point].0.clone()).collect();
+                    let request = ReplicaVersions { collection: self.route.id, ids };
+                    let (coordinator, events, deadline) = (self.coordinator.clone(), self.events.clone(), self.deadline);
+                    spawn(async move {
+                        let answer = coordinator.ask(node, request, deadline).await;
+                        // The driver may have finished without this answer.
+                        let _ = events.send(WriteEvent::Versions(node, answer));
+                    });
+                }
+                write::Command::Stamp { points } => {
+                    let commands = self.stamp(points);
+                    finished |= self.carry_out(commands);
+                }
+                write::Command::Write { node, points } => {
+                    let records = points.iter().filter_map(|point| self.record(*point)).collect();
+                    let request = ReplicaApply { collection: self.route.id, records };
+                    let (coordinator, events, deadline) = (self.coordinator.clone(), self.events.clone(), self.deadline);
+                    spawn(async move {
+                        let answer = coordinator.ask(node, request, deadline).await;
+                        let _ = events.send(WriteEvent::Written(node, answer));
+                    });
+                }
+                write::Command::Finish => finished = true,
+            }
+        }
+        finished
+    }
+
+    fn stamp(&mut self, points: Vec<(PointIndex, Version)>) -> Vec<write::Command> {
+        let clock = &self.coordinator.shared.clock;
+        let stamped: Result<Vec<_>, _> =
+            points.into_iter().map(|(point, above)| Ok((point, clock.stamp(above)?))).collect();
+        match stamped {
+            Ok(stamps) => self.write.on_stamped(stamps),
+            Err::<_, ClockDrift>(drift) => self.write.on_refused(&drift.to_string()),
+        }
+    }
+
+    fn record(&self, point: PointIndex) -> Option<Record> {
+        let (id, value) = &self.values[point];
+        Some(Record { id: id.clone(), version: self.write.stamp_of(point)?, value: value.clone() })
+    }
+}
+
+enum ReadEvent<T> {
+    Read(NodeId, Vec<PointIndex>, Result<Vec<Option<T>>, Failed>),
+    WrittenBack(NodeId, Vec<PointIndex>, Result<Vec<Outcome>, Failed>),
+}
+
+/// What can be read of a point, and how a replica is asked for it.
+trait Readable: read::Versioned + Send + Sized + 'static {
+    type Request: ReplicaRequest + Rpc<Reply = Vec<Option<Self>>>;
+
+    fn request(collection: CollectionId, ids: Vec<PointId>) -> Self::Request;
+
+    /// What is written back where it is missing; nothing for what is only a version.
+    fn to_record(&self) -> Option<Record>;
+}
+
+impl Readable for Record {
+    type Request = ReplicaRead;
+
+    fn request(collection: CollectionId, ids: Vec<PointId>) -> ReplicaRead {
+        ReplicaRead { collection, ids }
+    }
+
+    fn to_record(&self) -> Option<Record> {
+        Some(self.clone())
+    }
+}
+
+impl Readable for Version {
+    type Request = ReplicaVersions;
+
+    fn request(collection: CollectionId, ids: Vec<PointId>) -> ReplicaVersions {
+        ReplicaVersions { collection, ids }
+    }
+
+    fn to_record(&self) -> Option<Record> {
+        None
+    }
+}

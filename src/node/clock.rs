@@ -1,0 +1,30 @@
+//! The node's hybrid logical clock, shared by everything that stamps.
+
+use std::sync::{Mutex, PoisonError};
+
+use vecino_certs::NodeId;
+use vecino_net::hlc::{ClockDrift, Hlc};
+use vecino_net::model::Version;
+
+use super::replica::now_ms;
+
+/// Stamps versions.
+pub struct Clock {
+    node: NodeId,
+    hlc: Mutex<Hlc>,
+}
+
+impl Clock {
+    /// The clock of a node.
+    pub fn new(node: NodeId) -> Self {
+        Self { node, hlc: Mutex::default() }
+    }
+
+    /// A version newer than every one given before, and than `above`.
+    pub fn stamp(&self, above: Version) -> Result<Version, ClockDrift> {
+        let now = now_ms();
+        let mut hlc = self.hlc.lock().unwrap_or_else(PoisonError::into_inner);
+        hlc.observe(above.time, now)?;
+        Ok(Version { time: hlc.tick(now), node: self.node })
+    }
+}

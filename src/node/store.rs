@@ -1,0 +1,261 @@
+//! The collections of one node: which there are, and those that it keeps, open.
+//!
+//! Owns the [`Catalog`] and its file. A change of the catalog is durable before it takes effect; a collection whose
+//! placement names this node is opened, one that is dropped or replaced is closed and its files removed. A collection
+//! that cannot be opened stays closed with its reason, and the node serves the others.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use tracing::{error, info};
+use vecino_certs::NodeId;
+use vecino_net::error::{ErrorCode, RpcError};
+use vecino_net::message::{CatalogEntry, CollectionStats, LiveCollection};
+use vecino_net::model::{CollectionId, CollectionSchema};
+use vecino_net::ring::Ring;
+use vecino_storage::{Disk, read_verified, write_atomically};
+
+use crate::catalog::{Catalog, Change};
+use crate::collection::Collection;
+use crate::collection::indexers::Indexers;
+
+const CATALOG_FILE: &str = "catalog";
+const COLLECTIONS: &str = "collections";
+
+/// The collections of one node.
+pub struct Store {
+    node_id: NodeId,
+    disk: Arc<dyn Disk>,
+    indexers: Arc<Indexers>,
+    runtime: tokio::runtime::Handle,
+    /// Held while the catalog changes, so that file, memory and open collections change together.
+    changing: Mutex<()>,
+    state: RwLock<State>,
+}
+
+#[derive(Default)]
+struct State {
+    catalog: Catalog,
+    routes: HashMap<String, Arc<Route>>,
+    open: HashMap<CollectionId, Result<Collection, String>>,
+}
+
+/// Where the points of a collection go.
+#[derive(Debug)]
+pub struct Route {
+    /// Collection name.
+    pub name: String,
+    /// Its id.
+    pub id: CollectionId,
+    /// Its schema.
+    pub schema: CollectionSchema,
+    /// The ring of its placement.
+    pub ring: Ring,
+}
+
+impl Route {
+    /// Distinct nodes that keep each point.
+    pub fn replication_factor(&self) -> usize {
+        self.schema.replication_factor as usize
+    }
+}
+
+/// Why the store could not be opened or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The catalog's file.
+    #[error("the catalog cannot be kept: {0}")]
+    File(#[from] vecino_storage::FileError),
+    /// The catalog's contents.
+    #[error("the catalog cannot be read: {0}")]
+    Decode(#[from] rmp_serde::decode::Error),
+    /// The name is taken.
+    #[error(transparent)]
+    NameInUse(#[from] crate::catalog::NameInUse),
+}
+
+impl Store {
+    /// Opens the catalog and every collection that this node keeps. Blocks.
+    pub fn open(
+        node_id: NodeId,
+        disk: Arc<dyn Disk>,
+        indexers: Arc<Indexers>,
+        runtime: tokio::runtime::Handle,
+    ) -> Result<Self, StoreError> {
+        let entries: Vec<CatalogEntry> = match read_verified(&*disk, CATALOG_FILE)? {
+            Some(bytes) => rmp_serde::from_slice(&bytes)?,
+            None => Vec::new(),
+        };
+        let store =
+            Self { node_id, disk, indexers, runtime, changing: Mutex::new(()), state: RwLock::new(State::default()) };
+        for entry in entries {
+            store.take_effect(entry);
+        }
+        store.remove_leftovers();
+        Ok(store)
+    }
+
+    /// Takes an entry over: durable first, then in effect. Blocks.
+    ///
+    /// With `exclusive`, a create for a name that another collection has is refused; without, the later version stands.
+    pub fn merge(&self, entry: CatalogEntry, exclusive: bool) -> Result<(), StoreError> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = self.read(|state| state.catalog.clone());
+        if exclusive {
+            next.check(&entry)?;
+        }
+        if matches!(next.merge(entry.clone()), Change::None) && self.read(|state| state.catalog == next) {
+            return Ok(());
+        }
+        let entries: Vec<_> = next.entries().collect();
+        let bytes = rmp_serde::to_vec_named(&entries).expect("a catalog of strings, numbers and bytes always encodes");
+        write_atomically(&*self.disk, CATALOG_FILE, &bytes)?;
+        self.take_effect(entry);
+        Ok(())
+    }
+
+    /// Every entry.
+    pub fn entries(&self) -> Vec<CatalogEntry> {
+        self.read(|state| state.catalog.entries().cloned().collect())
+    }
+
+    /// Entries of the collections that exist.
+    pub fn live(&self) -> Vec<CatalogEntry> {
+        self.read(|state| state.catalog.all_live().cloned().collect())
+    }
+
+    /// Hash of the catalog.
+    pub fn digest(&self) -> String {
+        self.read(|state| state.catalog.digest())
+    }
+
+    /// Where the points of a collection go.
+    pub fn route(&self, name: &str) -> Option<Arc<Route>> {
+        self.read(|state| state.routes.get(name).cloned())
+    }
+
+    /// A collection that this node keeps.
+    pub fn collection(&self, id: CollectionId) -> Result<Collection, RpcError> {
+        let found = self.read(|state| state.open.get(&id).cloned());
+        match found {
+            Some(Ok(collection)) => Ok(collection),
+            Some(Err(reason)) => Err(RpcError::new(
+                ErrorCode::Internal,
+                format_args!("collection {id} could not be opened on node {}: {reason}", self.node_id.short()),
+            )),
+            None => Err(RpcError::new(
+                ErrorCode::NotFound,
+                format_args!("node {} keeps no collection {id}", self.node_id.short()),
+            )),
+        }
+    }
+
+    /// The collections that this node keeps and that are open.
+    pub fn open_collections(&self) -> Vec<Collection> {
+        self.read(|state| state.open.values().filter_map(|open| open.as_ref().ok().cloned()).collect())
+    }
+
+    /// What this node holds of each collection that it keeps.
+    pub fn stats(&self) -> Vec<(String, CollectionStats)> {
+        let kept: Vec<_> = self.read(|state| {
+            let kept = state.catalog.all_live().filter_map(|entry| Some((entry, state.open.get(&entry.id)?)));
+            kept.map(|(entry, open)| (entry.name.clone(), open.clone())).collect()
+        });
+        let stats = |open: Result<Collection, String>| match open {
+            Ok(collection) => collection.stats(),
+            Err(reason) => CollectionStats { error: Some(reason), ..CollectionStats::default() },
+        };
+        kept.into_iter().map(|(name, open)| (name, stats(open))).collect()
+    }
+
+    /// Closes every collection: writes that were accepted are finished, later ones refused. Blocks.
+    pub fn close(&self) {
+        for collection in self.open_collections() {
+            collection.close();
+        }
+    }
+
+    fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        look(&self.state.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn write<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        change(&mut self.state.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Opens and closes what a durable entry asks for.
+    fn take_effect(&self, entry: CatalogEntry) {
+        let opened = entry.live.as_ref().filter(|live| live.placement.contains_key(&self.node_id)).and_then(|live| {
+            let known = self.read(|state| state.open.contains_key(&entry.id));
+            (!known).then(|| self.open_collection(&entry, live))
+        });
+        let gone = self.write(|state| {
+            let gone = match state.catalog.merge(entry.clone()) {
+                Change::None => return None,
+                Change::Created { replaced } => replaced,
+                Change::Dropped(id) => Some(id),
+            };
+            match &entry.live {
+                None => {
+                    state.routes.remove(&entry.name);
+                }
+                Some(LiveCollection { schema, placement }) => {
+                    let route = Route {
+                        name: entry.name.clone(),
+                        id: entry.id,
+                        schema: schema.clone(),
+                        ring: Ring::new(placement),
+                    };
+                    state.routes.insert(entry.name.clone(), Arc::new(route));
+                }
+            }
+            if let Some(opened) = opened {
+                state.open.insert(entry.id, opened);
+            }
+            gone.map(|id| (id, state.open.remove(&id)))
+        });
+        if let Some((id, open)) = gone {
+            if let Some(Ok(collection)) = open {
+                collection.close();
+            }
+            self.remove_files(&id.to_string());
+        }
+    }
+
+    fn open_collection(&self, entry: &CatalogEntry, live: &LiveCollection) -> Result<Collection, String> {
+        let CatalogEntry { name, version: _, id, live: _ } = entry;
+        let opened = Collection::open(
+            Arc::clone(&self.disk),
+            &format!("{COLLECTIONS}/{id}"),
+            name,
+            *id,
+            live.schema.clone(),
+            Arc::clone(&self.indexers),
+            self.runtime.clone(),
+        );
+        opened.map_err(|reason| {
+            error!(collection = name, %id, %reason, "a collection could not be opened; its files are left as they are");
+            reason.to_string()
+        })
+    }
+
+    fn remove_files(&self, id: &str) {
+        let directory = format!("{COLLECTIONS}/{id}");
+        match self.disk.remove_dir_all(&directory) {
+            Ok(()) => info!(directory, "removed the files of a dropped collection"),
+            Err(reason) => error!(directory, %reason, "the files of a dropped collection could not be removed"),
+        }
+    }
+
+    /// Removes the files of collections that were dropped while the node was not there to remove them.
+    fn remove_leftovers(&self) {
+        let dropped: Vec<String> = self.read(|state| {
+            let entries = state.catalog.entries().filter(|entry| entry.live.is_none());
+            entries.map(|entry| entry.id.to_string()).collect()
+        });
+        let there = self.disk.list(COLLECTIONS).unwrap_or_default();
+        for id in dropped.iter().filter(|id| there.contains(id)) {
+            self.remove_files(id);
+        }
+    }
+}
