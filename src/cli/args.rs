@@ -149,7 +149,7 @@ pub struct NodeArgs {
     /// Folder with the node's certificate [env: VECINO_CERTS] [default: made in the data folder]
     #[arg(long, value_name = "DIR")]
     pub certs: Option<PathBuf>,
-    /// TOML file with the same settings [env: VECINO_CONFIG]
+    /// TOML or YAML file with the same settings [env: VECINO_CONFIG]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// How log lines look [env: VECINO_LOG_FORMAT] [default: text]
@@ -158,7 +158,8 @@ pub struct NodeArgs {
 }
 
 /// How log lines look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// For people.
     Text,

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{debug, warn};
 use vecino_certs::NodeId;
 use vecino_net::endpoint::Endpoint;
 use vecino_net::error::{ErrorCode, RpcError};
@@ -62,7 +62,13 @@ impl Coordinator {
         Self { shared: Arc::new(shared) }
     }
 
-    fn view(&self) -> Arc<View> {
+    /// The mesh.
+    pub fn mesh_id(&self) -> MeshId {
+        self.shared.mesh_id
+    }
+
+    /// The members of the mesh, as of now.
+    pub fn view(&self) -> Arc<View> {
         Arc::clone(&self.shared.view.borrow())
     }
 
@@ -89,8 +95,17 @@ impl Coordinator {
         })
     }
 
+    /// Fetches the catalog of one node and takes over what is new in it.
+    pub async fn fetch_catalog_of(&self, node: NodeId) {
+        let Some(address) = self.address(node) else { return };
+        match self.shared.endpoint.call(address, Some(node), &CatalogFetch {}, REFRESH_TIMEOUT).await {
+            Ok(entries) => self.take_over(entries).await,
+            Err(error) => debug!(node = %node.short(), %error, "a catalog could not be fetched"),
+        }
+    }
+
     /// Fetches the catalogs of all nodes that are up and takes over what is new in them.
-    pub async fn refresh_catalog(&self) {
+    async fn refresh_catalog(&self) {
         let fetches = self.ask_all(&self.other_members_up(), &CatalogFetch {}, REFRESH_TIMEOUT).await;
         for (_, answer) in fetches {
             if let Ok(entries) = answer {
@@ -157,13 +172,7 @@ impl Coordinator {
             return not_asked("it is down");
         }
         let left = deadline.saturating_duration_since(Instant::now());
-        let answer = self.shared.endpoint.call(address, Some(node), &request, left).await;
-        if let Err(error) = &answer
-            && error.code == ErrorCode::NotFound
-        {
-            info!(node = %node.short(), request = R::NAME, %error, "a replica does not know the collection yet");
-        }
-        answer.map_err(failed)
+        self.shared.endpoint.call(address, Some(node), &request, left).await.map_err(failed)
     }
 
     /// The replicas of a point in the order in which reads ask them: this node, those that are up, the others.

@@ -1,9 +1,282 @@
 //! A running node.
+//!
+//! [`Node::start`] takes the data directory, opens what is in it, finds the mesh and begins to gossip and to answer.
+//! The parts: [`store`] keeps catalog and collections, [`service`] answers requests with them and with the
+//! [coordinator](crate::coordinator), [`snapshots`] and the loops here work in the background.
 
 pub mod clock;
 pub mod identity;
 pub mod join;
 pub mod replica;
+pub mod service;
 pub mod snapshots;
 pub mod state;
 pub mod store;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+use vecino_certs::NodeId;
+use vecino_net::endpoint::{Endpoint, EndpointError, EndpointOptions};
+use vecino_net::error::RpcError;
+use vecino_net::membership::{Membership, MembershipError, MembershipOptions};
+use vecino_net::message::{MeshId, NodeState as MemberState};
+use vecino_net::rpc::Service;
+use vecino_storage::{DirLock, Disk, LockError, RealDisk};
+
+use self::identity::{IdentityError, NodeIdentity};
+use self::join::Joined;
+use self::replica::blocking;
+use self::service::NodeService;
+use self::state::{NodeState, StateError};
+use self::store::{Store, StoreError};
+use crate::collection::indexers::Indexers;
+use crate::config::Settings;
+use crate::coordinator::Coordinator;
+
+/// How often a node tells the mesh what it holds, and looks at what it was told.
+const PUBLISH_EVERY: Duration = Duration::from_secs(1);
+/// How long requests under way may take when the node stops.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// A node that takes part in its mesh.
+pub struct Node {
+    node_id: NodeId,
+    mesh_id: MeshId,
+    address: SocketAddr,
+    client_certs: Option<PathBuf>,
+    endpoint: Endpoint,
+    membership: Arc<Membership>,
+    store: Arc<Store>,
+    background: JoinSet<()>,
+    /// Last, so that the directory is let go of when nothing writes to it any more.
+    _lock: DirLock,
+}
+
+/// Why a node could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data directory.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// Its certificate.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// What it remembers of itself.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// Its collections.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Its socket.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    /// Gossip.
+    #[error(transparent)]
+    Membership(#[from] MembershipError),
+    /// The address for others.
+    #[error("advertised address {address:?} cannot be used: {reason}")]
+    Advertise {
+        /// As it was given.
+        address: String,
+        /// Why.
+        reason: String,
+    },
+    /// A thread.
+    #[error("the indexing threads could not be started: {0}")]
+    Threads(#[source] std::io::Error),
+    /// A part failed inside.
+    #[error(transparent)]
+    Task(#[from] RpcError),
+}
+
+impl Node {
+    /// Starts a node. Returns once it has found its mesh and answers requests, however long that takes.
+    ///
+    /// # Errors
+    /// When the data directory is in use, damaged or another node's, there is no certificate, or the address cannot be
+    /// listened on.
+    pub async fn start(settings: &Settings) -> Result<Self, StartError> {
+        let Settings { data, listen, advertise, seeds, certs, .. } = settings;
+        let lock = DirLock::acquire(data)?;
+        let NodeIdentity { identity, client_certs, made_authority } =
+            identity::load_or_make(data, certs.as_deref(), !seeds.is_empty())?;
+        if made_authority {
+            info!(folder = %data.join("certs").display(), "made an authority, and certificates for this node and for clients");
+        }
+        let node_id = identity.node_id();
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(data.clone()));
+        let mut state = NodeState::begin(&*disk, node_id)?;
+
+        let indexers = Arc::new(Indexers::start(indexing_threads()).map_err(StartError::Threads)?);
+        let runtime = tokio::runtime::Handle::current();
+        let store = {
+            let disk = Arc::clone(&disk);
+            blocking(move || Store::open(node_id, disk, indexers, runtime)).await??
+        };
+        let store = Arc::new(store);
+
+        // The port may be left to the system, so the address for others is known only once there is a socket; and the
+        // service has to know it before the first connection. So the socket is bound here, and asked for again.
+        let listen = free_port(*listen)?;
+        let advertise = match advertise {
+            None => listen,
+            Some(address) => resolve(address).await?,
+        };
+        let service = Arc::new(NodeService::new(node_id, advertise, Arc::clone(&store)));
+        let options = EndpointOptions { listen, state_dir: Some(data.join("net")), ..EndpointOptions::default() };
+        let endpoint = Endpoint::server(&identity, options, Arc::clone(&service) as Arc<dyn Service>)?;
+        info!(node = %node_id, address = %listen, %advertise, "listening");
+
+        let catalog = match state.mesh_id {
+            Some(_) => Vec::new(),
+            None => {
+                let Joined { mesh_id, tokens, peers, catalog } =
+                    join::find(&endpoint, node_id, advertise, seeds, &state.tokens).await;
+                state = NodeState { mesh_id: Some(mesh_id), tokens, peers, ..state };
+                state.save(&*disk)?;
+                catalog
+            }
+        };
+        let mesh_id = state.mesh_id.expect("it was just joined or known before");
+        service.set_mesh(mesh_id);
+        let known = state.peers.values().filter_map(|address| address.parse().ok()).collect();
+        let options = MembershipOptions {
+            seeds: seeds.clone(),
+            known,
+            ..MembershipOptions::new(node_id, mesh_id, advertise, state.generation, state.tokens.clone())
+        };
+        let membership = Arc::new(Membership::start(options, &endpoint).await?);
+        let coordinator =
+            Coordinator::new(node_id, mesh_id, endpoint.clone(), Arc::clone(&store), membership.view());
+        coordinator.take_over(catalog).await;
+
+        let mut background = JoinSet::new();
+        background.spawn(publish(Arc::clone(&membership), Arc::clone(&store)));
+        background.spawn(follow(coordinator.clone(), Arc::clone(&store), state, disk));
+        background.spawn(snapshots::run(Arc::clone(&store)));
+        service.open(coordinator);
+        info!(node = %node_id, mesh = %mesh_id, %advertise, "ready");
+        Ok(Self {
+            node_id,
+            mesh_id,
+            address: advertise,
+            client_certs,
+            endpoint,
+            membership,
+            store,
+            background,
+            _lock: lock,
+        })
+    }
+
+    /// Its id.
+    pub fn node_id(&self) -> NodeId {
+        self.node_id
+    }
+
+    /// Its mesh.
+    pub fn mesh_id(&self) -> MeshId {
+        self.mesh_id
+    }
+
+    /// Where others reach it.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Folder with a certificate for clients, where this node made its own authority.
+    pub fn client_certs(&self) -> Option<&std::path::Path> {
+        self.client_certs.as_deref()
+    }
+
+    /// Finishes what is under way, takes last snapshots and stops.
+    pub async fn stop(self) {
+        let Self { endpoint, membership, store, mut background, .. } = self;
+        info!("stopping");
+        endpoint.close(DRAIN).await;
+        background.shutdown().await;
+        if let Some(membership) = Arc::into_inner(membership) {
+            membership.shutdown().await;
+        }
+        let closed = blocking(move || {
+            snapshots::take_last(&store);
+            store.close();
+        });
+        if let Err(error) = closed.await {
+            warn!(%error, "the collections were not closed in order; their logs have everything");
+        }
+        info!("stopped");
+    }
+}
+
+/// One processor is left for requests.
+fn indexing_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |processors| processors.get().saturating_sub(1)).max(1)
+}
+
+/// The address to listen on, with a port that is free where it was left open.
+fn free_port(listen: SocketAddr) -> Result<SocketAddr, EndpointError> {
+    if listen.port() != 0 {
+        return Ok(listen);
+    }
+    let bound = std::net::UdpSocket::bind(listen).and_then(|socket| socket.local_addr());
+    bound.map_err(|source| EndpointError::Socket { address: listen, source })
+}
+
+async fn resolve(address: &str) -> Result<SocketAddr, StartError> {
+    let unusable = |reason: String| StartError::Advertise { address: address.to_owned(), reason };
+    let mut found = tokio::net::lookup_host(address).await.map_err(|error| unusable(error.to_string()))?;
+    found.next().ok_or_else(|| unusable("the name has no address".to_owned()))
+}
+
+/// Tells the mesh what this node holds, for ever.
+async fn publish(membership: Arc<Membership>, store: Arc<Store>) {
+    let mut ticks = tokio::time::interval(PUBLISH_EVERY);
+    loop {
+        ticks.tick().await;
+        let held = store.stats();
+        let points = held.iter().map(|(_, stats)| stats.points).sum();
+        let bytes = held.iter().map(|(_, stats)| stats.index_bytes + stats.log_bytes).sum();
+        membership.publish(points, bytes);
+        membership.publish_catalog_digest(store.digest());
+    }
+}
+
+/// Keeps up with what the others gossip, for ever: fetches catalogs that differ, remembers where the others are.
+async fn follow(coordinator: Coordinator, store: Arc<Store>, mut state: NodeState, disk: Arc<dyn Disk>) {
+    let mut ticks = tokio::time::interval(PUBLISH_EVERY);
+    loop {
+        ticks.tick().await;
+        let view = coordinator.view();
+        let digest = store.digest();
+        let others = || view.members.values().filter(|member| member.id != state.node_id);
+        let differing: Vec<NodeId> = others()
+            .filter(|member| member.state == MemberState::Up && !member.catalog_digest.is_empty())
+            .filter(|member| member.catalog_digest != digest)
+            .map(|member| member.id)
+            .collect();
+        let peers: BTreeMap<NodeId, String> =
+            others().map(|member| (member.id, member.address.to_string())).collect();
+        for node in differing {
+            coordinator.fetch_catalog_of(node).await;
+        }
+        // Gossip forgets who was away for long; where they were is still worth a try after a restart.
+        let mut remembered = state.peers.clone();
+        remembered.extend(peers);
+        if remembered != state.peers {
+            state.peers = remembered;
+            let (next, disk) = (state.clone(), Arc::clone(&disk));
+            match blocking(move || next.save(&*disk)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => warn!(%error, "the addresses of the other nodes could not be saved"),
+                Err(error) => warn!(%error, "the addresses of the other nodes could not be saved"),
+            }
+        }
+    }
+}

@@ -11,7 +11,7 @@ use vecino_net::limits;
 use vecino_net::message::{
     Hit, Outcome, Record, ReplicaApply, ReplicaRead, ReplicaScan, ReplicaScanReply, ReplicaSearch, ReplicaVersions, Rpc,
 };
-use vecino_net::model::Version;
+use vecino_net::model::{CollectionId, Version};
 
 use super::store::Store;
 use crate::collection::{ApplyError, SearchError};
@@ -21,6 +21,9 @@ const SCAN_RECORDS_MAX: usize = 1_000;
 
 /// A request that a replica answers from what it keeps.
 pub trait ReplicaRequest: Rpc + Clone + Sync {
+    /// Of which collection.
+    fn collection(&self) -> CollectionId;
+
     /// Answers it.
     fn answer(self, store: &Arc<Store>) -> impl Future<Output = Result<Self::Reply, RpcError>> + Send;
 }
@@ -48,6 +51,10 @@ fn check_batch(points: usize) -> Result<(), RpcError> {
 }
 
 impl ReplicaRequest for ReplicaVersions {
+    fn collection(&self) -> CollectionId {
+        self.collection
+    }
+
     async fn answer(self, store: &Arc<Store>) -> Result<Vec<Option<Version>>, RpcError> {
         let Self { collection, ids } = self;
         check_batch(ids.len())?;
@@ -56,6 +63,10 @@ impl ReplicaRequest for ReplicaVersions {
 }
 
 impl ReplicaRequest for ReplicaRead {
+    fn collection(&self) -> CollectionId {
+        self.collection
+    }
+
     async fn answer(self, store: &Arc<Store>) -> Result<Vec<Option<Record>>, RpcError> {
         let Self { collection, ids } = self;
         check_batch(ids.len())?;
@@ -65,6 +76,10 @@ impl ReplicaRequest for ReplicaRead {
 }
 
 impl ReplicaRequest for ReplicaApply {
+    fn collection(&self) -> CollectionId {
+        self.collection
+    }
+
     async fn answer(self, store: &Arc<Store>) -> Result<Vec<Outcome>, RpcError> {
         let Self { collection, records } = self;
         check_batch(records.len())?;
@@ -89,6 +104,10 @@ impl ReplicaRequest for ReplicaApply {
 }
 
 impl ReplicaRequest for ReplicaSearch {
+    fn collection(&self) -> CollectionId {
+        self.collection
+    }
+
     async fn answer(self, store: &Arc<Store>) -> Result<Vec<Hit>, RpcError> {
         let collection = store.collection(self.collection)?;
         blocking(move || collection.search(&self)).await?.map_err(|error| match error {
@@ -98,6 +117,10 @@ impl ReplicaRequest for ReplicaSearch {
 }
 
 impl ReplicaRequest for ReplicaScan {
+    fn collection(&self) -> CollectionId {
+        self.collection
+    }
+
     async fn answer(self, store: &Arc<Store>) -> Result<ReplicaScanReply, RpcError> {
         let Self { collection, after, limit } = self;
         let collection = store.collection(collection)?;

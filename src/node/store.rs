@@ -150,6 +150,11 @@ impl Store {
         }
     }
 
+    /// Whether this node keeps a collection, open or not.
+    pub fn keeps(&self, id: CollectionId) -> bool {
+        self.read(|state| state.open.contains_key(&id))
+    }
+
     /// The collections that this node keeps and that are open.
     pub fn open_collections(&self) -> Vec<Collection> {
         self.read(|state| state.open.values().filter_map(|open| open.as_ref().ok().cloned()).collect())
