@@ -101,8 +101,7 @@ impl Settings {
     /// Puts together what file, environment and command line say. `variable` looks up an environment variable.
     pub fn load(args: NodeArgs, variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, ConfigError> {
         let NodeArgs { data, listen, advertise, seeds, certs, config, log_format } = args;
-        let flags =
-            Layer { data, listen, advertise, seeds: (!seeds.is_empty()).then_some(seeds), certs, log_format };
+        let flags = Layer { data, listen, advertise, seeds: (!seeds.is_empty()).then_some(seeds), certs, log_format };
         let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
         let environment = Layer::of_environment(variable)?;
         let file = match config.or_else(|| variable("VECINO_CONFIG").map(PathBuf::from)) {
@@ -121,8 +120,8 @@ impl Layer {
             "yaml" | "yml" => false,
             _ => return Err(ConfigError::Format { path: path.to_owned() }),
         };
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let text =
+            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         let parsed = if is_toml {
             toml::from_str(&text).map_err(|error| error.to_string())
         } else if text.trim().is_empty() {
@@ -187,7 +186,8 @@ impl Layer {
             return Err(ConfigError::NothingToAdvertise { listen });
         }
         let seeds = seeds.unwrap_or_default();
-        let named = seeds.iter().map(|seed| ("seed", seed)).chain(advertise.iter().map(|address| ("advertise", address)));
+        let named =
+            seeds.iter().map(|seed| ("seed", seed)).chain(advertise.iter().map(|address| ("advertise", address)));
         for (setting, value) in named {
             let port = value.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
             if !matches!(port, Some(Ok(1..))) {
@@ -221,7 +221,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let toml = folder.path().join("node.toml");
         let yaml = folder.path().join("node.yaml");
-        let file = "data = 'file'\nlisten = '127.0.0.1:1'\nadvertise = 'file:1'\nseeds = ['file:1']\nlog_format = 'json'\n";
+        let file =
+            "data = 'file'\nlisten = '127.0.0.1:1'\nadvertise = 'file:1'\nseeds = ['file:1']\nlog_format = 'json'\n";
         std::fs::write(&toml, file).unwrap();
         let file = "data: file\nlisten: 127.0.0.1:1\nadvertise: file:1\nseeds: [file:1]\nlog_format: json\n";
         std::fs::write(&yaml, file).unwrap();
@@ -250,7 +251,10 @@ mod tests {
     #[test]
     fn nothing_said_means_loopback_and_a_folder_here() {
         let settings = load(NodeArgs::default(), &[]).unwrap();
-        assert_eq!((settings.listen.to_string().as_str(), settings.data), (LISTEN_DEFAULT, PathBuf::from(DATA_DEFAULT)));
+        assert_eq!(
+            (settings.listen.to_string().as_str(), settings.data),
+            (LISTEN_DEFAULT, PathBuf::from(DATA_DEFAULT))
+        );
     }
 
     #[test]

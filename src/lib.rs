@@ -11,5 +11,6 @@ pub mod coordinator;
 pub mod demo;
 pub mod files;
 pub mod node;
+pub mod process;
 pub mod quorum;
 pub mod validate;

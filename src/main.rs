@@ -43,7 +43,8 @@ fn finish(done: Result<(), Failure>, json: bool) -> ExitCode {
 
 /// Runs a node until it is told to stop.
 async fn node(args: NodeArgs, json: bool) -> Result<(), Failure> {
-    let settings = Settings::load(args, |name| std::env::var_os(name)).map_err(|error: ConfigError| Failure::of("config", &error))?;
+    let settings = Settings::load(args, |name| std::env::var_os(name))
+        .map_err(|error: ConfigError| Failure::of("config", &error))?;
     log_to_stderr(settings.log_format)?;
     let mut stop = StopSignals::new().map_err(|error| Failure::io("cannot listen for signals", &error))?;
     let node = tokio::select! {

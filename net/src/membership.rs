@@ -353,7 +353,9 @@ impl Driver {
     fn log_changes(&self, before: &View) {
         for (id, member) in &self.roster.view().members {
             let was = before.members.get(id).map(|member| member.state);
-            if was != Some(member.state) {
+            // A node of which nothing but its name was heard yet is no news.
+            let news = was.unwrap_or(NodeState::Down) != member.state;
+            if news {
                 info!(node = %id, address = %member.address, generation = member.generation, "node is {:?}", member.state);
             }
         }

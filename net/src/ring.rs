@@ -140,9 +140,12 @@ impl Ring {
     ) -> Cover {
         let mut open: Vec<(usize, Vec<NodeId>)> = Vec::with_capacity(self.tokens.len());
         let mut cover = Cover { nodes: Vec::new(), short: Vec::new(), covered: 0.0 };
+        let mut uncovered_ranges = 0;
         for (range, info) in self.ranges(replication_factor).into_iter().enumerate() {
             let replicas: Vec<NodeId> = info.replicas.iter().copied().filter(|node| usable(*node)).collect();
-            if !replicas.is_empty() {
+            if replicas.is_empty() {
+                uncovered_ranges += 1;
+            } else {
                 cover.covered += self.range_length(range) / RING;
             }
             let wanted = times.min(info.replicas.len());
@@ -153,6 +156,10 @@ impl Ring {
             if asked > 0 {
                 open.push((asked, replicas));
             }
+        }
+        // The shares of all ranges need not add up to exactly 1.
+        if uncovered_ranges == 0 && !self.is_empty() {
+            cover.covered = 1.0;
         }
         while !open.is_empty() {
             let mut gain: BTreeMap<NodeId, usize> = BTreeMap::new();
@@ -242,6 +249,17 @@ mod tests {
         let collection = CollectionId([7; 16]);
         assert_ne!(position(collection, &7u64.into()), position(collection, &"7".into()));
         assert_ne!(position(collection, &7u64.into()), position(CollectionId([8; 16]), &7u64.into()));
+    }
+
+    #[test]
+    fn what_is_covered_in_full_is_covered_by_exactly_one() {
+        let mut random = fastrand::Rng::with_seed(5);
+        for _ in 0..100 {
+            let placement = (1..=3).map(|n| (node(n), (0..16).map(|_| random.u64(..)).collect())).collect();
+            let ring = Ring::new(&placement);
+            assert_eq!(ring.cover(3, 2, |_| true, |_| 0).covered, 1.0);
+            assert_eq!(ring.cover(3, 2, |_| false, |_| 0).covered, 0.0);
+        }
     }
 
     #[test]

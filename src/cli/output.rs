@@ -142,7 +142,11 @@ pub fn percent(share: f64) -> String {
 /// Writes an answer and a newline to standard output.
 pub fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|error| Failure::io("standard output", &error))
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        // Whoever read this has seen enough, as `head` has.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        done => done.map_err(|error| Failure::io("standard output", &error)),
+    }
 }
 
 /// Most characters of one cell on a terminal.

@@ -116,10 +116,13 @@ struct Meta {
     fields: Vec<String>,
 }
 
+/// The index of each vector field, in the schema's order.
+type Indexes = Vec<(String, Index)>;
+
 /// A collection's parts, opened.
 pub(super) struct Opened {
     pub tables: Tables,
-    pub indexes: Vec<(String, Index)>,
+    pub indexes: Indexes,
     pub log: Log,
     pub snapshots: SnapshotStore,
     pub snapshot_lsn: u64,
@@ -161,7 +164,7 @@ fn load_newest(
     id: CollectionId,
     schema: &CollectionSchema,
     first_lsn: u64,
-) -> Result<(Tables, Vec<(String, Index)>, u64), OpenError> {
+) -> Result<(Tables, Indexes, u64), OpenError> {
     let mut reason = String::new();
     for snapshot in snapshots.snapshots() {
         let lsn = snapshot.lsn();
@@ -336,11 +339,7 @@ impl ArenaSource for FieldSource<'_> {
     }
 }
 
-fn load(
-    snapshot: &Snapshot,
-    id: CollectionId,
-    schema: &CollectionSchema,
-) -> Result<(Tables, Vec<(String, Index)>), LoadError> {
+fn load(snapshot: &Snapshot, id: CollectionId, schema: &CollectionSchema) -> Result<(Tables, Indexes), LoadError> {
     let mut meta = Entries::open(snapshot, META)?;
     let Meta { format, collection, fields } = meta.next()?.ok_or(LoadError::MissingArena(META))?;
     if format > FORMAT {

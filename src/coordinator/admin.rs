@@ -29,13 +29,20 @@ const STATS_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Coordinator {
     /// Creates a collection on every node that is up.
-    pub async fn create_collection(&self, request: CreateCollection, deadline: Instant) -> Result<CollectionInfo, RpcError> {
+    pub async fn create_collection(
+        &self,
+        request: CreateCollection,
+        deadline: Instant,
+    ) -> Result<CollectionInfo, RpcError> {
         let CreateCollection { name, mut schema } = request;
         validate::collection_name(&name).map_err(RpcError::invalid)?;
         validate::schema(&schema).map_err(RpcError::invalid)?;
         self.refresh_catalog().await;
         if self.shared.store.live().len() >= limits::COLLECTIONS_MAX {
-            return Err(RpcError::invalid(format_args!("the mesh has {} collections, the limit", limits::COLLECTIONS_MAX)));
+            return Err(RpcError::invalid(format_args!(
+                "the mesh has {} collections, the limit",
+                limits::COLLECTIONS_MAX
+            )));
         }
         if self.shared.store.route(&name).is_some() {
             return Err(name_in_use(&name));
@@ -72,8 +79,7 @@ impl Coordinator {
     /// Drops a collection on every node that is up; the others follow when they are back.
     pub async fn drop_collection(&self, request: DropCollection, deadline: Instant) -> Result<Done, RpcError> {
         let route = self.route(&request.name).await?;
-        let entry =
-            CatalogEntry { name: route.name.clone(), version: self.stamp()?, id: route.id, live: None };
+        let entry = CatalogEntry { name: route.name.clone(), version: self.stamp()?, id: route.id, live: None };
         self.spread(&entry, deadline).await?;
         info!(collection = route.name, id = %route.id, "dropped collection");
         Ok(Done {})
@@ -143,7 +149,11 @@ impl Coordinator {
     }
 
     /// Takes a snapshot on every node that is up.
-    pub async fn take_snapshot(&self, request: TakeSnapshot, deadline: Instant) -> Result<Vec<SnapshotReport>, RpcError> {
+    pub async fn take_snapshot(
+        &self,
+        request: TakeSnapshot,
+        deadline: Instant,
+    ) -> Result<Vec<SnapshotReport>, RpcError> {
         if let Some(name) = &request.collection {
             self.route(name).await?;
         }
@@ -178,10 +188,7 @@ fn name_in_use(name: &str) -> RpcError {
     RpcError::new(ErrorCode::AlreadyExists, crate::catalog::NameInUse(name.to_owned()))
 }
 
-fn info_of(
-    entry: CatalogEntry,
-    stats: &BTreeMap<NodeId, BTreeMap<String, CollectionStats>>,
-) -> Option<CollectionInfo> {
+fn info_of(entry: CatalogEntry, stats: &BTreeMap<NodeId, BTreeMap<String, CollectionStats>>) -> Option<CollectionInfo> {
     let CatalogEntry { name, version: _, id, live } = entry;
     let LiveCollection { schema, placement } = live?;
     let nodes: BTreeMap<NodeId, CollectionStats> =

@@ -54,7 +54,8 @@ pub struct Page {
 ///
 /// Beyond the last record of a node that has more to tell, nothing is known of what it has, so the page ends there.
 pub fn page(collection: CollectionId, parts: Vec<PagePart>, limit: usize) -> Page {
-    let cursor = |record: &Record| ScanCursor { position: ring::position(collection, &record.id), id: record.id.clone() };
+    let cursor =
+        |record: &Record| ScanCursor { position: ring::position(collection, &record.id), id: record.id.clone() };
     let unfinished = parts.iter().filter(|part| !part.end);
     // A part without records and without end tells nothing at all; there is none, since a page has room for one.
     let horizon = unfinished.filter_map(|part| part.records.last().map(cursor)).min();

@@ -73,7 +73,8 @@ impl Coordinator {
     }
 
     fn is_up(&self, node: NodeId) -> bool {
-        node == self.shared.node_id || self.view().members.get(&node).is_some_and(|member| member.state == NodeState::Up)
+        node == self.shared.node_id
+            || self.view().members.get(&node).is_some_and(|member| member.state == NodeState::Up)
     }
 
     /// Members that are up, this node among them.

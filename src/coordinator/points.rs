@@ -249,7 +249,8 @@ impl WriteDriver {
                 write::Command::AskVersions { node, points } => {
                     let ids = points.iter().map(|point| self.values[*point].0.clone()).collect();
                     let request = ReplicaVersions { collection: self.route.id, ids };
-                    let (coordinator, events, deadline) = (self.coordinator.clone(), self.events.clone(), self.deadline);
+                    let (coordinator, events, deadline) =
+                        (self.coordinator.clone(), self.events.clone(), self.deadline);
                     spawn(async move {
                         let answer = coordinator.ask(node, request, deadline).await;
                         // The driver may have finished without this answer.
@@ -263,7 +264,8 @@ impl WriteDriver {
                 write::Command::Write { node, points } => {
                     let records = points.iter().filter_map(|point| self.record(*point)).collect();
                     let request = ReplicaApply { collection: self.route.id, records };
-                    let (coordinator, events, deadline) = (self.coordinator.clone(), self.events.clone(), self.deadline);
+                    let (coordinator, events, deadline) =
+                        (self.coordinator.clone(), self.events.clone(), self.deadline);
                     spawn(async move {
                         let answer = coordinator.ask(node, request, deadline).await;
                         let _ = events.send(WriteEvent::Written(node, answer));

@@ -89,9 +89,9 @@ impl Coordinator {
         };
         validate::point_id(id).map_err(RpcError::invalid)?;
         let record = self.records(route, std::slice::from_ref(id), request.level, deadline).await?.remove(0);
-        let vector = record.and_then(|record| record.value).and_then(|RecordValue { mut vectors, payload: _ }| {
-            vectors.remove(&request.field)
-        });
+        let vector = record
+            .and_then(|record| record.value)
+            .and_then(|RecordValue { mut vectors, payload: _ }| vectors.remove(&request.field));
         match vector {
             Some(vector) => Ok((vector, Some(id.clone()))),
             None => Err(RpcError::new(
@@ -216,7 +216,12 @@ impl Coordinator {
             }
             let ids: Vec<PointId> = next.iter().map(|hit| hit.id.clone()).collect();
             let newest = self.versions(route, &ids, level, deadline).await?;
-            hits.extend(next.into_iter().zip(newest).filter(|(hit, newest)| merge::is_current(hit, *newest)).map(|(hit, _)| hit));
+            hits.extend(
+                next.into_iter()
+                    .zip(newest)
+                    .filter(|(hit, newest)| merge::is_current(hit, *newest))
+                    .map(|(hit, _)| hit),
+            );
         }
         Ok(hits)
     }

@@ -40,7 +40,13 @@ pub struct Joined {
 }
 
 /// Looks for a mesh at the seeds until it finds one, or starts one where that is this node's part.
-pub async fn find(endpoint: &Endpoint, node_id: NodeId, advertise: SocketAddr, seeds: &[String], own: &[u64]) -> Joined {
+pub async fn find(
+    endpoint: &Endpoint,
+    node_id: NodeId,
+    advertise: SocketAddr,
+    seeds: &[String],
+    own: &[u64],
+) -> Joined {
     if seeds.is_empty() {
         return start_mesh(node_id, own);
     }
@@ -82,11 +88,8 @@ pub async fn find(endpoint: &Endpoint, node_id: NodeId, advertise: SocketAddr, s
 fn start_mesh(node_id: NodeId, own: &[u64]) -> Joined {
     let mesh_id = MeshId(fastrand::u128(..).to_le_bytes());
     info!(mesh = %mesh_id, "started a new mesh");
-    let tokens = if own.is_empty() {
-        tokens::choose(&Placement::new(), node_id, tokens::TOKENS_PER_NODE)
-    } else {
-        own.to_vec()
-    };
+    let tokens =
+        if own.is_empty() { tokens::choose(&Placement::new(), node_id, tokens::TOKENS_PER_NODE) } else { own.to_vec() };
     Joined { mesh_id, tokens, peers: BTreeMap::new(), catalog: Vec::new() }
 }
 

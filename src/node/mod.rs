@@ -152,8 +152,7 @@ impl Node {
             ..MembershipOptions::new(node_id, mesh_id, advertise, state.generation, state.tokens.clone())
         };
         let membership = Arc::new(Membership::start(options, &endpoint).await?);
-        let coordinator =
-            Coordinator::new(node_id, mesh_id, endpoint.clone(), Arc::clone(&store), membership.view());
+        let coordinator = Coordinator::new(node_id, mesh_id, endpoint.clone(), Arc::clone(&store), membership.view());
         coordinator.take_over(catalog).await;
 
         let mut background = JoinSet::new();
@@ -261,8 +260,7 @@ async fn follow(coordinator: Coordinator, store: Arc<Store>, mut state: NodeStat
             .filter(|member| member.catalog_digest != digest)
             .map(|member| member.id)
             .collect();
-        let peers: BTreeMap<NodeId, String> =
-            others().map(|member| (member.id, member.address.to_string())).collect();
+        let peers: BTreeMap<NodeId, String> = others().map(|member| (member.id, member.address.to_string())).collect();
         for node in differing {
             coordinator.fetch_catalog_of(node).await;
         }

@@ -86,8 +86,10 @@ impl ReplicaRequest for ReplicaApply {
         let collection = store.collection(collection)?;
         let now = now_ms();
         // A version from the future would win over every later write until the clocks catch up.
-        let refusals: Vec<Option<String>> =
-            records.iter().map(|record| hlc::check_drift(record.version.time, now).err().map(|e| e.to_string())).collect();
+        let refusals: Vec<Option<String>> = records
+            .iter()
+            .map(|record| hlc::check_drift(record.version.time, now).err().map(|e| e.to_string()))
+            .collect();
         let accepted = records.into_iter().zip(&refusals).filter(|(_, refusal)| refusal.is_none());
         let accepted: Vec<Record> = accepted.map(|(record, _)| record).collect();
         let applied = collection.apply(accepted).await.map_err(|error| match error {

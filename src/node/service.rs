@@ -129,7 +129,8 @@ impl Service for NodeService {
         match kind {
             CreateCollection::KIND => {
                 let owned = own.clone();
-                answer(body, |request| to_its_end(async move { owned.create_collection(request, deadline).await })).await
+                answer(body, |request| to_its_end(async move { owned.create_collection(request, deadline).await }))
+                    .await
             }
             DropCollection::KIND => {
                 let owned = own.clone();

@@ -97,11 +97,7 @@ pub async fn run(store: Arc<Store>) {
 }
 
 /// Takes snapshots because somebody asked for them.
-pub async fn take(
-    store: Arc<Store>,
-    node: NodeId,
-    request: NodeSnapshot,
-) -> Result<Vec<SnapshotReport>, RpcError> {
+pub async fn take(store: Arc<Store>, node: NodeId, request: NodeSnapshot) -> Result<Vec<SnapshotReport>, RpcError> {
     let mut reports = Vec::new();
     for collection in store.open_collections() {
         if request.collection.as_deref().is_some_and(|wanted| wanted != collection.name()) {
@@ -111,15 +107,8 @@ pub async fn take(
         let started = Instant::now();
         let taken = blocking(move || snapshot_one(&collection)).await?;
         let milliseconds = started.elapsed().as_millis() as u64;
-        let report = SnapshotReport {
-            node,
-            collection: name,
-            lsn: 0,
-            pages: 0,
-            pages_written: 0,
-            milliseconds,
-            error: None,
-        };
+        let report =
+            SnapshotReport { node, collection: name, lsn: 0, pages: 0, pages_written: 0, milliseconds, error: None };
         reports.push(match taken {
             Ok(SnapshotSummary { lsn, pages, pages_written, .. }) => {
                 SnapshotReport { lsn, pages, pages_written, ..report }

@@ -114,8 +114,7 @@ impl<T: Versioned> Read<T> {
                 result: None,
             })
             .collect();
-        let mut read =
-            Self { points, failures: Failures::default(), finished: false, writes_back };
+        let mut read = Self { points, failures: Failures::default(), finished: false, writes_back };
         let commands = read.advance();
         (read, commands)
     }
