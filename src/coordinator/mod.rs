@@ -34,6 +34,9 @@ use crate::quorum::write::Failed;
 /// How long catalogs are looked for on other nodes when a collection is not known here.
 const REFRESH_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How long a node may take before another is asked beside it.
+const HEDGE_AFTER: Duration = Duration::from_millis(300);
+
 /// Answers clients' requests. Cheap to clone.
 #[derive(Clone)]
 pub struct Coordinator {
@@ -174,12 +177,6 @@ impl Coordinator {
         }
         let left = deadline.saturating_duration_since(Instant::now());
         self.shared.endpoint.call(address, Some(node), &request, left).await.map_err(failed)
-    }
-
-    /// The replicas of a point in the order in which reads ask them: this node, those that are up, the others.
-    fn readers(&self, mut replicas: Vec<NodeId>) -> Vec<NodeId> {
-        replicas.sort_by_key(|node| (*node != self.shared.node_id, !self.is_up(*node)));
-        replicas
     }
 }
 

@@ -14,7 +14,7 @@ use vecino_net::message::{
 use vecino_net::model::{CollectionId, Fields, Level, Payload, Point, PointId, StoredPoint, Version};
 use vecino_net::ring;
 
-use super::{Coordinator, replica_deadline, spawn};
+use super::{Coordinator, HEDGE_AFTER, replica_deadline, spawn};
 use crate::node::replica::ReplicaRequest;
 use crate::node::store::Route;
 use crate::quorum::read::{self, Read};
@@ -132,6 +132,7 @@ impl Coordinator {
     ) -> Result<Vec<Option<T>>, RpcError> {
         let deadline = replica_deadline(deadline);
         let (events, mut inbox) = mpsc::unbounded_channel();
+        let mut hedge_at = Instant::now() + HEDGE_AFTER;
         loop {
             for command in commands {
                 let (coordinator, events) = (self.clone(), events.clone());
@@ -156,10 +157,14 @@ impl Coordinator {
                     read::Command::Finish => return results(read.into_results(), ids),
                 }
             }
-            commands = match timeout_at(deadline, inbox.recv()).await {
+            commands = match timeout_at(hedge_at.min(deadline), inbox.recv()).await {
                 Ok(Some(ReadEvent::Read(node, points, answer))) => read.on_read(node, &points, answer),
                 Ok(Some(ReadEvent::WrittenBack(node, points, answer))) => read.on_written_back(node, &points, answer),
-                Ok(None) | Err(_) => read.on_deadline(),
+                Ok(None) | Err(_) if Instant::now() >= deadline => read.on_deadline(),
+                Ok(None) | Err(_) => {
+                    hedge_at = Instant::now() + HEDGE_AFTER;
+                    read.hedge()
+                }
             };
         }
     }
@@ -172,22 +177,30 @@ impl Coordinator {
         level: Level,
         deadline: Instant,
     ) -> Result<Vec<Option<Record>>, RpcError> {
-        self.read(route, ids, Read::new(self.readers_of(route, ids), level), deadline).await
+        let readers = self.readers(route, ids, |_| false);
+        self.read(route, ids, Read::new(readers, level), deadline).await
     }
 
-    /// Reads the versions of points at a level.
+    /// Reads the versions of points at a level, best from nodes that are `quick`.
     pub(super) async fn versions(
         &self,
         route: &Arc<Route>,
         ids: &[PointId],
+        quick: impl Fn(NodeId) -> bool,
         level: Level,
         deadline: Instant,
     ) -> Result<Vec<Option<Version>>, RpcError> {
-        self.read(route, ids, Read::versions(self.readers_of(route, ids), level), deadline).await
+        let readers = self.readers(route, ids, quick);
+        self.read(route, ids, Read::versions(readers, level), deadline).await
     }
 
-    fn readers_of(&self, route: &Route, ids: &[PointId]) -> Replicas {
-        replicas(route, ids).into_iter().map(|replicas| self.readers(replicas)).collect()
+    /// The replicas of points in the order in which they are best asked: this node, quick ones, those that are up.
+    fn readers(&self, route: &Route, ids: &[PointId], quick: impl Fn(NodeId) -> bool) -> Replicas {
+        let mut readers = replicas(route, ids);
+        for nodes in &mut readers {
+            nodes.sort_by_key(|node| (*node != self.shared.node_id, !quick(*node), !self.is_up(*node)));
+        }
+        readers
     }
 }
 

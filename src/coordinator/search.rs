@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
@@ -18,7 +17,7 @@ use vecino_net::model::{FieldSchema, Level, PointId, Vector};
 use vecino_net::ring::{Cover, ShortRange};
 
 use super::fanout::{Fanout, Step};
-use super::{Coordinator, merge, replica_deadline, spawn};
+use super::{Coordinator, HEDGE_AFTER, merge, replica_deadline, spawn};
 use crate::node::replica::ReplicaRequest;
 use crate::node::store::Route;
 use crate::quorum::write::Failed;
@@ -26,9 +25,6 @@ use crate::validate;
 
 /// `ef` of a search that names none.
 pub const EF_DEFAULT: u32 = 100;
-
-/// How long a node may take before another is asked in its place.
-const HEDGE_AFTER: Duration = Duration::from_millis(300);
 
 /// Candidates that each node is asked for beyond `k`, so that a few overwritten ones can be replaced without asking again.
 const SPARE_HITS: u32 = 4;
@@ -60,7 +56,7 @@ impl Coordinator {
             let mut candidates = merge::hits(answers, field.metric);
             candidates.retain(|hit| Some(&hit.id) != itself.as_ref());
             let found = candidates.len();
-            let hits = self.confirm(&route, candidates, request.k as usize, request.level, deadline).await?;
+            let hits = self.confirm(&route, candidates, &request, &cover.nodes, deadline).await?;
             if hits.len() == request.k as usize || exhausted {
                 return Ok(SearchReply { hits, coverage: cover.covered, metric: field.metric });
             }
@@ -187,22 +183,23 @@ impl Coordinator {
                     }
                     Ok(None) | Err(_) => {
                         fanout.hedge();
-                        hedge_at = deadline;
+                        hedge_at = Instant::now() + HEDGE_AFTER;
                     }
                 },
             }
         }
     }
 
-    /// The best `k` candidates that are still what their points are.
+    /// The best `k` candidates that are still what their points are, best asked at nodes that were `quick` to answer.
     async fn confirm(
         &self,
         route: &Arc<Route>,
         candidates: Vec<Hit>,
-        k: usize,
-        level: Level,
+        request: &Search,
+        quick: &[NodeId],
         deadline: Instant,
     ) -> Result<Vec<Hit>, RpcError> {
+        let (k, level) = (request.k as usize, request.level);
         let mut hits = Vec::with_capacity(k.min(candidates.len()));
         let mut candidates = candidates.into_iter();
         while hits.len() < k {
@@ -215,7 +212,7 @@ impl Coordinator {
                 continue;
             }
             let ids: Vec<PointId> = next.iter().map(|hit| hit.id.clone()).collect();
-            let newest = self.versions(route, &ids, level, deadline).await?;
+            let newest = self.versions(route, &ids, |node| quick.contains(&node), level, deadline).await?;
             hits.extend(
                 next.into_iter()
                     .zip(newest)

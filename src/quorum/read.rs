@@ -65,6 +65,8 @@ struct PointState<T> {
     /// Replicas that can still be asked, best first.
     spare: VecDeque<NodeId>,
     reading: BTreeSet<NodeId>,
+    /// Those of the replicas being asked that others stand in for. They may still answer.
+    late: BTreeSet<NodeId>,
     answers: BTreeMap<NodeId, Option<Version>>,
     newest: Option<T>,
     /// Whether enough replicas have answered.
@@ -106,6 +108,7 @@ impl<T: Versioned> Read<T> {
                 spare: replicas.iter().copied().collect(),
                 replicas,
                 reading: BTreeSet::new(),
+                late: BTreeSet::new(),
                 answers: BTreeMap::new(),
                 newest: None,
                 read: false,
@@ -145,6 +148,7 @@ impl<T: Versioned> Read<T> {
             if !point.reading.remove(&node) {
                 continue;
             }
+            point.late.remove(&node);
             let Some(record) = record else { continue };
             let version = record.as_ref().map(Versioned::version);
             point.answers.insert(node, version);
@@ -176,6 +180,7 @@ impl<T: Versioned> Read<T> {
             if !point.writing_back.remove(&node) {
                 continue;
             }
+            point.late.remove(&node);
             match outcome {
                 Some(Outcome::Written(_)) => {
                     point.holders.insert(node);
@@ -185,6 +190,14 @@ impl<T: Versioned> Read<T> {
                 }
                 None => {}
             }
+        }
+        self.advance()
+    }
+
+    /// Time to ask others beside the replicas that have not answered yet.
+    pub fn hedge(&mut self) -> Vec<Command> {
+        for point in &mut self.points {
+            point.late.clone_from(if point.read { &point.writing_back } else { &point.reading });
         }
         self.advance()
     }
@@ -239,15 +252,21 @@ impl<T: Versioned> Read<T> {
         let point = &mut self.points[index];
         if !point.read {
             // First enough answers …
-            while point.answers.len() + point.reading.len() < point.required {
-                let Some(node) = point.spare.pop_front() else { return self.fail(index, "") };
+            while point.answers.len() + point.reading.len() - point.late.len() < point.required {
+                let Some(node) = point.spare.pop_front() else { break };
                 point.reading.insert(node);
                 reads.push((node, index));
+            }
+            if point.answers.len() + point.reading.len() < point.required {
+                return self.fail(index, "");
             }
             if point.answers.len() < point.required {
                 return;
             }
             point.read = true;
+            // What those who are late would answer now must not change what is being written back.
+            point.spare.extend(std::mem::take(&mut point.reading));
+            point.late.clear();
             let newest = point.newest_version();
             for (node, version) in &point.answers {
                 let group = if *version == newest { &mut point.holders } else { &mut point.writing_back };
@@ -266,10 +285,13 @@ impl<T: Versioned> Read<T> {
             point.result = Some(Ok(()));
             return;
         }
-        while point.holders.len() + point.writing_back.len() < point.required {
-            let Some(node) = point.spare.pop_front() else { return self.fail(index, "") };
+        while point.holders.len() + point.writing_back.len() - point.late.len() < point.required {
+            let Some(node) = point.spare.pop_front() else { break };
             point.writing_back.insert(node);
             writes.push((node, index));
+        }
+        if point.holders.len() + point.writing_back.len() < point.required {
+            self.fail(index, "");
         }
     }
 
@@ -351,6 +373,39 @@ mod tests {
         assert_eq!(commands.len(), 1);
         assert_eq!(read.on_read(node(1), &[0], Ok(vec![None])), [Command::Finish]);
         assert_eq!(read.into_results(), [Ok(None)]);
+    }
+
+    #[test]
+    fn others_stand_in_for_who_is_late_and_what_those_say_later_changes_nothing() {
+        let (mut read, commands) = three(Level::Quorum);
+        assert_eq!(commands, [1, 2].map(|number| Command::Read { node: node(number), points: vec![0] }));
+        assert_eq!(read.on_read(node(1), &[0], Ok(vec![Some(record(5))])), []);
+        assert_eq!(read.hedge(), [Command::Read { node: node(3), points: vec![0] }]);
+        assert_eq!(read.hedge(), [], "there is nobody else to ask");
+        assert_eq!(
+            read.on_read(node(3), &[0], Ok(vec![None])),
+            [Command::WriteBack { node: node(3), points: vec![0] }]
+        );
+        assert_eq!(
+            read.on_read(node(2), &[0], Ok(vec![Some(record(7))])),
+            [],
+            "no majority holds 7, so it is not read"
+        );
+        assert_eq!(read.hedge(), [Command::WriteBack { node: node(2), points: vec![0] }]);
+        assert_eq!(
+            read.on_written_back(node(2), &[0], Ok(vec![Outcome::Written(record(7).version)])),
+            [Command::Finish]
+        );
+        assert_eq!(read.into_results(), [Ok(Some(record(5)))]);
+    }
+
+    #[test]
+    fn versions_are_compared_and_never_written_back() {
+        let replicas = vec![vec![node(1), node(2), node(3)]];
+        let (mut read, _) = Read::versions(replicas, Level::Quorum);
+        assert_eq!(read.on_read(node(1), &[0], Ok(vec![Some(record(5).version)])), []);
+        assert_eq!(read.on_read(node(2), &[0], Ok(vec![None])), [Command::Finish]);
+        assert_eq!(read.into_results(), [Ok(Some(record(5).version))]);
     }
 
     #[test]

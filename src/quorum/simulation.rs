@@ -21,6 +21,7 @@ const REPLICAS: u8 = 3;
 const POINTS: u64 = 2;
 const OPERATIONS: usize = 60;
 const DEADLINE: u64 = 400;
+const HEDGE_AFTER: u64 = 40;
 
 /// Which rule is broken, to see that it is missed.
 #[derive(Clone, Copy, PartialEq)]
@@ -51,6 +52,7 @@ enum Event {
     Deliver { operation: usize, to: NodeId, message: Message },
     Answer { operation: usize, from: NodeId, to: Message, answer: Answer },
     Deadline(usize),
+    Hedge(usize),
 }
 
 enum Machine {
@@ -143,6 +145,16 @@ impl World {
         match event {
             Event::Start(operation) => self.start(operation),
             Event::Deliver { operation, to, message } => self.deliver(operation, to, message),
+            Event::Hedge(operation) => {
+                let again = matches!(self.operations[operation].machine, Machine::Read(_));
+                self.with_machine(operation, |machine| match machine {
+                    Machine::Read(read) => (Vec::new(), read.hedge()),
+                    Machine::Write(_) | Machine::Done => (Vec::new(), Vec::new()),
+                });
+                if again {
+                    self.schedule(HEDGE_AFTER, Event::Hedge(operation));
+                }
+            }
             Event::Deadline(operation) => self.with_machine(operation, |machine| match machine {
                 Machine::Write(write) => (write.on_deadline(), Vec::new()),
                 Machine::Read(read) => (Vec::new(), read.on_deadline()),
@@ -209,6 +221,7 @@ impl World {
             (writes, reads) = (Vec::new(), commands);
         }
         self.schedule(DEADLINE, Event::Deadline(operation));
+        self.schedule(HEDGE_AFTER, Event::Hedge(operation));
         self.carry_out(operation, writes, reads);
     }
 

@@ -1,0 +1,10 @@
+//! The whole node, as its users meet it: processes of the real binary, killed for real, asked through the client library
+//! and the command line.
+
+mod command_line;
+mod consistency;
+mod demo;
+mod joining;
+mod lab;
+mod recovery;
+mod refusals;

@@ -1,0 +1,206 @@
+//! What was acknowledged is there after nodes were killed at any moment.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use vecino_client::{BulkOptions, Client, Level, NodeState, Outcome, PointId};
+
+use crate::lab::{Lab, check_films, create_films, film, nearest, put, put_films};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_import_loses_nothing_when_a_node_is_killed_and_started_again_in_its_midst() {
+    const FILMS: u64 = 6_000;
+    let lab = Lab::new();
+    let mut mesh = lab.mesh(3).await;
+    let client = lab.client(&mesh[0]).await;
+    create_films(&client, 3).await;
+    let options = BulkOptions { batch_points: 100, in_flight: 4, ..BulkOptions::default() };
+    let mut loader = client.bulk_loader(crate::lab::FILMS, options);
+    let mut acknowledged = BTreeSet::new();
+    let mut take = |report: vecino_client::BatchReport| {
+        acknowledged.extend(report.acknowledged.into_iter().map(|id| match id {
+            PointId::Number(id) => id,
+            PointId::Text(id) => panic!("{id:?} was never put"),
+        }));
+    };
+    let mut killed = None;
+    for id in 0..FILMS {
+        if let Some(report) = loader.push(film(id, 1)).await {
+            take(report);
+        }
+        if id == FILMS / 3 {
+            killed = Some(mesh.remove(1).kill().await.unwrap());
+        }
+        if id == FILMS * 2 / 3 {
+            mesh.insert(1, killed.take().unwrap().start().await.unwrap());
+        }
+    }
+    while let Some(report) = loader.next().await {
+        take(report);
+    }
+    assert_eq!(acknowledged.len() as u64, FILMS, "two of three nodes were there all the time");
+    let acknowledged: Vec<u64> = acknowledged.into_iter().collect();
+    for node in &mesh {
+        let client = lab.client(node).await;
+        lab.await_nodes(&client, 3, NodeState::Up).await;
+        for id in (0..FILMS).step_by(97) {
+            assert_eq!(nearest(&client, id, 1).await, (id.into(), 0.0));
+        }
+        check_films(&client, &acknowledged, 1).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_killed_over_and_over_under_load_keeps_what_it_acknowledged() {
+    let lab = Lab::new();
+    let mut node = lab.node("n1", &[]).start().await.unwrap();
+    create_films(&lab.client(&node).await, 1).await;
+    let mut acknowledged = Vec::new();
+    let mut next = 0;
+    for round in 0..6u64 {
+        let client = lab.client(&node).await.with_timeout(Duration::from_secs(2));
+        let writer = tokio::spawn(write_until_it_fails(client.clone(), next));
+        // One of the moments in which a batch, a flush or a snapshot is under way.
+        tokio::time::sleep(Duration::from_millis(150 + 70 * round)).await;
+        if round % 2 == 1 {
+            let snapshot = tokio::spawn(async move { client.snapshot(None).await });
+            tokio::time::sleep(Duration::from_millis(round * 3)).await;
+            snapshot.abort();
+        }
+        let command = node.kill().await.unwrap();
+        let (written, reached) = writer.await.unwrap();
+        assert!(!written.is_empty(), "nothing was written before the kill");
+        acknowledged.extend(written);
+        next = reached;
+        node = command.start().await.unwrap();
+        let client = lab.client(&node).await;
+        check_films(&client, &acknowledged, 1).await;
+        for id in acknowledged.iter().step_by(acknowledged.len() / 20 + 1) {
+            assert_eq!(nearest(&client, *id, 1).await, ((*id).into(), 0.0));
+        }
+    }
+}
+
+/// Gives the ids that were acknowledged, and the first id that was never sent.
+async fn write_until_it_fails(client: Client, mut next: u64) -> (Vec<u64>, u64) {
+    let mut acknowledged = Vec::new();
+    loop {
+        let batch: Vec<u64> = (next..next + 50).collect();
+        next += 50;
+        let points = batch.iter().map(|id| film(*id, 1)).collect();
+        let Ok(outcomes) = client.put(crate::lab::FILMS, points, Default::default()).await else {
+            return (acknowledged, next);
+        };
+        acknowledged.extend(
+            batch
+                .into_iter()
+                .zip(outcomes)
+                .filter(|(_, outcome)| matches!(outcome, Outcome::Written(_)))
+                .map(|(id, _)| id),
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mesh_that_loses_power_as_a_whole_finds_itself_and_its_data_again() {
+    let lab = Lab::new();
+    let mesh = lab.mesh(3).await;
+    let mesh_id = mesh[0].mesh_id().to_owned();
+    let client = lab.client(&mesh[0]).await;
+    create_films(&client, 3).await;
+    let ids: Vec<u64> = (0..500).collect();
+    put_films(&client, ids.iter().copied(), 1, Level::All).await;
+    let mut commands = Vec::new();
+    for node in mesh {
+        commands.push(node.kill().await.unwrap());
+    }
+    // The others come first, and nobody is told of a seed: they remember where they were.
+    let mut mesh = Vec::new();
+    for mut command in commands.into_iter().rev() {
+        command.seeds.clear();
+        mesh.push(command.start().await.unwrap());
+    }
+    for node in &mesh {
+        assert_eq!(node.mesh_id(), mesh_id);
+        let client = lab.client(node).await;
+        lab.await_nodes(&client, 3, NodeState::Up).await;
+        check_films(&client, &ids, 1).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_brings_the_graph_back_without_linking_and_a_stop_in_order_leaves_nothing_to_replay() {
+    let lab = Lab::new();
+    let node = lab.node("n1", &[]).start().await.unwrap();
+    let client = lab.client(&node).await;
+    create_films(&client, 1).await;
+    put_films(&client, 0..3_000, 1, Level::Quorum).await;
+    let stats = |info: vecino_client::CollectionInfo| info.nodes.into_values().next().unwrap();
+    while stats(client.describe(crate::lab::FILMS).await.unwrap()).unlinked > 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let reports = client.snapshot(None).await.unwrap();
+    assert_eq!((reports[0].lsn, &reports[0].error), (3_001, &None));
+
+    let node = node.kill().await.unwrap().start().await.unwrap();
+    let opened = |log: &str| log.lines().rfind(|line| line.contains("opened collection")).unwrap().to_owned();
+    assert!(opened(&node.log()).contains("replayed=0 points=3000"), "{}", opened(&node.log()));
+    // The threads that link have no time to link three thousand points before the first answer; the graph is loaded.
+    let client = lab.client(&node).await;
+    let found = stats(client.describe(crate::lab::FILMS).await.unwrap());
+    assert_eq!((found.points, found.unlinked), (3_000, 0));
+    assert_eq!(nearest(&client, 77, 1).await, (77.into(), 0.0));
+
+    put_films(&client, 3_000..3_100, 1, Level::Quorum).await;
+    let (status, command) = node.stop().await.unwrap();
+    assert!(status.success(), "{status}");
+    let node = command.start().await.unwrap();
+    assert!(opened(&node.log()).contains("replayed=0 points=3100"), "{}", opened(&node.log()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_told_to_stop_finishes_what_it_has_begun() {
+    let lab = Lab::new();
+    let node = lab.node("n1", &[]).start().await.unwrap();
+    let client = lab.client(&node).await.with_timeout(Duration::from_secs(5));
+    create_films(&client, 1).await;
+    let writer = tokio::spawn(write_until_it_fails(client, 0));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let (status, command) = node.stop().await.unwrap();
+    assert!(status.success(), "{status}");
+    let (acknowledged, _) = writer.await.unwrap();
+    assert!(!acknowledged.is_empty());
+    let node = command.start().await.unwrap();
+    check_films(&lab.client(&node).await, &acknowledged, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dropped_collection_is_gone_from_disk_and_its_name_begins_anew() {
+    let lab = Lab::new();
+    let mut mesh = lab.mesh(3).await;
+    let client = lab.client(&mesh[0]).await;
+    create_films(&client, 3).await;
+    put_films(&client, 0..100, 1, Level::All).await;
+    // One node sleeps through the drop and the creation of another collection under the same name.
+    let away = mesh.remove(2).kill().await.unwrap();
+    lab.await_nodes(&client, 2, NodeState::Up).await;
+    client.drop_collection(crate::lab::FILMS).await.unwrap();
+    create_films(&client, 2).await;
+    put(&client, vec![film(1_000, 1)], Level::Quorum).await;
+    let back = away.start().await.unwrap();
+    let asked = lab.client(&back).await;
+    lab.await_nodes(&asked, 3, NodeState::Up).await;
+    let left = |name: &str| std::fs::read_dir(lab.path(name).join("collections")).unwrap().count();
+    let started = std::time::Instant::now();
+    while left("n3-data") > 0 {
+        assert!(started.elapsed() < Duration::from_secs(20), "the node keeps what was dropped while it was away");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!((left("n1-data"), left("n2-data")), (1, 1));
+    check_films(&asked, &[1_000], 1).await;
+    assert_eq!(
+        crate::lab::get(&asked, &[1], Level::Quorum).await,
+        [None],
+        "the old collection's points are not in the new one"
+    );
+}
