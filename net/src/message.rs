@@ -513,6 +513,20 @@ pub struct Record {
     pub value: Option<RecordValue>,
 }
 
+impl Record {
+    /// About how many bytes it takes.
+    pub fn bytes(&self) -> usize {
+        let value = self.value.as_ref().map_or(0, |RecordValue { vectors, payload }| {
+            vectors.values().map(|vector| vector.0.len() * 4).sum::<usize>() + payload.len()
+        });
+        let id = match &self.id {
+            PointId::Number(_) => 9,
+            PointId::Text(text) => text.len() + 3,
+        };
+        value + id + 32
+    }
+}
+
 /// What a live point holds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RecordValue {

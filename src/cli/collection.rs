@@ -45,11 +45,13 @@ fn render_created(info: &CollectionInfo, style: Style) -> String {
     match style {
         Style::Json => json(&CollectionJson::from(info)),
         _ => format!(
-            "created {}: {}, {} of each point on {} nodes",
+            "created {}: {}, {}",
             info.name,
             fields_text(&info.schema),
-            if info.schema.replication_factor == 1 { "one copy" } else { "copies" },
-            info.schema.replication_factor
+            match info.schema.replication_factor {
+                1 => "each point on one node".to_owned(),
+                replicas => format!("each point on {replicas} nodes"),
+            }
         ),
     }
 }
@@ -279,7 +281,7 @@ mod tests {
     fn people_get_words() {
         assert_eq!(
             render_created(&info(Fsync::Always), Style::Plain),
-            "created films: 3 cosine, copies of each point on 2 nodes"
+            "created films: 3 cosine, each point on 2 nodes"
         );
         assert_eq!(
             render_list(&[info(Fsync::EveryMs(250))], Style::Plain),

@@ -5,8 +5,8 @@
 //!                                                      \-> indexers link the slot into the graph
 //! ```
 //!
-//! [`Collection`] is a handle that any task may hold. One [`writer`] thread owns the log and is the only one that
-//! changes the tables; [`indexers`] link slots; a snapshot runs beside both ([`persist`]). Readers take a read lock on
+//! [`Collection`] is a handle that any task may hold. One writer thread owns the log and is the only one that
+//! changes the tables; [`indexers`] link slots; a snapshot runs beside both (`persist`). Readers take a read lock on
 //! the tables, briefly, and none on the indexes.
 
 pub mod indexers;
@@ -37,6 +37,9 @@ const QUEUE_BATCHES_MAX: usize = 32;
 /// Stored slots that may wait for the indexers, since each is searched exactly: above this the writer helps linking
 /// before it answers.
 const UNLINKED_MAX: usize = 10_000;
+
+/// Bytes of records after which a page of a scan ends.
+const SCAN_BYTES: usize = 4 * 1024 * 1024;
 
 /// A collection that is open. Cheap to clone.
 #[derive(Clone)]
@@ -216,14 +219,24 @@ impl Collection {
         Ok(live.into_iter().map(hit).collect())
     }
 
-    /// Up to `limit` records after a key, in ring order.
+    /// Up to `limit` records after a key, in ring order; fewer where they are large.
     pub fn scan(&self, after: Option<&Key>, limit: usize) -> Page {
         let entries: Vec<_> = {
             let tables = self.core.tables();
             tables.after(after, limit).map(|(key, entry)| (key.id.clone(), entry.clone())).collect()
         };
-        let end = entries.len() < limit;
-        Page { records: entries.into_iter().map(|(id, entry)| self.core.record(id, entry)).collect(), end }
+        let found = entries.len();
+        let (mut records, mut bytes) = (Vec::with_capacity(found), 0);
+        for (id, entry) in entries {
+            if bytes >= SCAN_BYTES {
+                break;
+            }
+            let record = self.core.record(id, entry);
+            bytes += record.bytes();
+            records.push(record);
+        }
+        let end = found < limit && records.len() == found;
+        Page { records, end }
     }
 
     /// Takes a snapshot and has the log cut behind the older of the two that are kept. Writers go on.

@@ -214,6 +214,30 @@ fn a_snapshot_is_never_ahead_of_a_log_that_flushes_when_it_likes() {
 }
 
 #[test]
+fn a_page_of_large_records_ends_early_and_the_next_goes_on() {
+    let lab = Lab::new();
+    let collection = lab.open();
+    let large = |id| {
+        let mut record = put(id, id + 1);
+        record.value.as_mut().unwrap().payload = vec![0xc0; 60_000];
+        record
+    };
+    lab.apply(&collection, (0..200).map(large).collect());
+    let (mut after, mut seen) = (None, 0);
+    loop {
+        let page = collection.scan(after.as_ref(), 1_000);
+        assert!(page.records.iter().map(Record::bytes).sum::<usize>() < SCAN_BYTES + 61_000);
+        seen += page.records.len();
+        let Some(last) = page.records.last() else { break };
+        after = Some(Key { position: ring::position(collection.id(), &last.id), id: last.id.clone() });
+        if page.end {
+            break;
+        }
+    }
+    assert_eq!(seen, 200);
+}
+
+#[test]
 fn a_graph_is_loaded_and_not_linked_again() {
     let lab = Lab::new();
     let collection = lab.open();

@@ -41,6 +41,9 @@ pub struct PagePart {
     pub end: bool,
 }
 
+/// Bytes after which a page ends, well below what a frame may hold.
+const PAGE_BYTES: usize = 32 * 1024 * 1024;
+
 /// A page of a scan.
 #[derive(Debug, PartialEq)]
 pub struct Page {
@@ -76,11 +79,14 @@ pub fn page(collection: CollectionId, parts: Vec<PagePart>, limit: usize) -> Pag
     let mut records = Vec::new();
     let mut rest = all.into_iter().peekable();
     let mut last = None;
+    let mut bytes = 0;
     while records.len() < limit
+        && bytes < PAGE_BYTES
         && let Some((at, record)) = rest.next()
     {
         last = Some(at);
         if record.value.is_some() {
+            bytes += record.bytes();
             records.push(record);
         }
     }

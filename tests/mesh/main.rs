@@ -1,6 +1,8 @@
 //! The whole node, as its users meet it: processes of the real binary, killed for real, asked through the client library
 //! and the command line.
 
+#![allow(clippy::unwrap_used, reason = "everything here is a test")]
+
 mod command_line;
 mod consistency;
 mod demo;
