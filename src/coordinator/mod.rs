@@ -11,7 +11,7 @@ mod scan;
 mod search;
 mod status;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +34,9 @@ use crate::quorum::write::Failed;
 /// How long catalogs are looked for on other nodes when a collection is not known here.
 const REFRESH_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How long a node gossips before it believes that who is silent is down.
+const SETTLING: Duration = Duration::from_secs(3);
+
 /// How long a node may take before another is asked beside it.
 const HEDGE_AFTER: Duration = Duration::from_millis(300);
 
@@ -50,6 +53,9 @@ struct Shared {
     store: Arc<Store>,
     clock: Clock,
     view: watch::Receiver<Arc<View>>,
+    /// Where nodes were when this one last ran, until gossip says where they are.
+    remembered: BTreeMap<NodeId, SocketAddr>,
+    started: Instant,
 }
 
 impl Coordinator {
@@ -60,8 +66,10 @@ impl Coordinator {
         endpoint: Endpoint,
         store: Arc<Store>,
         view: watch::Receiver<Arc<View>>,
+        remembered: BTreeMap<NodeId, SocketAddr>,
     ) -> Self {
-        let shared = Shared { node_id, mesh_id, endpoint, store, clock: Clock::new(node_id), view };
+        let (clock, started) = (Clock::new(node_id), Instant::now());
+        let shared = Shared { node_id, mesh_id, endpoint, store, clock, view, remembered, started };
         Self { shared: Arc::new(shared) }
     }
 
@@ -75,9 +83,14 @@ impl Coordinator {
         Arc::clone(&self.shared.view.borrow())
     }
 
+    /// Whether a node is worth asking. One that has just started cannot tell yet who is down, and asks.
     fn is_up(&self, node: NodeId) -> bool {
+        let is_settling = self.shared.started.elapsed() < SETTLING;
         node == self.shared.node_id
-            || self.view().members.get(&node).is_some_and(|member| member.state == NodeState::Up)
+            || match self.view().members.get(&node) {
+                Some(member) => member.state == NodeState::Up || is_settling,
+                None => is_settling && self.shared.remembered.contains_key(&node),
+            }
     }
 
     /// Members that are up, this node among them.
@@ -155,7 +168,8 @@ impl Coordinator {
     }
 
     fn address(&self, node: NodeId) -> Option<SocketAddr> {
-        self.view().members.get(&node).map(|member| member.address)
+        let gossiped = self.view().members.get(&node).map(|member| member.address);
+        gossiped.or_else(|| self.shared.remembered.get(&node).copied())
     }
 
     /// Asks one replica, this node or another.

@@ -145,14 +145,16 @@ impl Node {
         };
         let mesh_id = state.mesh_id.expect("it was just joined or known before");
         service.set_mesh(mesh_id);
-        let known = state.peers.values().filter_map(|address| address.parse().ok()).collect();
+        let address = |(node, address): (&NodeId, &String)| Some((*node, address.parse().ok()?));
+        let remembered: BTreeMap<NodeId, SocketAddr> = state.peers.iter().filter_map(address).collect();
         let options = MembershipOptions {
             seeds: seeds.clone(),
-            known,
+            known: remembered.values().copied().collect(),
             ..MembershipOptions::new(node_id, mesh_id, advertise, state.generation, state.tokens.clone())
         };
         let membership = Arc::new(Membership::start(options, &endpoint).await?);
-        let coordinator = Coordinator::new(node_id, mesh_id, endpoint.clone(), Arc::clone(&store), membership.view());
+        let coordinator =
+            Coordinator::new(node_id, mesh_id, endpoint.clone(), Arc::clone(&store), membership.view(), remembered);
         coordinator.take_over(catalog).await;
 
         let mut background = JoinSet::new();

@@ -204,3 +204,21 @@ async fn a_dropped_collection_is_gone_from_disk_and_its_name_begins_anew() {
         "the old collection's points are not in the new one"
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_has_just_come_back_reads_and_writes_before_gossip_has_told_it_who_is_up() {
+    let lab = Lab::new();
+    let mut mesh = lab.mesh(3).await;
+    let client = lab.client(&mesh[0]).await;
+    create_films(&client, 3).await;
+    put_films(&client, 0..10, 1, Level::All).await;
+    for _ in 0..3 {
+        let back = mesh.remove(1).kill().await.unwrap().start().await.unwrap();
+        // The client tries only a few times, in less than it takes gossip to judge.
+        let asked = lab.client(&back).await;
+        check_films(&asked, &(0..10).collect::<Vec<_>>(), 1).await;
+        put_films(&asked, 10..20, 1, Level::All).await;
+        assert_eq!(nearest(&asked, 3, 1).await, (3.into(), 0.0));
+        mesh.insert(1, back);
+    }
+}
