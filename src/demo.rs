@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
 use vecino_certs::{Authority, IssueOptions, Role};
 use vecino_client::{
     Client, GetOptions, Metric, NodeState, Outcome, PointId, SearchRequest, Value, WriteOptions, point, schema,
@@ -29,11 +30,20 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 pub async fn run(keep: bool, json: bool) -> Result<(), Failure> {
     tokio::select! {
         done = show(keep, Narrator { style: Style::of_stdout(json) }) => done,
-        interrupted = tokio::signal::ctrl_c() => {
-            interrupted.map_err(|error| Failure::io("cannot listen for Ctrl-C", &error))?;
+        interrupted = interrupted() => {
+            interrupted.map_err(|error| Failure::io("cannot listen for signals", &error))?;
             // The nodes are killed and their folder is removed with what `show` held.
             Ok(())
         }
+    }
+}
+
+/// Ctrl-C or SIGTERM.
+async fn interrupted() -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted,
+        _ = terminate.recv() => Ok(()),
     }
 }
 

@@ -29,7 +29,12 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => cli::fail(&Failure::of("certificates", &*error), json),
         },
-        Command::Node(args) => finish(runtime.block_on(node(args, json)), json),
+        Command::Node(args) => {
+            let done = runtime.block_on(node(args, json));
+            // A node that was stopped in order left nothing behind; one that was told twice does not wait for what it did.
+            runtime.shutdown_background();
+            finish(done, json)
+        }
         Command::Demo(args) => finish(runtime.block_on(vecino::demo::run(args.keep, json)), json),
     }
 }

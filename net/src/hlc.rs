@@ -42,6 +42,12 @@ impl Hlc {
         Ok(())
     }
 
+    /// Never gives a time up to this one, however far ahead it is: for times that this clock itself gave in an earlier
+    /// life, or that were accepted then.
+    pub fn raise(&mut self, to: u64) {
+        self.last = self.last.max(to);
+    }
+
     /// The latest time given or observed.
     pub fn last(&self) -> u64 {
         self.last
@@ -69,6 +75,13 @@ mod tests {
         assert_eq!(clock.last(), before);
         assert_eq!(clock.observe(1_500 << 16, 1_000), Ok(()));
         assert!(clock.tick(1_000) > 1_500 << 16);
+    }
+
+    #[test]
+    fn a_clock_goes_on_above_what_it_once_gave_though_the_wall_clock_was_set_back() {
+        let mut clock = Hlc::default();
+        clock.raise(600_000 << 16);
+        assert!(clock.tick(1_000) > 600_000 << 16);
     }
 
     proptest! {

@@ -130,7 +130,7 @@ impl Ring {
     ///
     /// Greedy set cover: the node that covers most of what is still open is taken first, equals by the order that
     /// `preference` gives (lower first), so that different coordinators spread load. A range with fewer usable replicas
-    /// than `times` is covered by those it has, and one with none at all is reported as uncovered.
+    /// than `times` is asked of those it has, reported, and does not count as covered.
     pub fn cover(
         &self,
         replication_factor: usize,
@@ -140,25 +140,21 @@ impl Ring {
     ) -> Cover {
         let mut open: Vec<(usize, Vec<NodeId>)> = Vec::with_capacity(self.tokens.len());
         let mut cover = Cover { nodes: Vec::new(), short: Vec::new(), covered: 0.0 };
-        let mut uncovered_ranges = 0;
         for (range, info) in self.ranges(replication_factor).into_iter().enumerate() {
             let replicas: Vec<NodeId> = info.replicas.iter().copied().filter(|node| usable(*node)).collect();
-            if replicas.is_empty() {
-                uncovered_ranges += 1;
-            } else {
-                cover.covered += self.range_length(range) / RING;
-            }
             let wanted = times.min(info.replicas.len());
             let asked = wanted.min(replicas.len());
             if replicas.len() < wanted {
                 cover.short.push(ShortRange { usable: replicas.len(), wanted, range: info });
+            } else {
+                cover.covered += self.range_length(range) / RING;
             }
             if asked > 0 {
                 open.push((asked, replicas));
             }
         }
         // The shares of all ranges need not add up to exactly 1.
-        if uncovered_ranges == 0 && !self.is_empty() {
+        if cover.short.is_empty() && !self.is_empty() {
             cover.covered = 1.0;
         }
         while !open.is_empty() {

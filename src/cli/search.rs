@@ -77,7 +77,10 @@ pub fn render(reply: &SearchReply, style: Style) -> String {
         table.render(style)
     };
     if *coverage < 1.0 {
-        text.push_str(&format!("\nonly {} of the ring was searched: the rest has no live replica", percent(*coverage)));
+        text.push_str(&format!(
+            "\nonly {} of the ring was searched: the rest has too few live replicas",
+            percent(*coverage)
+        ));
     }
     text
 }
@@ -163,7 +166,7 @@ mod tests {
              1  100  0.100000  {\"title\":\"Río\"}\n\
              2  b    2.000000\n\
              3  3    3.500000\n\
-             only 66.7 % of the ring was searched: the rest has no live replica"
+             only 66.7 % of the ring was searched: the rest has too few live replicas"
         );
         assert!(render(&reply(Metric::Dot, 1.0), Style::Plain).contains("SCORE"));
         let nothing = SearchReply { hits: Vec::new(), coverage: 1.0, metric: Metric::Dot };

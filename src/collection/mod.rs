@@ -38,6 +38,12 @@ const QUEUE_BATCHES_MAX: usize = 32;
 /// before it answers.
 const UNLINKED_MAX: usize = 10_000;
 
+/// Most bytes of payloads and vectors in the answer to one search.
+const SEARCH_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// How often a search looks again because points were overwritten while it looked.
+const SEARCH_TRIES: usize = 4;
+
 /// Bytes of records after which a page of a scan ends.
 const SCAN_BYTES: usize = 4 * 1024 * 1024;
 
@@ -85,9 +91,12 @@ pub enum ApplyError {
         /// What the log said.
         reason: String,
     },
-    /// The collection is being closed.
+    /// The collection is being closed; nothing was written.
     #[error("collection {0:?} is closed")]
     Closed(String),
+    /// The writer ended before it answered; what was asked of it may be written.
+    #[error("the writer of collection {0:?} ended before it answered")]
+    Lost(String),
 }
 
 /// Why a search could not be done.
@@ -99,6 +108,11 @@ pub enum SearchError {
     /// The index refused it.
     #[error(transparent)]
     Index(#[from] vecino_index::IndexError),
+    /// The answer would be too large.
+    #[error(
+        "payloads and vectors of the hits take more than {SEARCH_BYTES_MAX} bytes: ask for fewer hits, or without them"
+    )]
+    TooLarge,
 }
 
 /// A page of records in ring order.
@@ -175,7 +189,7 @@ impl Collection {
         let (answer, answered) = oneshot::channel();
         let batch = writer::Command::Apply { records, answer };
         queue.ok_or_else(closed)?.send(batch).await.map_err(|_| closed())?;
-        answered.await.map_err(|_| closed())?
+        answered.await.map_err(|_| ApplyError::Lost(self.core.name.clone()))?
     }
 
     /// The newest versions of points, tombstones included.
@@ -201,13 +215,22 @@ impl Collection {
             request;
         let index = self.core.index(field).ok_or_else(|| SearchError::UnknownField(field.clone()))?;
         let options = SearchOptions { k: *k as usize, ef: (*ef).max(*k) as usize, threshold: *threshold, filter: None };
-        let found =
-            if *exact { index.search_exact(&vector.0, &options)? } else { index.search(&vector.0, &options)? };
-        let live: Vec<(f32, Arc<Live>)> = {
+        let mut live: Vec<(f32, Arc<Live>)> = Vec::new();
+        for _ in 0..SEARCH_TRIES {
+            let found =
+                if *exact { index.search_exact(&vector.0, &options)? } else { index.search(&vector.0, &options)? };
             let tables = self.core.tables();
-            // A slot without a live version was buried since the index answered, or is not acknowledged yet.
-            found.iter().filter_map(|hit| Some((hit.score, Arc::clone(tables.in_slot(hit.slot)?)))).collect()
-        };
+            live = found.iter().filter_map(|hit| Some((hit.score, Arc::clone(tables.in_slot(hit.slot)?)))).collect();
+            // A point that was overwritten since the index looked is in a slot that the index did not look at.
+            if live.len() == found.len() {
+                break;
+            }
+        }
+        let vector_bytes = if *with_vectors { self.core.indexes.len() * vector.0.len() * 4 } else { 0 };
+        let hit_bytes = |live: &Live| vector_bytes + if *with_payload { live.payload.len() } else { 0 };
+        if live.iter().map(|(_, live)| hit_bytes(live)).sum::<usize>() > SEARCH_BYTES_MAX {
+            return Err(SearchError::TooLarge);
+        }
         let hit = |(score, live): (f32, Arc<Live>)| Hit {
             id: live.key.id.clone(),
             score,
@@ -241,7 +264,7 @@ impl Collection {
 
     /// Takes a snapshot and has the log cut behind the older of the two that are kept. Writers go on.
     ///
-    /// Blocks, so it is not for a task of the asynchronous runtime.
+    /// Blocks, so it is not for a task of the asynchronous runtime. Refused while another one is being taken.
     pub fn snapshot(&self) -> Result<SnapshotSummary, TakeError> {
         let queue = self.writer.queue.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let closed = || TakeError::Closed(self.core.name.clone());
@@ -262,6 +285,11 @@ impl Collection {
     pub fn replay_bytes(&self) -> u64 {
         let logged = self.core.logged_bytes.load(Ordering::Acquire);
         logged.saturating_sub(self.core.snapshot_logged_bytes.load(Ordering::Acquire))
+    }
+
+    /// The newest version of all points, tombstones included.
+    pub fn newest_version(&self) -> Option<Version> {
+        self.core.tables().newest()
     }
 
     /// Records that a restart would have to replay.

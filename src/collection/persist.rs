@@ -7,7 +7,7 @@
 
 use std::io::{self, Read};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, TryLockError};
 
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
@@ -87,6 +87,9 @@ pub enum TakeError {
     /// The collection is being closed.
     #[error("collection {0:?} is closed")]
     Closed(String),
+    /// One at a time.
+    #[error("a snapshot of collection {0:?} is being taken already")]
+    Busy(String),
 }
 
 /// Why one snapshot could not be used.
@@ -245,13 +248,19 @@ fn params(id: CollectionId, number: usize, field: &FieldSchema) -> vecino_index:
 /// `flush` makes the log durable and gives its next lsn, before which every record is in the tables.
 pub(super) fn snapshot(
     core: &Core,
-    flush: impl FnOnce() -> Result<u64, TakeError>,
+    flush: impl Fn() -> Result<u64, TakeError>,
 ) -> Result<(SnapshotSummary, Option<u64>), TakeError> {
-    let store = core.snapshots.lock().unwrap_or_else(PoisonError::into_inner);
+    let store = match core.snapshots.try_lock() {
+        Ok(store) => store,
+        Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+        Err(TryLockError::WouldBlock) => return Err(TakeError::Busy(core.name.clone())),
+    };
     let logged_bytes = core.logged_bytes.load(Ordering::Acquire);
     let lsn = flush()?;
     let mut writer = store.begin(lsn)?;
     write_arenas(core, &mut writer)?;
+    // A version that was overwritten meanwhile is in the snapshot no more, so what overwrote it must be as durable.
+    flush()?;
     let summary = writer.finish()?;
     core.snapshot_lsn.store(lsn, Ordering::Release);
     core.snapshot_logged_bytes.store(logged_bytes, Ordering::Release);

@@ -55,9 +55,15 @@ pub struct Tables {
     entries: BTreeMap<Key, Entry>,
     slots: Vec<Option<Arc<Live>>>,
     live: usize,
+    newest: Option<Version>,
 }
 
 impl Tables {
+    /// The newest version of all.
+    pub fn newest(&self) -> Option<Version> {
+        self.newest
+    }
+
     /// The newest version of a point, tombstones included.
     pub fn version(&self, key: &Key) -> Option<Version> {
         self.entries.get(key).map(|entry| entry.version)
@@ -80,6 +86,7 @@ impl Tables {
         if self.version(&key).is_some_and(|known| known >= version) {
             return None;
         }
+        self.newest = self.newest.max(Some(version));
         let live = value.map(|(slot, payload)| Arc::new(Live { key: key.clone(), version, slot, payload }));
         if let Some(live) = &live {
             let slot = live.slot as usize;

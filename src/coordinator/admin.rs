@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::info;
 use vecino_certs::NodeId;
-use vecino_net::error::{ErrorCode, RpcError};
+use vecino_net::error::{ErrorCode, Retry, RpcError};
 use vecino_net::limits;
 use vecino_net::message::{
     CatalogApply, CatalogEntry, CollectionInfo, CollectionStats, CreateCollection, DescribeCollection, Done,
@@ -58,70 +58,85 @@ impl Coordinator {
                 placement.len()
             )));
         }
+        let needed = self.majority_up("created")?;
         let entry = CatalogEntry {
             name: name.clone(),
             version: self.stamp()?,
             id: CollectionId(fastrand::u128(..).to_le_bytes()),
             live: Some(LiveCollection { schema: schema.clone(), placement }),
         };
-        if let Err(error) = self.spread(&entry, deadline).await {
+        if let Err(error) = self.create_everywhere(&entry, needed, deadline).await {
             // Whoever took it drops it again; those that cannot be reached learn of it by gossip.
             let dropped = CatalogEntry { version: self.stamp()?, live: None, ..entry };
-            if let Err(error) = self.spread(&dropped, deadline).await {
-                warn!(collection = name, %error, "a collection whose creation failed could not be dropped everywhere");
-            }
+            self.merge_here(&dropped).await?;
+            self.spread(&dropped, deadline).await;
             return Err(error);
         }
         info!(collection = name, id = %entry.id, replicas = schema.replication_factor, "created collection");
         self.describe_collection(DescribeCollection { name }).await
     }
 
+    /// Reserves the name here first, so that this node refuses others, and then on a majority.
+    async fn create_everywhere(&self, entry: &CatalogEntry, needed: usize, deadline: Instant) -> Result<(), RpcError> {
+        self.merge_here(entry).await?;
+        let (taken, failures) = self.spread(entry, deadline).await;
+        if let Some(error) = failures.values().find(|error| error.code == ErrorCode::AlreadyExists) {
+            return Err(error.clone());
+        }
+        if 1 + taken < needed {
+            let known = self.known_nodes();
+            let message = format_args!("{} of {known} nodes agreed, {needed} are needed{}", 1 + taken, told(&failures));
+            return Err(RpcError::new(ErrorCode::Unavailable, message));
+        }
+        Ok(())
+    }
+
     /// Drops a collection on every node that is up; the others follow when they are back.
     pub async fn drop_collection(&self, request: DropCollection, deadline: Instant) -> Result<Done, RpcError> {
         let route = self.route(&request.name).await?;
+        let needed = self.majority_up("dropped")?;
         let entry = CatalogEntry { name: route.name.clone(), version: self.stamp()?, id: route.id, live: None };
-        self.spread(&entry, deadline).await?;
+        // The others first: a node that is cut off must not drop what the others keep.
+        let (taken, failures) = self.spread(&entry, deadline).await;
+        if taken == 0 && needed > 1 {
+            let message = format_args!("no other node agreed to drop collection {:?}{}", route.name, told(&failures));
+            return Err(RpcError { retry: Retry::Unknown, ..RpcError::new(ErrorCode::Unavailable, message) });
+        }
+        self.merge_here(&entry).await?;
         info!(collection = route.name, id = %route.id, "dropped collection");
         Ok(Done {})
     }
 
     fn stamp(&self) -> Result<Version, RpcError> {
-        let newest = self.shared.store.entries().into_iter().map(|entry| entry.version).max();
-        self.shared.clock.stamp(newest.unwrap_or(Version::ZERO)).map_err(RpcError::invalid)
+        self.shared.store.clock().stamp(Version::ZERO).map_err(RpcError::invalid)
     }
 
-    /// Has every node that is up take an entry over; fails unless a majority of all nodes did.
-    async fn spread(&self, entry: &CatalogEntry, deadline: Instant) -> Result<(), RpcError> {
-        let store = Arc::clone(&self.shared.store);
-        let own = entry.clone();
-        let merged = blocking(move || store.merge(own, true)).await?;
-        merged.map_err(|error| match error {
-            StoreError::NameInUse(_) => name_in_use(&entry.name),
-            StoreError::File(_) | StoreError::Decode(_) => RpcError::new(ErrorCode::Internal, error),
-        })?;
-        let nodes = self.view().members.len();
-        let needed = Level::Quorum.required(nodes);
+    /// How many nodes are a majority; fails where fewer are up.
+    fn majority_up(&self, what: &str) -> Result<usize, RpcError> {
+        let (known, up) = (self.known_nodes(), self.up().len());
+        let needed = Level::Quorum.required(known);
+        if up < needed {
+            let message = format_args!(
+                "collections are {what} by a majority of the nodes, and {up} of {known} are up ({needed} are needed): \
+                 start the others"
+            );
+            return Err(RpcError::new(ErrorCode::Unavailable, message));
+        }
+        Ok(needed)
+    }
+
+    async fn merge_here(&self, entry: &CatalogEntry) -> Result<(), RpcError> {
+        let (store, own) = (Arc::clone(&self.shared.store), entry.clone());
+        blocking(move || store.merge(own, true)).await?.map_err(to_rpc_error)
+    }
+
+    /// Has every other node that is up take an entry over; how many did, and why the others did not.
+    async fn spread(&self, entry: &CatalogEntry, deadline: Instant) -> (usize, BTreeMap<NodeId, RpcError>) {
         let timeout = replica_deadline(deadline).saturating_duration_since(Instant::now());
         let request = CatalogApply { entry: entry.clone() };
         let answers = self.ask_all(&self.other_members_up(), &request, timeout).await;
-        let taken = 1 + answers.values().filter(|answer| answer.is_ok()).count();
-        let failures: BTreeMap<NodeId, RpcError> =
-            answers.into_iter().filter_map(|(node, answer)| Some((node, answer.err()?))).collect();
-        if let Some(error) = failures.values().find(|error| error.code == ErrorCode::AlreadyExists) {
-            return Err(error.clone());
-        }
-        if taken < needed {
-            let told: Vec<_> = failures.iter().map(|(node, error)| format!("node {}: {error}", node.short())).collect();
-            return Err(RpcError::new(
-                ErrorCode::Unavailable,
-                format_args!(
-                    "{taken} of {nodes} nodes agreed and {needed} are needed{}{}",
-                    if told.is_empty() { "; the others are down" } else { ": " },
-                    told.join("; ")
-                ),
-            ));
-        }
-        Ok(())
+        let taken = answers.values().filter(|answer| answer.is_ok()).count();
+        (taken, answers.into_iter().filter_map(|(node, answer)| Some((node, answer.err()?))).collect())
     }
 
     /// Every collection, by name.
@@ -181,6 +196,21 @@ impl Coordinator {
         }
         reports.sort_by(|a, b| (&a.collection, a.node).cmp(&(&b.collection, b.node)));
         Ok(reports)
+    }
+}
+
+/// Why nodes did not agree, for the end of a message.
+fn told(failures: &BTreeMap<NodeId, RpcError>) -> String {
+    let told: Vec<_> = failures.iter().map(|(node, error)| format!("node {}: {error}", node.short())).collect();
+    if told.is_empty() { String::new() } else { format!(" ({})", told.join("; ")) }
+}
+
+/// A change of the catalog that failed, as who asked for it is told.
+pub fn to_rpc_error(error: StoreError) -> RpcError {
+    match error {
+        StoreError::NameInUse(error) => RpcError::new(ErrorCode::AlreadyExists, error),
+        StoreError::Open { .. } => RpcError { retry: Retry::Safe, ..RpcError::new(ErrorCode::Internal, error) },
+        StoreError::File(_) | StoreError::Decode(_) => RpcError::new(ErrorCode::Internal, error),
     }
 }
 

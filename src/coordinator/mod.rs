@@ -11,9 +11,11 @@ mod scan;
 mod search;
 mod status;
 
-use std::collections::{BTreeMap, HashMap};
+pub use self::admin::to_rpc_error;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -21,12 +23,11 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 use vecino_certs::NodeId;
 use vecino_net::endpoint::Endpoint;
-use vecino_net::error::{ErrorCode, RpcError};
+use vecino_net::error::{ErrorCode, Retry, RpcError};
 use vecino_net::membership::{Member, View};
 use vecino_net::message::{CatalogEntry, CatalogFetch, MeshId, NodeState, Rpc};
 use vecino_net::rpc::TraceId;
 
-use crate::node::clock::Clock;
 use crate::node::replica::{ReplicaRequest, blocking};
 use crate::node::store::{Route, Store};
 use crate::quorum::write::Failed;
@@ -51,11 +52,12 @@ struct Shared {
     mesh_id: MeshId,
     endpoint: Endpoint,
     store: Arc<Store>,
-    clock: Clock,
     view: watch::Receiver<Arc<View>>,
     /// Where nodes were when this one last ran, until gossip says where they are.
     remembered: BTreeMap<NodeId, SocketAddr>,
     started: Instant,
+    /// Bytes of records on their way to each replica.
+    writing: Mutex<HashMap<NodeId, usize>>,
 }
 
 impl Coordinator {
@@ -68,8 +70,8 @@ impl Coordinator {
         view: watch::Receiver<Arc<View>>,
         remembered: BTreeMap<NodeId, SocketAddr>,
     ) -> Self {
-        let (clock, started) = (Clock::new(node_id), Instant::now());
-        let shared = Shared { node_id, mesh_id, endpoint, store, clock, view, remembered, started };
+        let started = Instant::now();
+        let shared = Shared { node_id, mesh_id, endpoint, store, view, remembered, started, writing: Mutex::default() };
         Self { shared: Arc::new(shared) }
     }
 
@@ -167,6 +169,13 @@ impl Coordinator {
         calls.join_all().await.into_iter().collect()
     }
 
+    /// How many nodes belong to the mesh, as far as this one knows, itself among them.
+    fn known_nodes(&self) -> usize {
+        let view = self.view();
+        let gossiped = view.members.keys();
+        gossiped.chain(self.shared.remembered.keys()).chain([&self.shared.node_id]).collect::<BTreeSet<_>>().len()
+    }
+
     fn address(&self, node: NodeId) -> Option<SocketAddr> {
         let gossiped = self.view().members.get(&node).map(|member| member.address);
         gossiped.or_else(|| self.shared.remembered.get(&node).copied())
@@ -174,14 +183,15 @@ impl Coordinator {
 
     /// Asks one replica, this node or another.
     async fn ask<R: ReplicaRequest>(&self, node: NodeId, request: R, deadline: Instant) -> Result<R::Reply, Failed> {
-        let failed = |error: RpcError| Failed {
-            reason: error.message,
-            may_have_happened: matches!(error.code, ErrorCode::Timeout | ErrorCode::Connection | ErrorCode::Internal),
-        };
+        let answer = self.call(node, request, deadline).await;
+        answer.map_err(|error| Failed { may_have_happened: !surely_did_nothing(&error), reason: error.message })
+    }
+
+    async fn call<R: ReplicaRequest>(&self, node: NodeId, request: R, deadline: Instant) -> Result<R::Reply, RpcError> {
         if node == self.shared.node_id {
-            return request.answer(&self.shared.store).await.map_err(failed);
+            return request.answer(&self.shared.store).await;
         }
-        let not_asked = |reason: &str| Err(Failed { reason: reason.to_owned(), may_have_happened: false });
+        let not_asked = |reason: &str| Err(RpcError::new(ErrorCode::Unavailable, reason));
         let Some(address) = self.address(node) else {
             return not_asked("its address is not known: it was not seen since this node started");
         };
@@ -190,7 +200,16 @@ impl Coordinator {
             return not_asked("it is down");
         }
         let left = deadline.saturating_duration_since(Instant::now());
-        self.shared.endpoint.call(address, Some(node), &request, left).await.map_err(failed)
+        self.shared.endpoint.call(address, Some(node), &request, left).await
+    }
+}
+
+/// Whether a request that failed this way changed nothing. Where that is not certain, it may have.
+fn surely_did_nothing(error: &RpcError) -> bool {
+    match error.retry {
+        Retry::Safe | Retry::AfterMs(_) => true,
+        Retry::Unknown => false,
+        Retry::No => matches!(error.code, ErrorCode::Invalid | ErrorCode::NotFound | ErrorCode::Forbidden),
     }
 }
 

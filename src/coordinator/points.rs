@@ -1,6 +1,6 @@
 //! Put, get, delete.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
@@ -11,7 +11,7 @@ use vecino_net::limits;
 use vecino_net::message::{
     Delete, Get, Outcome, Put, Record, RecordValue, ReplicaApply, ReplicaRead, ReplicaVersions, Rpc,
 };
-use vecino_net::model::{CollectionId, Fields, Level, Payload, Point, PointId, StoredPoint, Version};
+use vecino_net::model::{CollectionId, CollectionSchema, Fields, Level, Payload, Point, PointId, StoredPoint, Version};
 use vecino_net::ring;
 
 use super::{Coordinator, HEDGE_AFTER, replica_deadline, spawn};
@@ -21,6 +21,22 @@ use crate::quorum::read::{self, Read};
 use crate::quorum::write::{self, Failed, Write};
 use crate::quorum::{PointIndex, Replicas};
 use crate::validate;
+
+/// Most bytes of points in the answer to one get; a frame holds a little more.
+const GET_BYTES_MAX: usize = 60 * 1024 * 1024;
+
+/// Most bytes that one replica is asked for at a time.
+const READ_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Most bytes of records on their way to one replica. A replica that takes them more slowly than they come misses some,
+/// instead of filling this node's memory.
+const WRITING_BYTES_MAX: usize = 128 * 1024 * 1024;
+
+/// How many points fit into one answer of a replica however large their payloads are.
+fn points_in_a_read(schema: &CollectionSchema) -> usize {
+    let vectors: usize = schema.fields.values().map(|field| field.dim as usize * 4).sum();
+    (READ_BYTES_MAX / (vectors + limits::PAYLOAD_BYTES_MAX + limits::POINT_ID_BYTES_MAX)).max(1)
+}
 
 impl Coordinator {
     /// Writes points. Those that are not valid are refused; the others go to their replicas.
@@ -118,8 +134,20 @@ impl Coordinator {
             validate::point_id(id).map_err(RpcError::invalid)?;
         }
         let route = self.route(&collection).await?;
-        let records = self.records(&route, &ids, level, deadline).await?;
-        Ok(records.into_iter().map(|record| record.and_then(|record| stored_point(record, with_vectors))).collect())
+        let (mut points, mut bytes) = (Vec::with_capacity(ids.len()), 0);
+        for some in ids.chunks(points_in_a_read(&route.schema)) {
+            let records = self.records(&route, some, level, deadline).await?;
+            bytes += records.iter().flatten().map(Record::bytes).sum::<usize>();
+            if bytes > GET_BYTES_MAX {
+                return Err(RpcError::invalid(format_args!(
+                    "{} points take more than {GET_BYTES_MAX} bytes: ask for fewer at once",
+                    ids.len()
+                )));
+            }
+            points
+                .extend(records.into_iter().map(|record| record.and_then(|record| stored_point(record, with_vectors))));
+        }
+        Ok(points)
     }
 
     /// Reads the newest of something of each point, at a level.
@@ -129,7 +157,7 @@ impl Coordinator {
         ids: &[PointId],
         (mut read, mut commands): (Read<T>, Vec<read::Command>),
         deadline: Instant,
-    ) -> Result<Vec<Option<T>>, RpcError> {
+    ) -> Vec<Result<Option<T>, String>> {
         let deadline = replica_deadline(deadline);
         let (events, mut inbox) = mpsc::unbounded_channel();
         let mut hedge_at = Instant::now() + HEDGE_AFTER;
@@ -154,7 +182,7 @@ impl Coordinator {
                             let _ = events.send(ReadEvent::WrittenBack(node, points, answer));
                         });
                     }
-                    read::Command::Finish => return results(read.into_results(), ids),
+                    read::Command::Finish => return read.into_results(),
                 }
             }
             commands = match timeout_at(hedge_at.min(deadline), inbox.recv()).await {
@@ -178,7 +206,9 @@ impl Coordinator {
         deadline: Instant,
     ) -> Result<Vec<Option<Record>>, RpcError> {
         let readers = self.readers(route, ids, |_| false);
-        self.read(route, ids, Read::new(readers, level), deadline).await
+        let results = self.read(route, ids, Read::new(readers, level), deadline).await;
+        let told = |(result, id): (Result<_, String>, _)| result.map_err(|reason| unreadable(id, &reason));
+        results.into_iter().zip(ids).map(told).collect()
     }
 
     /// Reads the versions of points at a level, best from nodes that are `quick`.
@@ -189,16 +219,16 @@ impl Coordinator {
         quick: impl Fn(NodeId) -> bool,
         level: Level,
         deadline: Instant,
-    ) -> Result<Vec<Option<Version>>, RpcError> {
+    ) -> Vec<Result<Option<Version>, String>> {
         let readers = self.readers(route, ids, quick);
         self.read(route, ids, Read::versions(readers, level), deadline).await
     }
 
-    /// The replicas of points in the order in which they are best asked: this node, quick ones, those that are up.
+    /// The replicas of points in the order in which they are best asked: quick ones, this node, those that are up.
     fn readers(&self, route: &Route, ids: &[PointId], quick: impl Fn(NodeId) -> bool) -> Replicas {
         let mut readers = replicas(route, ids);
         for nodes in &mut readers {
-            nodes.sort_by_key(|node| (*node != self.shared.node_id, !quick(*node), !self.is_up(*node)));
+            nodes.sort_by_key(|node| (!quick(*node), *node != self.shared.node_id, !self.is_up(*node)));
         }
         readers
     }
@@ -218,13 +248,8 @@ fn check_batch(points: usize) -> Result<(), RpcError> {
     Ok(())
 }
 
-fn results<T>(results: Vec<Result<Option<T>, String>>, ids: &[PointId]) -> Result<Vec<Option<T>>, RpcError> {
-    let told = |(result, id): (Result<Option<T>, String>, &PointId)| {
-        result.map_err(|reason| {
-            RpcError::new(ErrorCode::Unavailable, format_args!("point {id:?} cannot be read: {reason}"))
-        })
-    };
-    results.into_iter().zip(ids).map(told).collect()
+pub(super) fn unreadable(id: &PointId, reason: &str) -> RpcError {
+    RpcError::new(ErrorCode::Unavailable, format_args!("point {id:?} cannot be read: {reason}"))
 }
 
 /// A record as clients see it; a tombstone is nothing.
@@ -234,6 +259,36 @@ pub(super) fn stored_point(record: Record, with_vectors: bool) -> Option<StoredP
     // Encoded by the coordinator that accepted it.
     let payload: Payload = rmp_serde::from_slice(&payload).unwrap_or_default();
     Some(StoredPoint { id, vectors: if with_vectors { vectors } else { Fields::new() }, payload, version })
+}
+
+/// Bytes on their way to a replica, until dropped.
+struct Writing {
+    coordinator: Coordinator,
+    node: NodeId,
+    bytes: usize,
+}
+
+impl Coordinator {
+    /// Counts bytes that are sent to a replica, unless it has too many to take already.
+    fn writing(&self, node: NodeId, bytes: usize) -> Result<Writing, Failed> {
+        let mut writing = self.shared.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let under_way = writing.entry(node).or_default();
+        if *under_way > 0 && *under_way + bytes > WRITING_BYTES_MAX {
+            let reason = format!("it is slow: {under_way} bytes are on their way to it already");
+            return Err(Failed { reason, may_have_happened: false });
+        }
+        *under_way += bytes;
+        Ok(Writing { coordinator: self.clone(), node, bytes })
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        let mut writing = self.coordinator.shared.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(under_way) = writing.get_mut(&self.node) {
+            *under_way -= self.bytes;
+        }
+    }
 }
 
 // ------------------------------------------------------------------------------------------------- drivers
@@ -275,12 +330,16 @@ impl WriteDriver {
                     finished |= self.carry_out(commands);
                 }
                 write::Command::Write { node, points } => {
-                    let records = points.iter().filter_map(|point| self.record(*point)).collect();
+                    let records: Vec<Record> = points.iter().filter_map(|point| self.record(*point)).collect();
+                    let writing = self.coordinator.writing(node, records.iter().map(Record::bytes).sum());
                     let request = ReplicaApply { collection: self.route.id, records };
                     let (coordinator, events, deadline) =
                         (self.coordinator.clone(), self.events.clone(), self.deadline);
                     spawn(async move {
-                        let answer = coordinator.ask(node, request, deadline).await;
+                        let answer = match writing {
+                            Ok(_writing) => coordinator.ask(node, request, deadline).await,
+                            Err(failed) => Err(failed),
+                        };
                         let _ = events.send(WriteEvent::Written(node, answer));
                     });
                 }
@@ -291,7 +350,7 @@ impl WriteDriver {
     }
 
     fn stamp(&mut self, points: Vec<(PointIndex, Version)>) -> Vec<write::Command> {
-        let clock = &self.coordinator.shared.clock;
+        let clock = self.coordinator.shared.store.clock();
         let stamped: Result<Vec<_>, _> =
             points.into_iter().map(|(point, above)| Ok((point, clock.stamp(above)?))).collect();
         match stamped {

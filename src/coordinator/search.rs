@@ -17,10 +17,10 @@ use vecino_net::model::{FieldSchema, Level, PointId, Vector};
 use vecino_net::ring::{Cover, ShortRange};
 
 use super::fanout::{Fanout, Step};
+use super::points::unreadable;
 use super::{Coordinator, HEDGE_AFTER, merge, replica_deadline, spawn};
 use crate::node::replica::ReplicaRequest;
 use crate::node::store::Route;
-use crate::quorum::write::Failed;
 use crate::validate;
 
 /// `ef` of a search that names none.
@@ -143,7 +143,7 @@ impl Coordinator {
             low.copy_from_slice(&node.as_bytes()[..8]);
             (u64::from_le_bytes(low) ^ turn).max(1)
         };
-        let (events, mut inbox) = mpsc::unbounded_channel::<(NodeId, Result<R::Reply, Failed>)>();
+        let (events, mut inbox) = mpsc::unbounded_channel::<(NodeId, Result<R::Reply, RpcError>)>();
         let mut answers = HashMap::new();
         let mut reasons = Vec::new();
         let mut hedge_at = Instant::now() + HEDGE_AFTER;
@@ -151,7 +151,7 @@ impl Coordinator {
             match fanout.step(preference) {
                 Step::Done(cover) => {
                     let level_held = cover.short.is_empty();
-                    if level_held || allow_partial && cover.covered > 0.0 {
+                    if level_held || allow_partial && !cover.nodes.is_empty() {
                         return Ok((answers.into_values().collect(), cover));
                     }
                     return Err(uncovered(route, &cover, level, &reasons));
@@ -160,7 +160,7 @@ impl Coordinator {
                     for node in nodes {
                         let (coordinator, request, events) = (self.clone(), request.clone(), events.clone());
                         spawn(async move {
-                            let answer = coordinator.ask(node, request, deadline).await;
+                            let answer = coordinator.call(node, request, deadline).await;
                             // The search may have finished without this answer.
                             let _ = events.send((node, answer));
                         });
@@ -171,8 +171,10 @@ impl Coordinator {
                         answers.insert(node, answer);
                         fanout.answered(node);
                     }
-                    Ok(Some((node, Err(Failed { reason, may_have_happened: _ })))) => {
-                        reasons.push(format!("node {}: {reason}", node.short()));
+                    // It would be refused everywhere.
+                    Ok(Some((_, Err(error)))) if error.code == ErrorCode::Invalid => return Err(error),
+                    Ok(Some((node, Err(error)))) => {
+                        reasons.push(format!("node {}: {error}", node.short()));
                         fanout.failed(node);
                     }
                     Ok(None) | Err(_) if Instant::now() >= deadline => {
@@ -212,13 +214,18 @@ impl Coordinator {
                 continue;
             }
             let ids: Vec<PointId> = next.iter().map(|hit| hit.id.clone()).collect();
-            let newest = self.versions(route, &ids, |node| quick.contains(&node), level, deadline).await?;
-            hits.extend(
-                next.into_iter()
-                    .zip(newest)
-                    .filter(|(hit, newest)| merge::is_current(hit, *newest))
-                    .map(|(hit, _)| hit),
-            );
+            let versions = self.versions(route, &ids, |node| quick.contains(&node), level, deadline).await;
+            for ((hit, newest), id) in next.into_iter().zip(versions).zip(&ids) {
+                let is_current = match newest {
+                    Ok(newest) => merge::is_current(&hit, newest),
+                    // Nobody knows; who wants what there is gets it.
+                    Err(_) if request.allow_partial => true,
+                    Err(reason) => return Err(unreadable(id, &reason)),
+                };
+                if is_current {
+                    hits.push(hit);
+                }
+            }
         }
         Ok(hits)
     }

@@ -29,6 +29,7 @@ use vecino_net::message::{MeshId, NodeState as MemberState};
 use vecino_net::rpc::Service;
 use vecino_storage::{DirLock, Disk, LockError, RealDisk};
 
+use self::clock::Clock;
 use self::identity::{IdentityError, NodeIdentity};
 use self::join::Joined;
 use self::replica::blocking;
@@ -117,7 +118,8 @@ impl Node {
         let runtime = tokio::runtime::Handle::current();
         let store = {
             let disk = Arc::clone(&disk);
-            blocking(move || Store::open(node_id, disk, indexers, runtime)).await??
+            let clock = Arc::new(Clock::new(node_id));
+            blocking(move || Store::open(node_id, disk, indexers, clock, runtime)).await??
         };
         let store = Arc::new(store);
 
@@ -126,7 +128,7 @@ impl Node {
         let listen = free_port(*listen)?;
         let advertise = match advertise {
             None => listen,
-            Some(address) => resolve(address).await?,
+            Some(address) => resolve(address, listen).await?,
         };
         let service = Arc::new(NodeService::new(node_id, advertise, Arc::clone(&store)));
         let options = EndpointOptions { listen, state_dir: Some(data.join("net")), ..EndpointOptions::default() };
@@ -230,10 +232,13 @@ fn free_port(listen: SocketAddr) -> Result<SocketAddr, EndpointError> {
     bound.map_err(|source| EndpointError::Socket { address: listen, source })
 }
 
-async fn resolve(address: &str) -> Result<SocketAddr, StartError> {
+/// An address that a name stands for, of the family that is listened on where there is one.
+async fn resolve(address: &str, listen: SocketAddr) -> Result<SocketAddr, StartError> {
     let unusable = |reason: String| StartError::Advertise { address: address.to_owned(), reason };
-    let mut found = tokio::net::lookup_host(address).await.map_err(|error| unusable(error.to_string()))?;
-    found.next().ok_or_else(|| unusable("the name has no address".to_owned()))
+    let found = tokio::net::lookup_host(address).await.map_err(|error| unusable(error.to_string()))?;
+    found
+        .min_by_key(|found| found.is_ipv4() != listen.is_ipv4())
+        .ok_or_else(|| unusable("the name has no address".to_owned()))
 }
 
 /// Tells the mesh what this node holds, for ever.

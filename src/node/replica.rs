@@ -5,8 +5,7 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use vecino_net::error::{ErrorCode, RpcError};
-use vecino_net::hlc;
+use vecino_net::error::{ErrorCode, Retry, RpcError};
 use vecino_net::limits;
 use vecino_net::message::{
     Hit, Outcome, Record, ReplicaApply, ReplicaRead, ReplicaScan, ReplicaScanReply, ReplicaSearch, ReplicaVersions, Rpc,
@@ -84,16 +83,16 @@ impl ReplicaRequest for ReplicaApply {
         let Self { collection, records } = self;
         check_batch(records.len())?;
         let collection = store.collection(collection)?;
-        let now = now_ms();
         // A version from the future would win over every later write until the clocks catch up.
         let refusals: Vec<Option<String>> = records
             .iter()
-            .map(|record| hlc::check_drift(record.version.time, now).err().map(|e| e.to_string()))
+            .map(|record| store.clock().observe(record.version).err().map(|error| error.to_string()))
             .collect();
         let accepted = records.into_iter().zip(&refusals).filter(|(_, refusal)| refusal.is_none());
         let accepted: Vec<Record> = accepted.map(|(record, _)| record).collect();
         let applied = collection.apply(accepted).await.map_err(|error| match error {
             ApplyError::Closed(_) => RpcError::new(ErrorCode::NotReady, error),
+            ApplyError::Lost(_) => RpcError { retry: Retry::Unknown, ..RpcError::new(ErrorCode::Internal, error) },
             ApplyError::Log { .. } => RpcError::new(ErrorCode::Internal, error),
         })?;
         let mut applied = applied.into_iter();
@@ -112,8 +111,13 @@ impl ReplicaRequest for ReplicaSearch {
 
     async fn answer(self, store: &Arc<Store>) -> Result<Vec<Hit>, RpcError> {
         let collection = store.collection(self.collection)?;
-        blocking(move || collection.search(&self)).await?.map_err(|error| match error {
-            SearchError::UnknownField(_) | SearchError::Index(_) => RpcError::invalid(error),
+        let permit = store.search_permit().await;
+        let searched = blocking(move || {
+            let _permit = permit;
+            collection.search(&self)
+        });
+        searched.await?.map_err(|error| match error {
+            SearchError::UnknownField(_) | SearchError::Index(_) | SearchError::TooLarge => RpcError::invalid(error),
         })
     }
 }

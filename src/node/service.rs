@@ -21,8 +21,8 @@ use vecino_net::rpc::{CallContext, Caller, Service, TraceId, decode, encode};
 use super::join::TokenOffice;
 use super::replica::{ReplicaRequest, blocking, now_ms};
 use super::snapshots;
-use super::store::{Store, StoreError};
-use crate::coordinator::Coordinator;
+use super::store::Store;
+use crate::coordinator::{Coordinator, to_rpc_error};
 
 /// What a node answers with.
 pub struct NodeService {
@@ -86,10 +86,7 @@ impl NodeService {
         hlc::check_drift(entry.version.time, now_ms()).map_err(RpcError::invalid)?;
         let store = Arc::clone(&self.store);
         let merged = blocking(move || store.merge(entry, true)).await?;
-        merged.map(|()| Done {}).map_err(|error| match error {
-            StoreError::NameInUse(error) => RpcError::new(ErrorCode::AlreadyExists, error),
-            StoreError::File(_) | StoreError::Decode(_) => RpcError::new(ErrorCode::Internal, error),
-        })
+        merged.map(|()| Done {}).map_err(to_rpc_error)
     }
 
     /// Answers for this node's replica. A collection that is not known here was perhaps created just now, and who asks

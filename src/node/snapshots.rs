@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 use tokio::time::MissedTickBehavior;
 use tracing::{error, info};
 use vecino_certs::NodeId;
-use vecino_net::error::{ErrorCode, RpcError};
+use vecino_net::error::RpcError;
 use vecino_net::message::{NodeSnapshot, SnapshotReport};
 use vecino_net::model::CollectionId;
 use vecino_storage::SnapshotSummary;
 
 use super::replica::blocking;
 use super::store::Store;
-use crate::collection::Collection;
+use crate::collection::{Collection, TakeError};
 
 /// How often the node looks whether a snapshot is due.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -25,6 +25,8 @@ const INTERVAL: Duration = Duration::from_secs(60);
 /// A collection that has been quiet for this long is worth a snapshot earlier, if it has this much to replay.
 const QUIET: Duration = Duration::from_secs(5);
 const QUIET_BYTES: u64 = 1024 * 1024;
+/// Pause before looking again whether a snapshot under way has ended.
+const BUSY_PAUSE: Duration = Duration::from_millis(20);
 /// Snapshots take no more than about one part in this many of the time.
 const SHARE_OF_TIME: u32 = 10;
 
@@ -113,7 +115,7 @@ pub async fn take(store: Arc<Store>, node: NodeId, request: NodeSnapshot) -> Res
             Ok(SnapshotSummary { lsn, pages, pages_written, .. }) => {
                 SnapshotReport { lsn, pages, pages_written, ..report }
             }
-            Err(error) => SnapshotReport { error: Some(error.message), ..report },
+            Err(error) => SnapshotReport { error: Some(error.to_string()), ..report },
         });
     }
     Ok(reports)
@@ -122,12 +124,14 @@ pub async fn take(store: Arc<Store>, node: NodeId, request: NodeSnapshot) -> Res
 /// Takes what a restart would otherwise have to replay into a last snapshot. Blocks.
 pub fn take_last(store: &Store) {
     for collection in store.open_collections().iter().filter(|collection| collection.replay_records() > 0) {
-        // It is logged, and the log has everything all the same.
-        let _ = snapshot_one(collection);
+        // One that was under way goes on to its end; the log has everything all the same.
+        while matches!(snapshot_one(collection), Err(TakeError::Busy(_))) {
+            std::thread::sleep(BUSY_PAUSE);
+        }
     }
 }
 
-fn snapshot_one(collection: &Collection) -> Result<SnapshotSummary, RpcError> {
+fn snapshot_one(collection: &Collection) -> Result<SnapshotSummary, TakeError> {
     let started = Instant::now();
     match collection.snapshot() {
         Ok(summary) => {
@@ -141,9 +145,10 @@ fn snapshot_one(collection: &Collection) -> Result<SnapshotSummary, RpcError> {
             );
             Ok(summary)
         }
+        Err(TakeError::Busy(name)) => Err(TakeError::Busy(name)),
         Err(reason) => {
             error!(collection = collection.name(), %reason, "a snapshot failed");
-            Err(RpcError::new(ErrorCode::Internal, reason))
+            Err(reason)
         }
     }
 }

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{error, info};
 use vecino_certs::NodeId;
 use vecino_net::error::{ErrorCode, RpcError};
@@ -15,6 +16,7 @@ use vecino_net::model::{CollectionId, CollectionSchema};
 use vecino_net::ring::Ring;
 use vecino_storage::{Disk, read_verified, write_atomically};
 
+use super::clock::Clock;
 use crate::catalog::{Catalog, Change};
 use crate::collection::Collection;
 use crate::collection::indexers::Indexers;
@@ -22,11 +24,16 @@ use crate::collection::indexers::Indexers;
 const CATALOG_FILE: &str = "catalog";
 const COLLECTIONS: &str = "collections";
 
+/// Searches at a time for each processor; more wait.
+const SEARCHES_PER_PROCESSOR: usize = 2;
+
 /// The collections of one node.
 pub struct Store {
     node_id: NodeId,
     disk: Arc<dyn Disk>,
     indexers: Arc<Indexers>,
+    clock: Arc<Clock>,
+    searches: Arc<Semaphore>,
     runtime: tokio::runtime::Handle,
     /// Held while the catalog changes, so that file, memory and open collections change together.
     changing: Mutex<()>,
@@ -72,6 +79,14 @@ pub enum StoreError {
     /// The name is taken.
     #[error(transparent)]
     NameInUse(#[from] crate::catalog::NameInUse),
+    /// The collection cannot be kept here.
+    #[error("collection {name:?} cannot be made on this node: {reason}")]
+    Open {
+        /// Its name.
+        name: String,
+        /// Why.
+        reason: String,
+    },
 }
 
 impl Store {
@@ -80,16 +95,27 @@ impl Store {
         node_id: NodeId,
         disk: Arc<dyn Disk>,
         indexers: Arc<Indexers>,
+        clock: Arc<Clock>,
         runtime: tokio::runtime::Handle,
     ) -> Result<Self, StoreError> {
         let entries: Vec<CatalogEntry> = match read_verified(&*disk, CATALOG_FILE)? {
             Some(bytes) => rmp_serde::from_slice(&bytes)?,
             None => Vec::new(),
         };
-        let store =
-            Self { node_id, disk, indexers, runtime, changing: Mutex::new(()), state: RwLock::new(State::default()) };
+        let searches = SEARCHES_PER_PROCESSOR * std::thread::available_parallelism().map_or(1, usize::from);
+        let store = Self {
+            node_id,
+            disk,
+            indexers,
+            clock,
+            searches: Arc::new(Semaphore::new(searches)),
+            runtime,
+            changing: Mutex::new(()),
+            state: RwLock::new(State::default()),
+        };
         for entry in entries {
-            store.take_effect(entry);
+            store.clock.raise(entry.version);
+            store.take_effect(entry, None);
         }
         store.remove_leftovers();
         Ok(store)
@@ -97,21 +123,51 @@ impl Store {
 
     /// Takes an entry over: durable first, then in effect. Blocks.
     ///
-    /// With `exclusive`, a create for a name that another collection has is refused; without, the later version stands.
+    /// With `exclusive`, a create is refused for a name that another collection has, and where this node is to keep the
+    /// collection and cannot.
     pub fn merge(&self, entry: CatalogEntry, exclusive: bool) -> Result<(), StoreError> {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut next = self.read(|state| state.catalog.clone());
         if exclusive {
             next.check(&entry)?;
         }
-        if matches!(next.merge(entry.clone()), Change::None) && self.read(|state| state.catalog == next) {
+        let change = next.merge(entry.clone());
+        if self.read(|state| state.catalog == next) {
             return Ok(());
         }
+        let opened = match &entry.live {
+            Some(live) if exclusive && change == Change::Created && live.placement.contains_key(&self.node_id) => {
+                let opened = self.open_collection(&entry, live).map_err(|reason| {
+                    self.remove_files(&entry.id.to_string());
+                    StoreError::Open { name: entry.name.clone(), reason }
+                })?;
+                Some(opened)
+            }
+            _ => None,
+        };
+        self.clock.raise(entry.version);
         let entries: Vec<_> = next.entries().collect();
         let bytes = rmp_serde::to_vec_named(&entries).expect("a catalog of strings, numbers and bytes always encodes");
-        write_atomically(&*self.disk, CATALOG_FILE, &bytes)?;
-        self.take_effect(entry);
+        if let Err(error) = write_atomically(&*self.disk, CATALOG_FILE, &bytes) {
+            if let Some(opened) = opened {
+                opened.close();
+                self.remove_files(&entry.id.to_string());
+            }
+            return Err(error.into());
+        }
+        self.take_effect(entry, opened);
         Ok(())
+    }
+
+    /// Permission to search; as many at a time as the processors can do.
+    pub async fn search_permit(&self) -> OwnedSemaphorePermit {
+        let permit = Arc::clone(&self.searches).acquire_owned().await;
+        permit.expect("the semaphore is never closed")
+    }
+
+    /// The node's clock.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     /// Every entry.
@@ -121,7 +177,7 @@ impl Store {
 
     /// Entries of the collections that exist.
     pub fn live(&self) -> Vec<CatalogEntry> {
-        self.read(|state| state.catalog.all_live().cloned().collect())
+        self.read(|state| state.catalog.all_named().into_iter().cloned().collect())
     }
 
     /// Hash of the catalog.
@@ -163,14 +219,28 @@ impl Store {
     /// What this node holds of each collection that it keeps.
     pub fn stats(&self) -> Vec<(String, CollectionStats)> {
         let kept: Vec<_> = self.read(|state| {
-            let kept = state.catalog.all_live().filter_map(|entry| Some((entry, state.open.get(&entry.id)?)));
-            kept.map(|(entry, open)| (entry.name.clone(), open.clone())).collect()
+            let live = state.catalog.entries().filter(|entry| entry.live.is_some());
+            let kept = live.filter_map(|entry| Some((entry, state.open.get(&entry.id)?)));
+            kept.map(|(entry, open)| {
+                let has_name = state.routes.get(&entry.name).is_some_and(|route| route.id == entry.id);
+                (entry.name.clone(), (!has_name).then_some(entry.id), open.clone())
+            })
+            .collect()
         });
-        let stats = |open: Result<Collection, String>| match open {
-            Ok(collection) => collection.stats(),
-            Err(reason) => CollectionStats { error: Some(reason), ..CollectionStats::default() },
+        let stats = |(name, nameless, open): (String, Option<CollectionId>, Result<Collection, String>)| {
+            let stats = match open {
+                Ok(collection) => collection.stats(),
+                Err(reason) => CollectionStats { error: Some(reason), ..CollectionStats::default() },
+            };
+            match nameless {
+                None => (name, stats),
+                Some(id) => {
+                    let error = Some(format!("an older collection has the name {name:?}: drop that one to reach this"));
+                    (format!("{name}@{id}"), CollectionStats { error, ..stats })
+                }
+            }
         };
-        kept.into_iter().map(|(name, open)| (name, stats(open))).collect()
+        kept.into_iter().map(stats).collect()
     }
 
     /// Closes every collection: writes that were accepted are finished, later ones refused. Blocks.
@@ -189,37 +259,36 @@ impl Store {
     }
 
     /// Opens and closes what a durable entry asks for.
-    fn take_effect(&self, entry: CatalogEntry) {
-        let opened = entry.live.as_ref().filter(|live| live.placement.contains_key(&self.node_id)).and_then(|live| {
-            let known = self.read(|state| state.open.contains_key(&entry.id));
+    fn take_effect(&self, entry: CatalogEntry, opened: Option<Collection>) {
+        let id = entry.id;
+        let opened = opened.map(Ok).or_else(|| {
+            let live = entry.live.as_ref().filter(|live| live.placement.contains_key(&self.node_id))?;
+            let known = self.read(|state| state.open.contains_key(&id));
             (!known).then(|| self.open_collection(&entry, live))
         });
         let gone = self.write(|state| {
-            let gone = match state.catalog.merge(entry.clone()) {
-                Change::None => return None,
-                Change::Created { replaced } => replaced,
-                Change::Dropped(id) => Some(id),
-            };
-            match &entry.live {
-                None => {
-                    state.routes.remove(&entry.name);
+            let name = entry.name.clone();
+            let change = state.catalog.merge(entry);
+            match state.catalog.named(&name) {
+                Some(CatalogEntry { id, live: Some(LiveCollection { schema, placement }), .. }) => {
+                    let route =
+                        Route { name: name.clone(), id: *id, schema: schema.clone(), ring: Ring::new(placement) };
+                    state.routes.insert(name, Arc::new(route));
                 }
-                Some(LiveCollection { schema, placement }) => {
-                    let route = Route {
-                        name: entry.name.clone(),
-                        id: entry.id,
-                        schema: schema.clone(),
-                        ring: Ring::new(placement),
-                    };
-                    state.routes.insert(entry.name.clone(), Arc::new(route));
+                _ => {
+                    state.routes.remove(&name);
                 }
             }
-            if let Some(opened) = opened {
-                state.open.insert(entry.id, opened);
+            match (change, opened) {
+                (Change::Created, Some(opened)) => {
+                    state.open.insert(id, opened);
+                    None
+                }
+                (Change::Dropped, _) => Some(state.open.remove(&id)),
+                (Change::Created, None) | (Change::None, _) => None,
             }
-            gone.map(|id| (id, state.open.remove(&id)))
         });
-        if let Some((id, open)) = gone {
+        if let Some(open) = gone {
             if let Some(Ok(collection)) = open {
                 collection.close();
             }
@@ -238,6 +307,9 @@ impl Store {
             Arc::clone(&self.indexers),
             self.runtime.clone(),
         );
+        if let Ok(Some(newest)) = opened.as_ref().map(Collection::newest_version) {
+            self.clock.raise(newest);
+        }
         opened.map_err(|reason| {
             error!(collection = name, %id, %reason, "a collection could not be opened; its files are left as they are");
             reason.to_string()

@@ -74,6 +74,11 @@ async fn levels_need_as_many_nodes_as_they_say() {
     assert_eq!(error.code(), Some(ErrorCode::Unavailable), "{error}");
     assert!(error.to_string().contains("level quorum needs 2"), "{error}");
 
+    // Who says that a part is enough gets what there is, and is told that no range was asked as the level says.
+    let partial = SearchRequest::vector(vector(1, 1)).k(1).allow_partial(true);
+    let reply = client.search(FILMS, partial).await.unwrap();
+    assert_eq!((&reply.hits[0].id, reply.coverage), (&1.into(), 0.0));
+
     // One is enough where one is all that is asked for.
     put_films(&client, 70..80, 1, Level::One).await;
     assert!(get(&client, &[1, 75], Level::One).await.iter().all(Option::is_some));

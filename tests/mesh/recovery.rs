@@ -222,3 +222,33 @@ async fn a_node_that_has_just_come_back_reads_and_writes_before_gossip_has_told_
         mesh.insert(1, back);
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_create_by_a_node_that_knows_nothing_of_the_name_destroys_nothing() {
+    let lab = Lab::new();
+    let mut mesh = lab.mesh(3).await;
+    let ignorant = mesh.remove(2).kill().await.unwrap();
+    let client = lab.client(&mesh[0]).await;
+    lab.await_nodes(&client, 2, NodeState::Up).await;
+    create_films(&client, 2).await;
+    let ids: Vec<u64> = (0..100).collect();
+    put_films(&client, ids.iter().copied(), 1, Level::All).await;
+    let mut away = Vec::new();
+    for node in mesh {
+        away.push(node.kill().await.unwrap());
+    }
+    let alone = ignorant.start().await.unwrap();
+    let asked = lab.client(&alone).await.with_timeout(Duration::from_secs(2));
+    let schema = vecino_client::schema(3, vecino_client::Metric::Dot);
+    let refused = asked.create_collection(crate::lab::FILMS, schema).await.unwrap_err();
+    assert_eq!(refused.code(), Some(vecino_client::ErrorCode::Unavailable), "{refused}");
+    let mut mesh = vec![alone];
+    for command in away {
+        mesh.push(command.start().await.unwrap());
+    }
+    for node in &mesh {
+        let client = lab.client(node).await;
+        lab.await_nodes(&client, 3, NodeState::Up).await;
+        check_films(&client, &ids, 1).await;
+    }
+}
