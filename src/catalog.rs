@@ -41,6 +41,11 @@ impl Catalog {
         self.entries.values()
     }
 
+    /// The entry of a collection.
+    pub fn entry(&self, id: CollectionId) -> Option<&CatalogEntry> {
+        self.entries.get(&id)
+    }
+
     /// The collection that has a name.
     pub fn named(&self, name: &str) -> Option<&CatalogEntry> {
         let live = self.entries.values().filter(|entry| entry.live.is_some() && entry.name == name);

@@ -83,9 +83,17 @@ struct WriterHandle {
 /// Why a write did not happen.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ApplyError {
-    /// The log refused it.
+    /// The log failed; what was asked may be written.
     #[error("collection {collection:?} cannot log: {reason}")]
     Log {
+        /// Which collection.
+        collection: String,
+        /// What the log said.
+        reason: String,
+    },
+    /// There is no room on the disk; nothing was written.
+    #[error("collection {collection:?} cannot log: {reason}")]
+    Full {
         /// Which collection.
         collection: String,
         /// What the log said.
@@ -156,7 +164,7 @@ impl Collection {
             .name(format!("writer-{name}"))
             .spawn({
                 let core = Arc::clone(&core);
-                move || writer::run(&core, opened.log, commands, &runtime)
+                move || writer::run(&core, (opened.log, opened.log_place), commands, &runtime)
             })
             .map_err(OpenError::Thread)?;
         core.wake_indexers();

@@ -127,9 +127,24 @@ pub(super) struct Opened {
     pub tables: Tables,
     pub indexes: Indexes,
     pub log: Log,
+    pub log_place: LogPlace,
     pub snapshots: SnapshotStore,
     pub snapshot_lsn: u64,
     pub replayed_bytes: u64,
+}
+
+/// Where a log is, to open it again.
+pub(super) struct LogPlace {
+    disk: Arc<dyn Disk>,
+    directory: String,
+    options: LogOptions,
+}
+
+impl LogPlace {
+    /// Opens the log; recovery settles what was in doubt.
+    pub fn open(&self, id: CollectionId) -> Result<Log, LogError> {
+        Ok(Log::open(Arc::clone(&self.disk), &self.directory, id.0, self.options)?.0)
+    }
 }
 
 /// Loads the newest usable snapshot and replays the log behind it.
@@ -139,14 +154,15 @@ pub(super) fn open(
     id: CollectionId,
     schema: &CollectionSchema,
 ) -> Result<Opened, OpenError> {
+    let snapshots = SnapshotStore::open(Arc::clone(&disk), &format!("{directory}/snapshots"))?;
     let sync = match schema.fsync {
         Fsync::Always => SyncPolicy::Always,
         Fsync::EveryMs(ms) => SyncPolicy::EveryMs(ms),
         Fsync::Never => SyncPolicy::Never,
     };
     let options = LogOptions { segment_bytes: SEGMENT_BYTES, sync };
-    let snapshots = SnapshotStore::open(Arc::clone(&disk), &format!("{directory}/snapshots"))?;
-    let (log, recovery) = Log::open(disk, &format!("{directory}/log"), id.0, options)?;
+    let log_place = LogPlace { disk, directory: format!("{directory}/log"), options };
+    let (log, recovery) = Log::open(Arc::clone(&log_place.disk), &log_place.directory, id.0, options)?;
     if recovery.torn_bytes_cut > 0 {
         warn!(directory, bytes = recovery.torn_bytes_cut, "the log ended in a write that never finished; cut it");
     }
@@ -159,7 +175,7 @@ pub(super) fn open(
         Ok(())
     })?;
     info!(directory, snapshot_lsn, replayed, points = tables.live(), "opened collection");
-    Ok(Opened { tables, indexes, log, snapshots, snapshot_lsn, replayed_bytes })
+    Ok(Opened { tables, indexes, log, log_place, snapshots, snapshot_lsn, replayed_bytes })
 }
 
 fn load_newest(

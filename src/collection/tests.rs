@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use vecino_certs::NodeId;
 use vecino_net::model::{FieldSchema, Fsync, Metric};
-use vecino_storage::MemDisk;
+use vecino_storage::{Fault, FaultyDisk, MemDisk};
 
 use super::*;
 
@@ -238,6 +238,60 @@ fn a_point_overwritten_during_a_snapshot_is_not_lost_with_the_unflushed_overwrit
         let lost = (0..POINTS).filter(|id| reopened.read(&[(*id).into()])[0].is_none()).count();
         assert_eq!(lost, 0, "their first versions were durable");
     }
+}
+
+#[test]
+fn a_failed_flush_refuses_that_batch_and_the_next_one_is_taken_again() {
+    for seed in 0..20 {
+        println!("seed {seed}");
+        let lab = Lab::new();
+        let collection = lab.open();
+        lab.apply(&collection, vec![put(1, 1)]);
+        lab.disk.fail_flush(1);
+        let failed = lab.runtime.block_on(collection.apply(vec![put(2, 2), put(1, 2)]));
+        assert!(matches!(&failed, Err(ApplyError::Log { .. })), "{failed:?}");
+        lab.apply(&collection, vec![put(3, 3)]);
+        // What was in doubt is all there or not at all, now and after a power cut, and the same both times.
+        let ids = [1, 2, 3].map(PointId::Number);
+        let read = collection.read(&ids);
+        let in_doubt = [Some(put(1, 2)), Some(put(2, 2)), Some(put(3, 3))];
+        let without = [Some(put(1, 1)), None, Some(put(3, 3))];
+        assert!(read == in_doubt || read == without, "{read:?}");
+        std::mem::forget(collection);
+        lab.disk.crash(seed);
+        assert_eq!(lab.open().read(&ids), read);
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_puts_until_there_is_room_and_reads_go_on() {
+    let lab = Lab::new();
+    let faulty = FaultyDisk::new(Arc::new(lab.disk.clone()));
+    faulty.set(Fault::CannotReserve);
+    let collection = Collection::open(
+        Arc::new(faulty.clone()),
+        "films",
+        "films",
+        CollectionId([1; 16]),
+        schema(),
+        Arc::clone(&lab.indexers),
+        lab.runtime.handle().clone(),
+    )
+    .unwrap();
+    lab.apply(&collection, vec![put(1, 1)]);
+    faulty.set(Fault::Room(0));
+    for _ in 0..3 {
+        let refused = lab.runtime.block_on(collection.apply(vec![put(2, 2)]));
+        assert!(
+            matches!(&refused, Err(ApplyError::Full { reason, .. }) if reason.contains("disk full")),
+            "{refused:?}"
+        );
+        assert_eq!(collection.read(&[1.into(), 2.into()]), [Some(put(1, 1)), None]);
+        assert_eq!(nearest(&collection, vector(1, 1), 1)[0].id, 1.into());
+    }
+    faulty.heal();
+    lab.apply(&collection, vec![put(2, 3)]);
+    check(&collection, &BTreeMap::from([(1, put(1, 1)), (2, put(2, 3))]));
 }
 
 #[test]

@@ -1,23 +1,30 @@
 //! The one thread that writes a collection: it drains its queue into one batch, logs, flushes once, applies in order.
+//!
+//! A full disk refuses a batch and changes nothing. A flush that fails ends the log, for nobody knows what is on the disk;
+//! the writer opens it anew before the next batch, which puts on the disk what was in doubt, and applies that too.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
-use tracing::{debug, error};
+use tracing::{debug, error, info};
 use vecino_index::Slot;
 use vecino_net::message::{Outcome, Record, RecordValue};
 use vecino_net::model::{Fsync, Version};
 use vecino_storage::{Log, LogError};
 
 use super::indexers::link_some;
+use super::persist::LogPlace;
 use super::tables::Key;
 use super::{ApplyError, Core, UNLINKED_MAX, record};
 
 /// Bytes of records after which a batch is not made larger.
 const GROUP_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Pause between attempts to open a log anew.
+const HEAL_PAUSE: Duration = Duration::from_secs(1);
 
 /// Slots that the writer links at a time when the indexers are behind.
 const HELP_SLOTS: usize = 64;
@@ -62,13 +69,21 @@ struct Group {
 }
 
 /// Runs until every sender of its queue is gone.
-pub(super) fn run(core: &Arc<Core>, log: Log, commands: mpsc::Receiver<Command>, runtime: &tokio::runtime::Handle) {
-    Writer { core, log, commands }.run(runtime);
+pub(super) fn run(
+    core: &Arc<Core>,
+    (log, reopen): (Log, LogPlace),
+    commands: mpsc::Receiver<Command>,
+    runtime: &tokio::runtime::Handle,
+) {
+    Writer { core, log, reopen, tried: None, commands }.run(runtime);
 }
 
 struct Writer<'a> {
     core: &'a Arc<Core>,
     log: Log,
+    reopen: LogPlace,
+    /// When opening a log that had failed was last tried.
+    tried: Option<Instant>,
     commands: mpsc::Receiver<Command>,
 }
 
@@ -160,10 +175,17 @@ impl Writer<'_> {
         let Group { encoded, accepted, pending: _, answers, bytes, flushes: _, cut: _ } = group;
         if !encoded.is_empty() {
             let records: Vec<&[u8]> = encoded.iter().map(Vec::as_slice).collect();
-            let logged = self.log.append(&records).and_then(|_| self.log.commit());
+            let healed = self.heal();
+            let logged = healed.and_then(|()| self.log.append(&records)).and_then(|_| self.log.commit());
             if let Err(reason) = logged {
                 error!(collection = self.core.name, %reason, "a write was not logged");
-                let error = ApplyError::Log { collection: self.core.name.clone(), reason: reason.to_string() };
+                let (collection, is_full) = (self.core.name.clone(), matches!(reason, LogError::Full { .. }));
+                let reason = reason.to_string();
+                let error = if is_full {
+                    ApplyError::Full { collection, reason }
+                } else {
+                    ApplyError::Log { collection, reason }
+                };
                 for (answer, _) in answers {
                     let _ = answer.send(Err(error.clone()));
                 }
@@ -206,6 +228,32 @@ impl Writer<'_> {
         if let Some(slot) = applied.and_then(|applied| applied.buried) {
             self.core.indexes.iter().for_each(|(_, index)| index.bury(slot));
         }
+    }
+
+    /// Opens a log anew that a failed flush has ended, and applies what was in doubt and turns out to be there.
+    fn heal(&mut self) -> Result<(), LogError> {
+        let is_soon = self.tried.is_some_and(|tried| tried.elapsed() < HEAL_PAUSE);
+        if !self.log.is_poisoned() || is_soon {
+            return Ok(());
+        }
+        self.tried = Some(Instant::now());
+        let log = self.reopen.open(self.core.id)?;
+        let mut applied = 0;
+        log.replay(self.core.next_lsn.load(Ordering::Acquire), &mut |_, bytes| {
+            let record = record::decode(bytes)?;
+            let key = self.core.key(&record.id);
+            let known = self.core.tables().version(&key);
+            if known.is_none_or(|known| known < record.version) {
+                self.apply(key, record);
+                applied += 1;
+            }
+            Ok(())
+        })?;
+        self.log = log;
+        self.tried = None;
+        self.core.next_lsn.store(self.log.next_lsn(), Ordering::Release);
+        info!(collection = self.core.name, applied, "opened the log again after a failed flush");
+        Ok(())
     }
 
     fn flush_if_due(&mut self) {

@@ -42,6 +42,8 @@ use crate::coordinator::Coordinator;
 
 /// How often a node tells the mesh what it holds, and looks at what it was told.
 const PUBLISH_EVERY: Duration = Duration::from_secs(1);
+/// How often collections that could not be opened are tried again.
+const REOPEN_EVERY: Duration = Duration::from_secs(30);
 /// How long requests under way may take when the node stops.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -163,6 +165,7 @@ impl Node {
         background.spawn(publish(Arc::clone(&membership), Arc::clone(&store)));
         background.spawn(follow(coordinator.clone(), Arc::clone(&store), state, disk));
         background.spawn(snapshots::run(Arc::clone(&store)));
+        background.spawn(reopen(Arc::clone(&store)));
         service.open(coordinator);
         info!(node = %node_id, mesh = %mesh_id, %advertise, "ready");
         Ok(Self {
@@ -251,6 +254,17 @@ async fn publish(membership: Arc<Membership>, store: Arc<Store>) {
         let bytes = held.iter().map(|(_, stats)| stats.index_bytes + stats.log_bytes).sum();
         membership.publish(points, bytes);
         membership.publish_catalog_digest(store.digest());
+    }
+}
+
+/// Tries to open what could not be opened, for ever.
+async fn reopen(store: Arc<Store>) {
+    loop {
+        tokio::time::sleep(REOPEN_EVERY).await;
+        let store = Arc::clone(&store);
+        if let Err(error) = blocking(move || store.retry_failed()).await {
+            warn!(%error, "opening collections again failed");
+        }
     }
 }
 

@@ -196,7 +196,7 @@ impl Store {
         match found {
             Some(Ok(collection)) => Ok(collection),
             Some(Err(reason)) => Err(RpcError::new(
-                ErrorCode::Internal,
+                ErrorCode::Unavailable,
                 format_args!("collection {id} could not be opened on node {}: {reason}", self.node_id.short()),
             )),
             None => Err(RpcError::new(
@@ -241,6 +241,23 @@ impl Store {
             }
         };
         kept.into_iter().map(stats).collect()
+    }
+
+    /// Tries again to open the collections that could not be opened: the cause may have been passing. Blocks.
+    pub fn retry_failed(&self) {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let failed: Vec<CatalogEntry> = self.read(|state| {
+            let failed = state.open.iter().filter(|(_, open)| open.is_err()).map(|(id, _)| *id);
+            failed.filter_map(|id| state.catalog.entry(id).cloned()).collect()
+        });
+        for entry in failed {
+            if let Some(live) = &entry.live
+                && let Ok(opened) = self.open_collection(&entry, live)
+            {
+                info!(collection = entry.name, id = %entry.id, "a collection that could not be opened is open now");
+                self.write(|state| state.open.insert(entry.id, Ok(opened)));
+            }
+        }
     }
 
     /// Closes every collection: writes that were accepted are finished, later ones refused. Blocks.
@@ -334,5 +351,108 @@ impl Store {
         for id in dropped.iter().filter(|id| there.contains(id)) {
             self.remove_files(id);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use vecino_net::model::{FieldSchema, Fsync, Metric, Version};
+    use vecino_storage::{Fault, FaultyDisk, MemDisk};
+
+    use super::*;
+
+    struct Lab {
+        memory: MemDisk,
+        disk: FaultyDisk,
+        runtime: tokio::runtime::Runtime,
+        indexers: Arc<Indexers>,
+    }
+
+    const NODE: NodeId = NodeId::from_bytes([1; 16]);
+
+    impl Lab {
+        fn new() -> Self {
+            let memory = MemDisk::new();
+            Self {
+                disk: FaultyDisk::new(Arc::new(memory.clone())),
+                memory,
+                runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap(),
+                indexers: Arc::new(Indexers::start(1).unwrap()),
+            }
+        }
+
+        fn open(&self) -> Store {
+            let (indexers, clock) = (Arc::clone(&self.indexers), Arc::new(Clock::new(NODE)));
+            Store::open(NODE, Arc::new(self.disk.clone()), indexers, clock, self.runtime.handle().clone()).unwrap()
+        }
+    }
+
+    fn create(name: &str, id: u8, time: u64) -> CatalogEntry {
+        let field = FieldSchema { dim: 2, metric: Metric::Dot, m: 8, ef_construction: 40 };
+        let schema = CollectionSchema {
+            fields: BTreeMap::from([(String::new(), field)]),
+            replication_factor: 1,
+            fsync: Fsync::Always,
+        };
+        CatalogEntry {
+            name: name.to_owned(),
+            version: Version { time, node: NODE },
+            id: CollectionId([id; 16]),
+            live: Some(LiveCollection { schema, placement: BTreeMap::from([(NODE, vec![1])]) }),
+        }
+    }
+
+    fn drop_of(entry: &CatalogEntry, time: u64) -> CatalogEntry {
+        CatalogEntry { version: Version { time, node: NODE }, live: None, ..entry.clone() }
+    }
+
+    #[test]
+    fn a_tombstone_of_a_create_that_failed_elsewhere_leaves_the_collection_of_that_name_alone() {
+        let lab = Lab::new();
+        let store = lab.open();
+        let films = create("films", 1, 1);
+        store.merge(films.clone(), true).unwrap();
+        store.merge(drop_of(&create("films", 2, 2), 3), false).unwrap();
+        assert_eq!(store.route("films").unwrap().id, films.id);
+        assert!(store.collection(films.id).is_ok());
+        // A second collection of that name, from the other side of a partition, is kept and reported.
+        store.merge(create("films", 3, 4), false).unwrap();
+        let stats = store.stats();
+        assert_eq!(stats.len(), 2);
+        assert!(stats.iter().any(|(name, stats)| name.starts_with("films@") && stats.error.is_some()));
+        store.merge(drop_of(&films, 5), false).unwrap();
+        assert_eq!(store.route("films").unwrap().id, CollectionId([3; 16]));
+        assert_eq!(lab.memory.list(COLLECTIONS).unwrap(), [CollectionId([3; 16]).to_string()]);
+    }
+
+    #[test]
+    fn a_collection_that_cannot_be_made_is_refused_and_leaves_nothing() {
+        let lab = Lab::new();
+        let store = lab.open();
+        lab.disk.set(Fault::Room(0));
+        let error = store.merge(create("films", 1, 1), true).unwrap_err();
+        assert!(matches!(&error, StoreError::Open { name, .. } if name == "films"), "{error}");
+        assert!(store.route("films").is_none() && store.entries().is_empty());
+        lab.disk.heal();
+        store.merge(create("films", 2, 2), true).unwrap();
+        assert_eq!(store.open_collections().len(), 1);
+    }
+
+    #[test]
+    fn a_collection_that_could_not_be_opened_is_opened_when_the_cause_has_passed() {
+        let lab = Lab::new();
+        lab.open().merge(create("films", 1, 1), true).unwrap();
+        lab.disk.set(Fault::EverySync);
+        let store = lab.open();
+        let id = CollectionId([1; 16]);
+        let error = store.collection(id).err().unwrap();
+        assert_eq!(error.code, ErrorCode::Unavailable, "{error}");
+        store.retry_failed();
+        assert!(store.collection(id).is_err());
+        lab.disk.heal();
+        store.retry_failed();
+        assert!(store.collection(id).is_ok());
     }
 }

@@ -236,6 +236,11 @@ impl Log {
         Ok(freed)
     }
 
+    /// Whether a failed flush has ended this log: it takes calls again once it is opened anew.
+    pub fn is_poisoned(&self) -> bool {
+        self.poison.is_some()
+    }
+
     /// Bytes that the log holds, without what is reserved ahead.
     pub fn bytes(&self) -> u64 {
         self.sealed.iter().map(|segment| segment.bytes).sum::<u64>() + self.active.end
