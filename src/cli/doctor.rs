@@ -97,7 +97,9 @@ impl Answer<'_> {
         if !report.collections.is_empty() {
             parts.push(collections(&report.collections, style));
         }
-        let shown = report.findings.iter().take(FINDINGS_SHOWN);
+        // What is only superfluous must not crowd out what is damaged.
+        let superfluous = report.findings.iter().filter(|diagnosis| diagnosis.loss == Loss::Nothing);
+        let shown = report.damage().chain(superfluous).take(FINDINGS_SHOWN);
         parts.extend(shown.map(|diagnosis| described(diagnosis, repairing)));
         if report.findings.len() > FINDINGS_SHOWN {
             parts.push(format!("and {} more: --json tells all", report.findings.len() - FINDINGS_SHOWN));
@@ -131,6 +133,7 @@ impl Answer<'_> {
         }
         match superfluous {
             0 => "healthy".to_owned(),
+            1 => "healthy, with 1 thing that is not needed".to_owned(),
             _ => format!("healthy, with {superfluous} things that are not needed"),
         }
     }

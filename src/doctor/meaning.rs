@@ -118,13 +118,22 @@ impl Facts<'_> {
             let meaning = format!("recoverable: the snapshot of lsn {} holds the records before it", snapshot.lsn);
             return (Loss::Recoverable, meaning, Vec::new());
         }
-        let which = match end {
-            _ if end <= start => format!("what follows lsn {start} may not be the continuation of what is before it"),
-            u64::MAX => format!("the records from lsn {start} on cannot be read"),
-            _ if end == start + 1 => format!("record {start} cannot be read"),
-            _ => format!("{} records, lsn {start} to {}, cannot be read", end - start, end - 1),
+        let meaning = match end {
+            _ if end <= start => {
+                format!("what follows lsn {start} need not follow what is before it: only replicas know")
+            }
+            _ if end == start + 1 => {
+                format!("record {start} cannot be read, and no usable snapshot holds it: only replicas have it")
+            }
+            _ => {
+                let which = match end {
+                    u64::MAX => format!("the records from lsn {start} on"),
+                    _ => format!("{} records, lsn {start} to {},", end - start, end - 1),
+                };
+                format!("{which} cannot be read, and no usable snapshot holds them: only replicas have them")
+            }
         };
-        (Loss::OnlyReplicas, format!("{which}, and no usable snapshot holds them: only replicas have them"), Vec::new())
+        (Loss::OnlyReplicas, meaning, Vec::new())
     }
 
     /// What it means that these snapshots cannot be used, all for one reason.
@@ -164,8 +173,8 @@ impl Facts<'_> {
             let problem = format!("the log begins at lsn {first_lsn}, and no snapshot holds the records before it");
             (problem, Loss::OnlyReplicas, "only replicas have them".to_owned())
         } else {
-            let kept = self.snapshots.iter().take(SNAPSHOTS_KEPT);
-            let cut_off = kept.filter(|snapshot| snapshot.is_usable() && snapshot.lsn < *first_lsn).last()?;
+            let mut kept = self.snapshots.iter().take(SNAPSHOTS_KEPT);
+            let cut_off = kept.rfind(|snapshot| snapshot.is_usable() && snapshot.lsn < *first_lsn)?;
             let problem = format!("the log begins at lsn {first_lsn}, behind the snapshot of lsn {}", cut_off.lsn);
             let (loss, meaning) = match self.source() {
                 Some(lsn) => (
@@ -178,5 +187,108 @@ impl Facts<'_> {
         };
         let file = crate::collection::persist::log_dir(self.directory);
         Some(Diagnosis { file, offset: 0, problem, loss, meaning, repairs: Vec::new() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DIRECTORY: &str = "collections/x";
+
+    fn log(first_lsn: u64, next_lsn: u64, lost: &[(u64, u64)]) -> LogInspection {
+        let finding = |(start, end): &(u64, u64)| found("segment", FindingKind::Log { lost: *start..*end });
+        let findings = lost.iter().map(finding).collect();
+        LogInspection { segments: 1, frames: 1, records: 1, bytes: 1, first_lsn, next_lsn, findings }
+    }
+
+    fn found(file: &str, kind: FindingKind) -> Finding {
+        Finding { file: file.to_owned(), offset: 7, kind, reason: "it is bad".to_owned() }
+    }
+
+    fn snapshot(lsn: u64, is_whole: bool) -> SnapshotFacts {
+        SnapshotFacts { path: format!("manifest {lsn}"), lsn, is_whole, refusal: None }
+    }
+
+    /// Source, and loss and number of repairs of each diagnosis.
+    fn judged(
+        log: &LogInspection,
+        snapshots: &[SnapshotFacts],
+        findings: &[Finding],
+    ) -> (Option<u64>, Vec<(Loss, usize)>) {
+        let facts = Facts { directory: DIRECTORY, log, snapshots, findings, is_decoded: true };
+        let diagnoses = facts.diagnoses().into_iter().map(|diagnosis| (diagnosis.loss, diagnosis.repairs.len()));
+        (facts.source(), diagnoses.collect())
+    }
+
+    #[test]
+    fn lost_records_matter_only_where_no_usable_snapshot_is_behind_them() {
+        let both = [snapshot(20, true), snapshot(10, true)];
+        assert_eq!(judged(&log(5, 30, &[]), &both, &[]), (Some(20), vec![]));
+        assert_eq!(judged(&log(5, 30, &[(12, 15)]), &both, &[]), (Some(20), vec![(Loss::Recoverable, 0)]));
+        assert_eq!(judged(&log(5, 30, &[(12, 21)]), &both, &[]), (None, vec![(Loss::OnlyReplicas, 0)]));
+        assert_eq!(judged(&log(5, 25, &[(25, u64::MAX)]), &both, &[]), (None, vec![(Loss::OnlyReplicas, 0)]));
+        // Each loss is judged by itself.
+        let two = judged(&log(5, 30, &[(6, 8), (22, 23)]), &both, &[]);
+        assert_eq!(two, (None, vec![(Loss::Recoverable, 0), (Loss::OnlyReplicas, 0)]));
+        assert_eq!(judged(&log(1, 30, &[(2, 3)]), &[snapshot(20, false)], &[]), (None, vec![(Loss::OnlyReplicas, 0)]));
+    }
+
+    #[test]
+    fn a_bad_snapshot_goes_only_where_another_source_was_read_to_its_end() {
+        let bad = [found("manifest 30", FindingKind::Manifest)];
+        assert_eq!(judged(&log(5, 40, &[]), &[snapshot(10, true)], &bad), (Some(10), vec![(Loss::Recoverable, 1)]));
+        assert_eq!(judged(&log(1, 40, &[]), &[], &bad), (Some(1), vec![(Loss::Recoverable, 1)]));
+        assert_eq!(judged(&log(5, 40, &[]), &[], &bad), (None, vec![(Loss::OnlyReplicas, 0)]));
+        let lossy = judged(&log(5, 40, &[(12, 13)]), &[snapshot(10, true)], &bad);
+        assert_eq!(lossy, (None, vec![(Loss::OnlyReplicas, 0), (Loss::OnlyReplicas, 0)]));
+
+        let manifests = vec!["manifest 20".to_owned(), "manifest 10".to_owned()];
+        let page = [found("page", FindingKind::Page { manifests })];
+        let snapshots = [snapshot(20, false), snapshot(10, false)];
+        assert_eq!(judged(&log(1, 40, &[]), &snapshots, &page), (Some(1), vec![(Loss::Recoverable, 2)]));
+        assert_eq!(judged(&log(2, 40, &[]), &snapshots, &page), (None, vec![(Loss::OnlyReplicas, 0)]));
+
+        let log = log(5, 40, &[]);
+        let undecoded = Facts {
+            directory: DIRECTORY,
+            log: &log,
+            snapshots: &[snapshot(10, true)],
+            findings: &bad,
+            is_decoded: false,
+        };
+        assert!(undecoded.diagnoses()[0].repairs.is_empty(), "nobody has loaded the one that is to stay");
+    }
+
+    #[test]
+    fn whole_pages_that_do_not_load_are_told_and_kept() {
+        let refused = SnapshotFacts { refusal: Some("arena \"meta\" is missing".to_owned()), ..snapshot(20, true) };
+        let snapshots = [refused, snapshot(10, true)];
+        assert_eq!(judged(&log(5, 40, &[]), &snapshots, &[]), (Some(10), vec![(Loss::Recoverable, 0)]));
+    }
+
+    #[test]
+    fn log_and_snapshots_that_do_not_meet_are_noticed_though_each_is_whole() {
+        assert_eq!(judged(&log(5, 40, &[]), &[], &[]), (None, vec![(Loss::OnlyReplicas, 0)]));
+        assert_eq!(judged(&log(1, 8, &[]), &[snapshot(10, true)], &[]), (None, vec![(Loss::OnlyReplicas, 0)]));
+        let both = [snapshot(20, true), snapshot(10, true)];
+        assert_eq!(judged(&log(15, 40, &[]), &both, &[]), (Some(20), vec![(Loss::Recoverable, 0)]));
+        // One that a crash has left is behind the log that was cut for the other two.
+        let third = [snapshot(20, true), snapshot(15, true), snapshot(10, true)];
+        assert_eq!(judged(&log(15, 40, &[]), &third, &[]), (Some(20), vec![]));
+        assert_eq!(judged(&log(1, 1, &[]), &[], &[]), (Some(1), vec![]), "a collection just made");
+    }
+
+    #[test]
+    fn a_torn_tail_is_cut_only_where_recovery_would_cut_it_and_no_snapshot_knew_it_whole() {
+        let torn = |mut log: LogInspection| {
+            log.findings.push(found("segment", FindingKind::TornTail { bytes: 9 }));
+            log
+        };
+        assert_eq!(judged(&torn(log(1, 40, &[])), &[], &[]), (Some(1), vec![(Loss::Nothing, 1)]));
+        let damaged = judged(&torn(log(1, 40, &[(3, 4)])), &[], &[]);
+        assert_eq!(damaged, (None, vec![(Loss::OnlyReplicas, 0), (Loss::Nothing, 0)]));
+        let known = judged(&torn(log(1, 40, &[])), &[snapshot(41, true)], &[]);
+        assert_eq!(known, (None, vec![(Loss::OnlyReplicas, 0), (Loss::OnlyReplicas, 0)]));
     }
 }

@@ -186,7 +186,7 @@ fn inspect_frames(
                 for (lsn, record) in (frame.header.first_lsn..).zip(frame.records()) {
                     found.records += 1;
                     if let Err(error) = check(lsn, record) {
-                        let kind = FindingKind::Log { lost: lsn..lsn + 1 };
+                        let kind = FindingKind::Log { lost: lsn..lsn.saturating_add(1) };
                         let reason = format!("record {lsn} is whole, but makes no sense: {error}");
                         found.findings.push(Finding::new(place.path, frame.offset, kind, reason));
                     }
