@@ -9,6 +9,7 @@ pub mod colors;
 pub mod config;
 pub mod coordinator;
 pub mod demo;
+pub mod doctor;
 pub mod files;
 pub mod node;
 pub mod process;

@@ -29,6 +29,7 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => cli::fail(&Failure::of("certificates", &*error), json),
         },
+        Command::Doctor(args) => cli::doctor::run(args, json),
         Command::Node(args) => {
             let done = runtime.block_on(node(args, json));
             // A node that was stopped in order left nothing behind; one that was told twice does not wait for what it did.

@@ -12,6 +12,7 @@ use vecino_net::limits::{DIM_MAX, EF_MAX, K_MAX, POINT_ID_BYTES_MAX};
 use vecino_net::model::{Fsync, Level, Metric, Payload, PointId, Vector};
 
 use super::certs::CertsCommand;
+use crate::config::DATA_DEFAULT;
 use crate::files::json;
 
 /// A vector database without a centre: identical nodes, one binary, QUIC and gossip.
@@ -46,6 +47,8 @@ pub enum Command {
         #[command(subcommand)]
         command: CertsCommand,
     },
+    /// Look for damage in the folder of a node that does not run, and repair what loses nothing
+    Doctor(DoctorArgs),
     /// What is asked of a running mesh.
     #[command(flatten)]
     Client(ClientCommand),
@@ -346,6 +349,19 @@ pub struct SearchArgs {
     /// How to reach the mesh.
     #[command(flatten)]
     pub connection: ConnectArgs,
+}
+
+// ------------------------------------------------------------------------------------------------- doctor
+
+/// `vecino doctor`.
+#[derive(Clone, Debug, Args)]
+pub struct DoctorArgs {
+    /// Folder of the node
+    #[arg(long, value_name = "DIR", env = "VECINO_DATA", default_value = DATA_DEFAULT)]
+    pub data: PathBuf,
+    /// Do what loses nothing: cut an unfinished write, remove leftovers, and snapshots that others stand in for
+    #[arg(long)]
+    pub repair: bool,
 }
 
 // ------------------------------------------------------------------------------------------------- files

@@ -1,7 +1,8 @@
 //! The command line: what is typed ([`args`]), and every command that asks something of a running mesh.
 //!
 //! A command's answer goes to standard output, what went wrong to standard error. The exit code is 0 only when all was
-//! done, 1 for a failure, 2 for a command line that is wrong. Running a node and the demonstration live elsewhere.
+//! done, 1 for a failure, 2 for a command line that is wrong. Running a node and the demonstration live elsewhere;
+//! [`certs`] and [`doctor`] ask no mesh.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -13,6 +14,7 @@ mod bench;
 pub mod certs;
 mod collection;
 mod connection;
+pub mod doctor;
 mod export;
 pub mod failure;
 mod import;

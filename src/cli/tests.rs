@@ -44,6 +44,7 @@ fn every_command_of_the_readme_parses() {
         "certs init ca",
         "certs issue ca --name n1 --out d --san localhost --san 127.0.0.1 --client",
         "certs show d/node.crt",
+        "doctor --data d --repair --json",
         "collection create films --dim 3 --metric cosine --replicas 3",
         "collection list --json",
         "collection describe films",

@@ -10,7 +10,7 @@
 //! the tables, briefly, and none on the indexes.
 
 pub mod indexers;
-mod persist;
+pub mod persist;
 pub mod record;
 pub mod tables;
 mod writer;
@@ -144,7 +144,19 @@ impl Collection {
         indexers: Arc<Indexers>,
         runtime: tokio::runtime::Handle,
     ) -> Result<Self, OpenError> {
-        let opened = persist::open(disk, directory, id, &schema)?;
+        let opened = persist::open(disk, directory, id, &schema, persist::SEGMENT_BYTES)?;
+        Self::start(opened, name, id, schema, indexers, runtime)
+    }
+
+    /// Sets the writer and the indexers to work on what was opened.
+    fn start(
+        opened: persist::Opened,
+        name: &str,
+        id: CollectionId,
+        schema: CollectionSchema,
+        indexers: Arc<Indexers>,
+        runtime: tokio::runtime::Handle,
+    ) -> Result<Self, OpenError> {
         let core = Arc::new(Core {
             name: name.to_owned(),
             id,

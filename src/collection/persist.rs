@@ -25,7 +25,7 @@ use super::record::{self, SnapshotEntry};
 use super::tables::{Key, Live, Tables};
 
 /// Bytes of one log segment.
-const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+pub(super) const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 /// Version of what the arenas "meta", "points" and "tombstones" hold.
 const FORMAT: u32 = 1;
 /// Slots or entries that are copied under one read lock.
@@ -147,21 +147,32 @@ impl LogPlace {
     }
 }
 
+/// Where the log of the collection in `directory` lies.
+pub fn log_dir(directory: &str) -> String {
+    format!("{directory}/log")
+}
+
+/// Where the snapshots of the collection in `directory` lie.
+pub fn snapshots_dir(directory: &str) -> String {
+    format!("{directory}/snapshots")
+}
+
 /// Loads the newest usable snapshot and replays the log behind it.
 pub(super) fn open(
     disk: Arc<dyn Disk>,
     directory: &str,
     id: CollectionId,
     schema: &CollectionSchema,
+    segment_bytes: u64,
 ) -> Result<Opened, OpenError> {
-    let snapshots = SnapshotStore::open(Arc::clone(&disk), &format!("{directory}/snapshots"))?;
     let sync = match schema.fsync {
         Fsync::Always => SyncPolicy::Always,
         Fsync::EveryMs(ms) => SyncPolicy::EveryMs(ms),
         Fsync::Never => SyncPolicy::Never,
     };
-    let options = LogOptions { segment_bytes: SEGMENT_BYTES, sync };
-    let log_place = LogPlace { disk, directory: format!("{directory}/log"), options };
+    let options = LogOptions { segment_bytes, sync };
+    let snapshots = SnapshotStore::open(Arc::clone(&disk), &snapshots_dir(directory))?;
+    let log_place = LogPlace { disk, directory: log_dir(directory), options };
     let (log, recovery) = Log::open(Arc::clone(&log_place.disk), &log_place.directory, id.0, options)?;
     if recovery.torn_bytes_cut > 0 {
         warn!(directory, bytes = recovery.torn_bytes_cut, "the log ended in a write that never finished; cut it");
@@ -201,11 +212,14 @@ fn load_newest(
         }
         return Err(OpenError::Incomplete { first_lsn, reason });
     }
+    Ok((Tables::default(), empty_indexes(id, schema)?, 1))
+}
+
+fn empty_indexes(id: CollectionId, schema: &CollectionSchema) -> Result<Indexes, OpenError> {
     let empty = |(number, (name, field)): (usize, (&String, &FieldSchema))| {
         Ok((name.clone(), Index::new(params(id, number, field))?))
     };
-    let indexes = schema.fields.iter().enumerate().map(empty).collect::<Result<_, OpenError>>()?;
-    Ok((Tables::default(), indexes, 1))
+    schema.fields.iter().enumerate().map(empty).collect()
 }
 
 fn replay_one(
@@ -397,6 +411,35 @@ fn load(snapshot: &Snapshot, id: CollectionId, schema: &CollectionSchema) -> Res
         indexes.push((name.clone(), index));
     }
     Ok((tables, indexes))
+}
+
+/// What opening would say to what lies on disk, for those who look at it while no node runs.
+pub struct Inspector<'a> {
+    id: CollectionId,
+    schema: &'a CollectionSchema,
+    /// Without a vector in them: they know which would fit.
+    indexes: Indexes,
+}
+
+impl<'a> Inspector<'a> {
+    /// An inspector of one collection. Fails where the schema asks for what cannot be.
+    pub fn new(id: CollectionId, schema: &'a CollectionSchema) -> Result<Self, OpenError> {
+        Ok(Self { id, schema, indexes: empty_indexes(id, schema)? })
+    }
+
+    /// Reads a snapshot in full, as opening does; gives the number of live points, or says why it cannot be used.
+    pub fn points(&self, snapshot: &Snapshot) -> Result<u64, String> {
+        let (tables, _) = load(snapshot, self.id, self.schema).map_err(|error| error.to_string())?;
+        Ok(tables.live() as u64)
+    }
+
+    /// Whether a record of the log decodes and fits the schema.
+    pub fn check_record(&self, bytes: &[u8]) -> Result<(), String> {
+        let Record { id: _, version: _, value } = record::decode(bytes).map_err(|error| error.to_string())?;
+        let vectors = value.map(|RecordValue { vectors, payload: _ }| vectors).unwrap_or_default();
+        let fitting = |(name, index): &(String, Index)| vectors.get(name).map_or(Ok(()), |v| index.validate(&v.0));
+        self.indexes.iter().try_for_each(fitting).map_err(|error| error.to_string())
+    }
 }
 
 /// Reads length-prefixed entries of one arena.

@@ -8,7 +8,8 @@ use vecino_certs::NodeId;
 use vecino_net::message::MeshId;
 use vecino_storage::{Disk, FileError, read_verified, write_atomically};
 
-const FILE: &str = "node";
+/// Where it stands in the data directory.
+pub const FILE: &str = "node";
 
 /// The contents of the file `node` in the data directory.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

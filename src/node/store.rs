@@ -21,8 +21,10 @@ use crate::catalog::{Catalog, Change};
 use crate::collection::Collection;
 use crate::collection::indexers::Indexers;
 
-const CATALOG_FILE: &str = "catalog";
-const COLLECTIONS: &str = "collections";
+/// Where the catalog stands in the data directory.
+pub const CATALOG_FILE: &str = "catalog";
+/// The folder of the collections, each under its id.
+pub const COLLECTIONS: &str = "collections";
 
 /// Searches at a time for each processor; more wait.
 const SEARCHES_PER_PROCESSOR: usize = 2;

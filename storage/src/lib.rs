@@ -7,6 +7,7 @@
 //! - [`Log`]: records in, an lsn out, durable once [`Log::commit`] says so.
 //! - [`SnapshotStore`]: named arenas cut into pages, two snapshots kept, the log cut behind the older.
 //! - [`write_atomically`] and [`read_verified`]: one small file that is there in full or not at all.
+//! - [`inspect`]: what is wrong with all that, found without changing it.
 //! - [`DirLock`]: one process to a data directory.
 //!
 //! ```
@@ -30,6 +31,7 @@
 
 mod disk;
 mod file;
+pub mod inspect;
 mod lock;
 mod log;
 mod preamble;

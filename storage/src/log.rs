@@ -6,6 +6,7 @@
 
 mod error;
 mod format;
+mod inspect;
 mod reader;
 mod recovery;
 mod segment;
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 
 pub use error::{BoxError, LogError};
 pub use format::{BATCH_BYTES_MAX, LOG_FORMAT_VERSION, RECORD_BYTES_MAX};
+pub use inspect::{LogInspection, inspect_log};
 
 use crate::disk::{Disk, DiskFile, is_full};
 use format::{FRAME_HEADER_BYTES, SegmentHeader, encode_frame, frames_of};

@@ -6,6 +6,7 @@
 //! `docs/disk.md`.
 
 mod error;
+mod inspect;
 mod manifest;
 mod reader;
 mod writer;
@@ -15,6 +16,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 pub use error::SnapshotError;
+pub use inspect::{InspectedSnapshot, SnapshotsInspection, inspect_snapshots};
 pub use manifest::{ARENA_NAME_BYTES_MAX, ARENAS_MAX, PAGE_BYTES, SNAPSHOT_FORMAT_VERSION};
 pub use reader::{ArenaReader, Snapshot};
 pub use writer::{SnapshotSummary, SnapshotWriter};

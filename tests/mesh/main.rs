@@ -6,6 +6,7 @@
 mod command_line;
 mod consistency;
 mod demo;
+mod doctor;
 mod joining;
 mod lab;
 mod recovery;

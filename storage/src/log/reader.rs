@@ -180,6 +180,43 @@ impl<'a> SegmentReader<'a> {
         }
     }
 
+    /// Moves in front of the next frame behind the reader's place that is whole and goes back to no earlier record, as if
+    /// all between were not there. Whether there is one; where there is none the reader stays.
+    pub fn resync(&mut self) -> io::Result<bool> {
+        let seed = self.seed;
+        let mut from = self.offset + 1;
+        loop {
+            let bytes = self.window.get(from, SCAN_BYTES)?;
+            if bytes.len() < FRAME_HEADER_BYTES {
+                return Ok(false);
+            }
+            let mut places = bytes.windows(FRAME_HEADER_BYTES).filter_map(|window| window.first_chunk());
+            let header = places.by_ref().enumerate().find_map(|(at, bytes)| {
+                let is_magic = bytes[..4] == FRAME_MAGIC;
+                Some((at as u64, is_magic.then(|| FrameHeader::parse(bytes, seed)).flatten()?))
+            });
+            let Some((at, header)) = header else {
+                from += (bytes.len() + 1 - FRAME_HEADER_BYTES) as u64;
+                continue;
+            };
+            let offset = from + at;
+            if header.first_lsn >= self.next_lsn && self.is_whole(offset, &header)? {
+                (self.offset, self.chain, self.next_lsn) = (offset, header.previous_crc, header.first_lsn);
+                return Ok(true);
+            }
+            from = offset + 1;
+        }
+    }
+
+    fn is_whole(&mut self, offset: u64, header: &FrameHeader) -> io::Result<bool> {
+        if header.body_bytes as usize > FRAME_BODY_BYTES_MAX {
+            return Ok(false);
+        }
+        let (seed, frame_bytes) = (self.seed, FRAME_HEADER_BYTES + header.body_bytes as usize);
+        let frame = self.window.get(offset, frame_bytes)?;
+        Ok(frame.len() == frame_bytes && frame_crc(seed, frame) == header.frame_crc)
+    }
+
     /// Copies the reader's bytes from `from` up to its place into the same file again, so that a flush writes them.
     pub fn rewrite(&mut self, from: u64, into: &dyn DiskFile) -> io::Result<()> {
         let mut at = from;

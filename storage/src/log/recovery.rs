@@ -92,7 +92,7 @@ pub(super) fn check_joint(segment: &Segment, reader: &SegmentReader<'_>, next: &
 
 /// What the end of a segment means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
+pub(super) enum Verdict {
     Clean,
     Torn,
     Corrupt,
@@ -100,7 +100,7 @@ enum Verdict {
 
 /// The table at the head of this file. `bad` is what stands behind the last good frame, `declared` whether something
 /// behind it says that it was durable.
-fn verdict(is_last: bool, bad: Option<BadFrame>, declared: bool) -> Verdict {
+pub(super) fn verdict(is_last: bool, bad: Option<BadFrame>, declared: bool) -> Verdict {
     match (is_last, bad, declared) {
         (_, None, _) => Verdict::Clean,
         (false, Some(_), _) => Verdict::Corrupt,

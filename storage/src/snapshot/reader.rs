@@ -62,40 +62,44 @@ impl ArenaReader<'_> {
     }
 
     fn load_page(&mut self) -> Result<(), SnapshotError> {
-        let index = self.next_page;
-        let name = self.arena.pages[index];
-        let path = self.shared.page_path(&name);
-        let expected = (self.arena.bytes - (index * PAGE_BYTES) as u64).min(PAGE_BYTES as u64) as usize;
-        let context = format!("page {index} of arena {:?}", self.arena.name);
-        let mark_bad = |error: SnapshotError| {
-            self.shared.lock().bad_pages.insert(name);
-            error
-        };
-        let read = |page: &mut Vec<u8>| {
-            let file = self.shared.disk.open_read(&path)?;
+        self.shared.read_page(self.arena, self.next_page, &mut self.page).inspect_err(|_| {
+            self.shared.lock().bad_pages.insert(self.arena.pages[self.next_page]);
+        })?;
+        self.next_page += 1;
+        self.offset = 0;
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// Reads one page of an arena and verifies it.
+    pub(super) fn read_page(&self, arena: &Arena, index: usize, page: &mut Vec<u8>) -> Result<(), SnapshotError> {
+        let name = arena.pages[index];
+        let path = self.page_path(&name);
+        let expected = (arena.bytes - (index * PAGE_BYTES) as u64).min(PAGE_BYTES as u64) as usize;
+        let context = format!("page {index} of arena {:?}", arena.name);
+        let mut read = || {
+            let file = self.disk.open_read(&path)?;
             // One byte more than there should be, to notice a page that is too long.
             page.resize(expected + 1, 0);
             let read = file.read_at(page, 0)?;
             page.truncate(read);
             Ok(())
         };
-        read(&mut self.page).map_err(|source: io::Error| {
-            mark_bad(if source.kind() == io::ErrorKind::NotFound {
+        read().map_err(|source: io::Error| {
+            if source.kind() == io::ErrorKind::NotFound {
                 SnapshotError::corrupt(&path, 0, format!("{context} is missing"))
             } else {
                 SnapshotError::io("read", &path, source)
-            })
+            }
         })?;
-        if self.page.len() != expected {
+        if page.len() != expected {
             let reason = format!("{context} is not the {expected} bytes long that it should be");
-            return Err(mark_bad(SnapshotError::corrupt(&path, self.page.len().min(expected) as u64, reason)));
+            return Err(SnapshotError::corrupt(&path, page.len().min(expected) as u64, reason));
         }
-        if blake3::hash(&self.page) != name {
-            let reason = format!("{context} does not hash to its name");
-            return Err(mark_bad(SnapshotError::corrupt(&path, 0, reason)));
+        if blake3::hash(page) != name {
+            return Err(SnapshotError::corrupt(&path, 0, format!("{context} does not hash to its name")));
         }
-        self.next_page += 1;
-        self.offset = 0;
         Ok(())
     }
 }

@@ -8,6 +8,7 @@ mod disk;
 mod file;
 mod format;
 mod full;
+mod inspect;
 mod log;
 mod snapshot;
 mod world;
