@@ -32,7 +32,7 @@ mod disk;
 mod file;
 mod lock;
 mod log;
-mod preamble;
+pub mod preamble;
 mod snapshot;
 
 pub use disk::{CrashReport, Disk, DiskFile, Fault, FaultyDisk, MemDisk, RealDisk};
