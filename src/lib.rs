@@ -2,6 +2,7 @@
 //!
 //! Applications use the crate `vecino-client`; this one is the library behind the binary, and what its tests use.
 
+pub mod backup;
 pub mod catalog;
 pub mod cli;
 pub mod collection;

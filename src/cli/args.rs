@@ -12,6 +12,7 @@ use vecino_net::limits::{DIM_MAX, EF_MAX, K_MAX, POINT_ID_BYTES_MAX};
 use vecino_net::model::{Fsync, Level, Metric, Payload, PointId, Vector};
 
 use super::certs::CertsCommand;
+use crate::backup::BackupName;
 use crate::config::DATA_DEFAULT;
 use crate::files::json;
 
@@ -79,6 +80,14 @@ pub enum ClientCommand {
     Ring(RingArgs),
     /// Take a snapshot on every live node
     Snapshot(SnapshotArgs),
+    /// Make and list backups in a folder or an object store
+    Backup {
+        /// What to do.
+        #[command(subcommand)]
+        command: BackupCommand,
+    },
+    /// Bring collections back from a backup, onto this mesh or any other
+    Restore(RestoreArgs),
 }
 
 // ------------------------------------------------------------------------------------------------- shared
@@ -480,6 +489,62 @@ pub struct RingArgs {
 pub struct SnapshotArgs {
     /// Only this collection
     pub collection: Option<String>,
+    /// How to reach the mesh.
+    #[command(flatten)]
+    pub connection: ConnectArgs,
+}
+
+// ------------------------------------------------------------------------------------------------- backups
+
+/// What to do with backups.
+#[derive(Clone, Debug, Subcommand)]
+pub enum BackupCommand {
+    /// Back up the whole mesh; only what changed since the last backup travels
+    Create(BackupCreateArgs),
+    /// List the backups of a place; no node is asked
+    List(BackupListArgs),
+}
+
+/// `vecino backup create`.
+#[derive(Clone, Debug, Args)]
+pub struct BackupCreateArgs {
+    /// Where to: a folder, file:///FOLDER or s3://BUCKET/PREFIX (with AWS_ACCESS_KEY_ID and the like)
+    pub url: String,
+    /// Only this collection; may be repeated
+    #[arg(long = "collection", value_name = "NAME")]
+    pub collections: Vec<String>,
+    /// Replicas of each range to ask: one is enough for a backup, but may miss the newest writes
+    #[arg(long, value_name = "LEVEL", default_value = "quorum")]
+    pub level: Level,
+    /// How to reach the mesh.
+    #[command(flatten)]
+    pub connection: ConnectArgs,
+}
+
+/// `vecino backup list`.
+#[derive(Clone, Debug, Args)]
+pub struct BackupListArgs {
+    /// Where: a folder, file:///FOLDER or s3://BUCKET/PREFIX
+    pub url: String,
+}
+
+/// `vecino restore`.
+#[derive(Clone, Debug, Args)]
+pub struct RestoreArgs {
+    /// Where from: a folder, file:///FOLDER or s3://BUCKET/PREFIX
+    pub url: String,
+    /// Which backup, as `vecino backup list` names it [default: the newest]
+    #[arg(long, value_name = "TIME")]
+    pub backup: Option<BackupName>,
+    /// Only this collection
+    #[arg(long, value_name = "NAME")]
+    pub collection: Option<String>,
+    /// Name for the restored collection, where it is to have another one
+    #[arg(long = "as", value_name = "NAME")]
+    pub rename: Option<String>,
+    /// How many seconds to wait for a mesh that does not take points, before giving up
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    pub patience: u64,
     /// How to reach the mesh.
     #[command(flatten)]
     pub connection: ConnectArgs,

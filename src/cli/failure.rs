@@ -6,6 +6,7 @@ use std::io;
 use serde::Serialize;
 use vecino_client::{ClientError, ErrorCode, Outcome, PointId, Retry};
 
+use crate::backup::BackupError;
 use crate::files::FileError;
 
 /// Why a command failed.
@@ -80,6 +81,15 @@ impl From<ClientError> for Failure {
             _ => ("client", Retry::No),
         };
         Self { retry, ..Self::of(code, &error) }
+    }
+}
+
+impl From<BackupError> for Failure {
+    fn from(error: BackupError) -> Self {
+        match error {
+            BackupError::Client(error) => error.into(),
+            error => Self::of(error.code(), &error),
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 pub mod args;
+mod backup;
 mod bench;
 pub mod certs;
 mod collection;
@@ -62,6 +63,8 @@ pub async fn run(command: ClientCommand, json: bool) -> ExitCode {
         ClientCommand::Status(args) => mesh::status(args, style).await,
         ClientCommand::Ring(args) => mesh::ring(args, style).await,
         ClientCommand::Snapshot(args) => mesh::snapshot(args, style).await,
+        ClientCommand::Backup { command } => backup::run(command, style).await,
+        ClientCommand::Restore(args) => backup::restore(args, style).await,
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -61,6 +61,9 @@ fn every_command_of_the_readme_parses() {
         "ring films",
         "snapshot",
         "snapshot films --json",
+        "backup create backups --collection films --collection music --level one --connect a:1",
+        "backup list s3://bucket/vecino --json",
+        "restore backups --backup 20261121T080511.123Z --collection films --as films-2 --patience 5",
     ] {
         parse(line);
     }
@@ -202,6 +205,12 @@ fn a_wrong_line_is_usage_and_says_what_is_wrong() {
         ("bench films", "--queries"),
         ("bench films --queries q --seconds 0", "number of seconds above 0"),
         ("bench films --queries q --seconds nan", "number of seconds above 0"),
+        ("backup", "Usage"),
+        ("backup create", "<URL>"),
+        ("backup create b --level most", "use one, quorum or all"),
+        ("backup list b --connect a:1", "unexpected argument '--connect'"),
+        ("restore b --backup latest", "\"latest\" is no name of a backup: they look like 20261121T080511.123Z"),
+        ("restore", "<URL>"),
         ("status --timeout 0s", "is not a time such as"),
         ("status --timeout 1h", "is not a time such as"),
         ("status --level all", "unexpected argument '--level'"),

@@ -34,7 +34,7 @@ mod file;
 pub mod inspect;
 mod lock;
 mod log;
-mod preamble;
+pub mod preamble;
 mod snapshot;
 
 pub use disk::{CrashReport, Disk, DiskFile, Fault, FaultyDisk, MemDisk, RealDisk};

@@ -1,10 +1,10 @@
 //! The first 16 bytes of every file, the same in all format versions: what it is and how new. Drawn in `docs/disk.md`.
 
 /// Bytes of the preamble: 8 of magic, the format version as u32, crc32 of those 12.
-pub(crate) const PREAMBLE_BYTES: usize = 16;
+pub const PREAMBLE_BYTES: usize = 16;
 
 /// Writes the preamble.
-pub(crate) fn encode(magic: &[u8; 8], version: u32, out: &mut Vec<u8>) {
+pub fn encode(magic: &[u8; 8], version: u32, out: &mut Vec<u8>) {
     let start = out.len();
     out.extend_from_slice(magic);
     out.extend_from_slice(&version.to_le_bytes());
@@ -14,7 +14,7 @@ pub(crate) fn encode(magic: &[u8; 8], version: u32, out: &mut Vec<u8>) {
 
 /// What the first bytes of a file say.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Preamble {
+pub enum Preamble {
     /// A file of this kind, in a version that is known.
     Known,
     /// A file of this kind, written by a newer program, in this version.
@@ -24,7 +24,7 @@ pub(crate) enum Preamble {
 }
 
 /// Judges the first bytes of a file. A version counts only under its checksum: a flipped bit is damage, not the future.
-pub(crate) fn judge(bytes: &[u8], magic: &[u8; 8], known: u32) -> Preamble {
+pub fn judge(bytes: &[u8], magic: &[u8; 8], known: u32) -> Preamble {
     let Some(bytes) = bytes.first_chunk::<PREAMBLE_BYTES>() else {
         return Preamble::Bad("the file is shorter than its preamble");
     };

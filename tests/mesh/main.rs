@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "everything here is a test")]
 
+mod backup;
 mod command_line;
 mod consistency;
 mod demo;
