@@ -12,7 +12,7 @@ use crate::pool::{Pool, key};
 use crate::rows::{Query, Rows};
 use crate::scratch::{Scratch, Scratches};
 use crate::states::States;
-use crate::walk::{Ended, Walk};
+use crate::walk::{Ended, Exact, Walk};
 
 /// Vectors by slot, found by nearness. All methods take `&self`: any number of threads search, link and bury while
 /// one stores.
@@ -199,7 +199,7 @@ impl Index {
         // The tail first: what leaves it meanwhile is in the graph by the time that is walked.
         let mut found = self.scan(query, options, self.states.tail(), scratch);
         let entry = self.graph.entry()?;
-        let walk = Walk { rows: &self.rows, graph: &self.graph, query };
+        let walk = Walk { graph: &self.graph, near: Exact { rows: &self.rows, query } };
         let start = walk.descend(entry, 0, &mut scratch.batch, &mut scratch.distances);
         scratch.visited.begin(self.slots());
         scratch.visited.insert(start.1);

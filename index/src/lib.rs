@@ -27,6 +27,6 @@ pub use error::{IndexError, LoadError, VectorError};
 pub use index::Index;
 pub use kernel::Kernel;
 pub use params::{
-    COSINE_NORM_MIN, DIM_MAX, EF_CONSTRUCTION_MAX, EF_MAX, Hit, K_MAX, M_MAX, M_MIN, Metric, NORM_MAX, Params,
+    COSINE_NORM_MIN, DIM_MAX, EF_CONSTRUCTION_MAX, EF_MAX, Hit, K_MAX, M_MAX, M_MIN, Metric, NORM_MAX, Params, Profile,
     SLOT_MAX, SearchOptions, Slot,
 };

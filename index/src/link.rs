@@ -16,7 +16,7 @@ use crate::pool::key;
 use crate::rows::Rows;
 use crate::scratch::Scratch;
 use crate::states::States;
-use crate::walk::Walk;
+use crate::walk::{Exact, Walk};
 
 /// Inserts nodes.
 pub(crate) struct Linker<'a> {
@@ -73,7 +73,8 @@ impl Linker<'_> {
 
     /// The neighbours to link a new node to, layer by layer from 0, and all candidates for layer 0.
     fn neighbours(&self, new: Entry, entry: Entry, scratch: &mut Scratch, nearest: &mut Vec<Near>) -> Vec<Vec<Near>> {
-        let walk = Walk { rows: self.rows, graph: self.graph, query: self.rows.query(new.slot) };
+        let near = Exact { rows: self.rows, query: self.rows.query(new.slot) };
+        let walk = Walk { graph: self.graph, near };
         let top = new.level.min(entry.level);
         let start = walk.descend(entry, top, &mut scratch.batch, &mut scratch.distances);
         scratch.pool.begin(self.ef_construction);

@@ -37,6 +37,23 @@ pub(crate) struct Query<'a> {
     is_stored: bool,
 }
 
+impl<'a> Query<'a> {
+    /// As long as the rows.
+    pub fn values(&self) -> &'a [f32] {
+        self.values
+    }
+
+    /// What a row would carry behind the vector: see [`Rows`].
+    pub fn norm(&self) -> f32 {
+        self.norm
+    }
+
+    /// Whether it is a stored vector, measured to link it.
+    pub fn is_stored(&self) -> bool {
+        self.is_stored
+    }
+}
+
 impl Rows {
     /// No vectors yet.
     pub fn new(dim: usize, metric: Metric, kernel: Kernel) -> Self {
