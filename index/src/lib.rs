@@ -15,7 +15,11 @@ mod link;
 mod load;
 mod params;
 mod pool;
+#[allow(dead_code, reason = "the compact profile is plugged in next")]
+mod projection;
 mod rows;
+#[allow(dead_code, unused_imports, reason = "the compact profile is plugged in next")]
+mod scalar;
 mod scratch;
 mod states;
 #[cfg(test)]
