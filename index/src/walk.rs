@@ -78,10 +78,13 @@ impl<D: Distances> Walk<'_, D> {
         let mut measured = 0;
         while let Some(node) = pool.expand() {
             batch.clear();
-            for neighbour in self.graph.neighbours(node, layer) {
-                if visited.insert(neighbour) {
-                    self.near.prefetch(neighbour);
-                    batch.push(neighbour);
+            // Two at a time: what the second leads to is fetched while the first is waited for.
+            for node in std::iter::once(node).chain(pool.expand()) {
+                for neighbour in self.graph.neighbours(node, layer) {
+                    if visited.insert(neighbour) {
+                        self.near.prefetch(neighbour);
+                        batch.push(neighbour);
+                    }
                 }
             }
             measured += batch.len();
@@ -93,6 +96,10 @@ impl<D: Distances> Walk<'_, D> {
             }
             distances.resize(batch.len(), 0.0);
             self.near.distances(batch, distances);
+            let nearest = distances.iter().zip(batch.iter()).min_by(|a, b| a.0.total_cmp(b.0));
+            if let (0, Some((_, nearest))) = (layer, nearest) {
+                self.graph.prefetch(*nearest);
+            }
             for (distance, slot) in distances.iter().zip(batch.iter()) {
                 pool.insert(*distance, *slot, || is_result(*slot));
             }
