@@ -1,10 +1,11 @@
 //! The index: slots, their vectors, the graph over them, and the searches.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::arena::NoMemory;
 use crate::error::{IndexError, VectorError};
-use crate::graph::Graph;
+use crate::fast::{Coded, Fast, FastWalk, Generation};
+use crate::graph::{Entry, Graph};
 use crate::kernel::Kernel;
 use crate::link::Linker;
 use crate::params::{Hit, Params, SLOT_MAX, SearchOptions, Slot};
@@ -36,6 +37,7 @@ pub struct Index {
     pub(crate) rows: Rows,
     pub(crate) graph: Graph,
     pub(crate) states: States,
+    pub(crate) fast: Option<Fast>,
     scratches: Scratches,
     /// Held while a slot is stored: arenas grow under one thread.
     storing: Mutex<()>,
@@ -48,6 +50,7 @@ impl Index {
         Ok(Self {
             rows: Rows::new(params.dim, params.metric, kernel),
             graph: Graph::new(params.m, params.seed),
+            fast: Fast::new(&params, kernel),
             states: States::new(),
             scratches: Scratches::new(),
             storing: Mutex::default(),
@@ -90,6 +93,9 @@ impl Index {
         }
         self.states.reserve(slot)?;
         self.rows.store(slot, vector, norm)?;
+        if let Some(fast) = &self.fast {
+            fast.reserve(slot)?;
+        }
         self.graph.reserve(slot, level)?;
         Ok(())
     }
@@ -101,8 +107,20 @@ impl Index {
             return;
         }
         let Params { m, ef_construction, .. } = self.params;
-        let linker = Linker { rows: &self.rows, graph: &self.graph, states: &self.states, m, ef_construction };
-        self.scratches.with(|scratch| linker.link(slot, scratch));
+        self.scratches.with(|scratch| {
+            let _held = self.fast.as_ref().map(|fast| {
+                if fast.is_due(self.slots(), &mut scratch.generation) {
+                    // Without memory for new codes the old ones serve on, and it is tried again with the next slot.
+                    let _ = fast.renew(&self.rows, &self.graph, &self.states, &self.storing);
+                }
+                fast.hold()
+            });
+            let mut cached = scratch.generation.take();
+            let generation = self.fast.as_ref().and_then(|fast| fast.current(&mut cached)).map(Arc::as_ref);
+            let Self { rows, graph, states, .. } = self;
+            Linker { rows, graph, states, generation, m, ef_construction }.link(slot, scratch);
+            scratch.generation = cached;
+        });
         self.states.finish_linking(slot);
     }
 
@@ -156,7 +174,10 @@ impl Index {
     /// Bytes of memory that the index holds for its slots.
     pub fn memory_bytes(&self) -> usize {
         let slots = self.slots();
-        self.rows.bytes(slots) + self.graph.bytes(slots) + self.states.bytes(slots)
+        self.rows.bytes(slots)
+            + self.graph.bytes(slots)
+            + self.states.bytes(slots)
+            + self.fast.as_ref().map_or(0, |fast| fast.bytes(slots))
     }
 
     /// Searches; `scans` decides between scan and walk by the number of live slots and `ef`.
@@ -197,8 +218,20 @@ impl Index {
         scratch: &mut Scratch,
     ) -> Option<Vec<(f32, Slot)>> {
         // The tail first: what leaves it meanwhile is in the graph by the time that is walked.
-        let mut found = self.scan(query, options, self.states.tail(), scratch);
+        let found = self.scan(query, options, self.states.tail(), scratch);
         let entry = self.graph.entry()?;
+        if let Some(fast) = &self.fast {
+            let mut cached = scratch.generation.take();
+            let generation = fast.current(&mut cached).map(Arc::as_ref);
+            let ended =
+                generation.map(|generation| self.walk_fast(generation, query, options, ef, live, entry, scratch));
+            scratch.generation = cached;
+            match ended {
+                Some(Coding::OverBudget) => return None,
+                Some(Coding::Settled) => return merge(found, scratch, options.k),
+                Some(Coding::Coarse) | None => {}
+            }
+        }
         let walk = Walk { graph: &self.graph, near: Exact { rows: &self.rows, query } };
         let start = walk.descend(entry, 0, &mut scratch.batch, &mut scratch.distances);
         scratch.visited.begin(self.slots());
@@ -215,10 +248,56 @@ impl Index {
         if ended == Ended::OverBudget {
             return None;
         }
-        found.extend(scratch.pool.iter().take(options.k));
-        found.sort_unstable_by_key(|(distance, slot)| key(*distance, *slot));
-        found.dedup();
-        (found.len() >= options.k).then_some(found)
+        merge(found, scratch, options.k)
+    }
+
+    /// A walk on codes; leaves in the pool what is nearest by the vectors themselves.
+    #[allow(clippy::too_many_arguments, reason = "what a search has at hand, passed on once")]
+    fn walk_fast(
+        &self,
+        generation: &Generation,
+        query: Query<'_>,
+        options: &SearchOptions<'_>,
+        ef: usize,
+        live: usize,
+        entry: Entry,
+        scratch: &mut Scratch,
+    ) -> Coding {
+        let mut asked = std::mem::take(&mut scratch.asked);
+        generation.ask(query, &mut asked);
+        let near = Coded { generation, query: &asked };
+        let start = Walk { graph: &self.graph, near }.descend(entry, 0, &mut scratch.batch, &mut scratch.distances);
+        scratch.visited.begin(self.slots());
+        scratch.visited.insert(start.1);
+        scratch.pool.begin(ef);
+        let walk = FastWalk { graph: &self.graph, generation };
+        let ended = if options.filter.is_none() && !self.states.any_buried() {
+            scratch.pool.insert(start.0, start.1, || true);
+            walk.layer(&asked, scratch, usize::MAX, |_| true)
+        } else {
+            let is_result = |slot| self.states.is_live(slot) && options.filter.is_none_or(|filter| filter(slot));
+            scratch.pool.insert(start.0, start.1, || is_result(start.1));
+            walk.layer(&asked, scratch, WALK_PER_EF_MIN * ef + live / WALK_SHARE, is_result)
+        };
+        scratch.asked = asked;
+        if ended == Ended::OverBudget {
+            return Coding::OverBudget;
+        }
+        let Scratch { pool, batch, distances, .. } = scratch;
+        batch.clear();
+        let count = (options.k + options.k / 2 + RERANK_MIN).max(ef / RERANK_EF_SHARE);
+        batch.extend(pool.iter().take(count).map(|(_, slot)| slot));
+        batch.iter().for_each(|slot| self.rows.prefetch_all(*slot));
+        distances.resize(batch.len(), 0.0);
+        self.rows.distances(query, batch, distances);
+        if generation.is_coarse(pool.iter().map(|(distance, _)| distance), distances) {
+            return Coding::Coarse;
+        }
+        pool.begin(options.k);
+        for (distance, slot) in distances.iter().zip(batch.iter()) {
+            pool.insert(*distance, *slot, || true);
+        }
+        Coding::Settled
     }
 
     /// The nearest of these slots that pass the filter.
@@ -266,6 +345,25 @@ impl Index {
     }
 }
 
+/// How a walk on codes ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Coding {
+    /// What is nearest is in the pool.
+    Settled,
+    /// It measured as many nodes as it was allowed.
+    OverBudget,
+    /// The codes cannot tell apart what is nearest.
+    Coarse,
+}
+
+/// What a walk and the scan of the tail found together; `None` if that is too few.
+fn merge(mut found: Vec<(f32, Slot)>, scratch: &Scratch, k: usize) -> Option<Vec<(f32, Slot)>> {
+    found.extend(scratch.pool.iter().take(k));
+    found.sort_unstable_by_key(|(distance, slot)| key(*distance, *slot));
+    found.dedup();
+    (found.len() >= k).then_some(found)
+}
+
 impl From<NoMemory> for IndexError {
     fn from(NoMemory { arena, bytes, source }: NoMemory) -> Self {
         Self::Memory { arena, bytes, source }
@@ -283,5 +381,10 @@ const WALK_EF_MAX: usize = 16_384;
 const WALK_SHARE: usize = 4;
 /// See [`WALK_SHARE`].
 const WALK_PER_EF_MIN: usize = 64;
+/// After a walk on codes the nearest by these are measured by the vectors themselves: `k`, half as many more, and so many
+/// more; and not fewer than this share of `ef`.
+const RERANK_EF_SHARE: usize = 4;
+/// See [`RERANK_EF_SHARE`].
+const RERANK_MIN: usize = 10;
 /// Slots measured at once by a scan.
 const SCAN_BATCH: usize = 32;

@@ -8,6 +8,7 @@ mod arena;
 mod arenas;
 mod dump;
 mod error;
+mod fast;
 mod graph;
 mod index;
 mod kernel;

@@ -96,7 +96,7 @@ pub struct Params {
 impl Params {
     /// The usual parameters: `m` 16, `ef_construction` 200.
     pub fn new(dim: usize, metric: Metric) -> Self {
-        Self { dim, metric, m: 16, ef_construction: 200, profile: Profile::Plain, seed: 0, kernel: None }
+        Self { dim, metric, m: 16, ef_construction: 200, profile: Profile::Fast, seed: 0, kernel: None }
     }
 
     /// Checks every value against its limit, and gives the kernel to use.

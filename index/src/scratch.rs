@@ -1,7 +1,8 @@
 //! Working memory of walks, kept from one to the next so that a search allocates nothing.
 
-use std::sync::{Mutex, TryLockError};
+use std::sync::{Arc, Mutex, TryLockError};
 
+use crate::fast::{FastQuery, Generation, Projections};
 use crate::params::Slot;
 use crate::pool::Pool;
 
@@ -14,6 +15,10 @@ pub(crate) struct Scratch {
     pub batch: Vec<Slot>,
     pub distances: Vec<f32>,
     pub query: AlignedQuery,
+    /// For walks on codes: the generation that was used last, a query to it, and projected vectors.
+    pub generation: Option<Arc<Generation>>,
+    pub asked: FastQuery,
+    pub projections: Projections,
 }
 
 /// Which slots a walk has seen. A slot is marked with the number of the walk, so that forgetting costs nothing but

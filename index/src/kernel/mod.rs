@@ -6,10 +6,12 @@
 
 #[allow(dead_code, reason = "the compact profile is plugged in next")]
 pub(crate) mod codes;
+pub(crate) mod fastscan;
 #[allow(dead_code, reason = "the compact profile is plugged in next")]
 pub(crate) mod half;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+pub(crate) mod nibble;
 mod scalar;
 #[cfg(test)]
 mod tests;
