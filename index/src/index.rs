@@ -8,12 +8,13 @@ use crate::fast::{Coded, Fast, FastWalk, Generation};
 use crate::graph::{Entry, Graph};
 use crate::kernel::Kernel;
 use crate::link::Linker;
-use crate::params::{Hit, Params, SLOT_MAX, SearchOptions, Slot};
+use crate::params::{Hit, Metric, Params, Profile, SLOT_MAX, SearchOptions, Slot};
 use crate::pool::{Pool, key};
 use crate::rows::{Query, Rows};
+use crate::scalar::{ScalarCodes, ScalarNear};
 use crate::scratch::{Scratch, Scratches};
 use crate::states::States;
-use crate::walk::{Ended, Exact, Walk};
+use crate::walk::{Distances, Ended, Exact, Walk};
 
 /// Vectors by slot, found by nearness. All methods take `&self`: any number of threads search, link and bury while
 /// one stores.
@@ -38,6 +39,7 @@ pub struct Index {
     pub(crate) graph: Graph,
     pub(crate) states: States,
     pub(crate) fast: Option<Fast>,
+    pub(crate) scalar: Option<ScalarCodes>,
     scratches: Scratches,
     /// Held while a slot is stored: arenas grow under one thread.
     storing: Mutex<()>,
@@ -52,6 +54,8 @@ impl Index {
             graph: Graph::new(params.m, params.seed),
             fast: Fast::new(&params, kernel),
             states: States::new(),
+            scalar: (params.profile == Profile::Compact && params.metric != Metric::Manhattan)
+                .then(|| ScalarCodes::new(params.metric, params.seed, kernel)),
             scratches: Scratches::new(),
             storing: Mutex::default(),
             params,
@@ -96,6 +100,9 @@ impl Index {
         if let Some(fast) = &self.fast {
             fast.reserve(slot)?;
         }
+        if let Some(scalar) = &self.scalar {
+            scalar.store(slot, &self.rows)?;
+        }
         self.graph.reserve(slot, level)?;
         Ok(())
     }
@@ -107,6 +114,12 @@ impl Index {
             return;
         }
         let Params { m, ef_construction, .. } = self.params;
+        if let Some(scalar) = &self.scalar
+            && scalar.wants_training(self.states.slots())
+        {
+            scalar.train(&self.rows, &self.states);
+            self.scratches.forget_codes();
+        }
         self.scratches.with(|scratch| {
             let _held = self.fast.as_ref().map(|fast| {
                 if fast.is_due(self.slots(), &mut scratch.generation) {
@@ -118,7 +131,8 @@ impl Index {
             let mut cached = scratch.generation.take();
             let generation = self.fast.as_ref().and_then(|fast| fast.current(&mut cached)).map(Arc::as_ref);
             let Self { rows, graph, states, .. } = self;
-            Linker { rows, graph, states, generation, m, ef_construction }.link(slot, scratch);
+            let scalar = self.scalar.as_ref();
+            Linker { rows, graph, states, generation, scalar, m, ef_construction }.link(slot, scratch);
             scratch.generation = cached;
         });
         self.states.finish_linking(slot);
@@ -178,6 +192,7 @@ impl Index {
             + self.graph.bytes(slots)
             + self.states.bytes(slots)
             + self.fast.as_ref().map_or(0, |fast| fast.bytes(slots))
+            + self.scalar.as_ref().map_or(0, |scalar| scalar.bytes(slots))
     }
 
     /// Searches; `scans` decides between scan and walk by the number of live slots and `ef`.
@@ -232,19 +247,19 @@ impl Index {
                 Some(Coding::Coarse) | None => {}
             }
         }
-        let walk = Walk { graph: &self.graph, near: Exact { rows: &self.rows, query } };
-        let start = walk.descend(entry, 0, &mut scratch.batch, &mut scratch.distances);
-        scratch.visited.begin(self.slots());
-        scratch.visited.insert(start.1);
-        scratch.pool.begin(ef);
-        let ended = if options.filter.is_none() && !self.states.any_buried() {
-            scratch.pool.insert(start.0, start.1, || true);
-            walk.layer(0, scratch, usize::MAX, |_| true)
-        } else {
-            let is_result = |slot| self.states.is_live(slot) && options.filter.is_none_or(|filter| filter(slot));
-            scratch.pool.insert(start.0, start.1, || is_result(start.1));
-            walk.layer(0, scratch, WALK_PER_EF_MIN * ef + live / WALK_SHARE, is_result)
-        };
+        if let Some(scalar) = &self.scalar {
+            let mut codes = std::mem::take(&mut scratch.scalar);
+            let near = scalar.near(&query, &mut codes);
+            let ended = near.map(|near| self.walk_scalar(near, query, options, ef, live, entry, scratch));
+            scratch.scalar = codes;
+            match ended {
+                Some(Coding::OverBudget) => return None,
+                Some(Coding::Settled) => return merge(found, scratch, options.k),
+                Some(Coding::Coarse) | None => {}
+            }
+        }
+        let near = Exact { rows: &self.rows, query };
+        let ended = self.walk_by(near, options, ef, live, entry, scratch);
         if ended == Ended::OverBudget {
             return None;
         }
@@ -298,6 +313,79 @@ impl Index {
             pool.insert(*distance, *slot, || true);
         }
         Coding::Settled
+    }
+
+    /// A walk on scalar codes; leaves in the pool what is nearest by the vectors themselves. Candidates are measured by
+    /// those, nearest first, for as long as that changes what the best are: where codes tell little, more is measured.
+    #[allow(clippy::too_many_arguments, reason = "what a search has at hand, passed on once")]
+    fn walk_scalar(
+        &self,
+        near: ScalarNear<'_>,
+        query: Query<'_>,
+        options: &SearchOptions<'_>,
+        ef: usize,
+        live: usize,
+        entry: Entry,
+        scratch: &mut Scratch,
+    ) -> Coding {
+        if self.walk_by(near, options, ef, live, entry, scratch) == Ended::OverBudget {
+            return Coding::OverBudget;
+        }
+        let Scratch { pool, batch, distances, .. } = scratch;
+        batch.clear();
+        batch.extend(pool.iter().map(|(_, slot)| slot));
+        distances.resize(batch.len(), 0.0);
+        let k = options.k;
+        let mut done = 0;
+        while done < batch.len() {
+            let next = done..batch.len().min(done + RERANK_STEP + if done == 0 { k } else { 0 });
+            let (slots, distances) = (&batch[next.clone()], &mut distances[next.clone()]);
+            slots.iter().for_each(|slot| self.rows.prefetch_all(*slot));
+            self.rows.distances(query, slots, distances);
+            if done == 0 {
+                if near.is_coarse(pool.iter().map(|(distance, _)| distance), distances) {
+                    return Coding::Coarse;
+                }
+                pool.begin(k);
+            }
+            let bound = pool.bound();
+            if distances.iter().all(|distance| *distance > bound) {
+                break;
+            }
+            for (distance, slot) in distances.iter().zip(slots) {
+                pool.insert(*distance, *slot, || true);
+            }
+            done = next.end;
+        }
+        if batch.is_empty() {
+            pool.begin(k);
+        }
+        Coding::Settled
+    }
+
+    /// A walk by any distances; leaves in the pool what is nearest by them.
+    fn walk_by<D: Distances>(
+        &self,
+        near: D,
+        options: &SearchOptions<'_>,
+        ef: usize,
+        live: usize,
+        entry: Entry,
+        scratch: &mut Scratch,
+    ) -> Ended {
+        let walk = Walk { graph: &self.graph, near };
+        let start = walk.descend(entry, 0, &mut scratch.batch, &mut scratch.distances);
+        scratch.visited.begin(self.slots());
+        scratch.visited.insert(start.1);
+        scratch.pool.begin(ef);
+        if options.filter.is_none() && !self.states.any_buried() {
+            scratch.pool.insert(start.0, start.1, || true);
+            walk.layer(0, scratch, usize::MAX, |_| true)
+        } else {
+            let is_result = |slot| self.states.is_live(slot) && options.filter.is_none_or(|filter| filter(slot));
+            scratch.pool.insert(start.0, start.1, || is_result(start.1));
+            walk.layer(0, scratch, WALK_PER_EF_MIN * ef + live / WALK_SHARE, is_result)
+        }
     }
 
     /// The nearest of these slots that pass the filter.
@@ -386,5 +474,7 @@ const WALK_PER_EF_MIN: usize = 64;
 const RERANK_EF_SHARE: usize = 4;
 /// See [`RERANK_EF_SHARE`].
 const RERANK_MIN: usize = 10;
+/// Candidates beyond the best `k` that are measured by their vectors at least, and so many more at a time.
+const RERANK_STEP: usize = 16;
 /// Slots measured at once by a scan.
 const SCAN_BATCH: usize = 32;

@@ -16,10 +16,8 @@ mod link;
 mod load;
 mod params;
 mod pool;
-#[allow(dead_code, reason = "the compact profile is plugged in next")]
 mod projection;
 mod rows;
-#[allow(dead_code, unused_imports, reason = "the compact profile is plugged in next")]
 mod scalar;
 mod scratch;
 mod states;
@@ -31,6 +29,8 @@ pub use arenas::{ArenaSink, ArenaSource};
 pub use error::{IndexError, LoadError, VectorError};
 pub use index::Index;
 pub use kernel::Kernel;
+#[doc(hidden)]
+pub use kernel::cases as kernel_cases;
 pub use params::{
     COSINE_NORM_MIN, DIM_MAX, EF_CONSTRUCTION_MAX, EF_MAX, Hit, K_MAX, M_MAX, M_MIN, Metric, NORM_MAX, Params, Profile,
     SLOT_MAX, SearchOptions, Slot,

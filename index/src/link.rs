@@ -15,6 +15,7 @@ use crate::graph::{Entry, Graph};
 use crate::params::{Metric, Slot};
 use crate::pool::key;
 use crate::rows::Rows;
+use crate::scalar::ScalarCodes;
 use crate::scratch::Scratch;
 use crate::states::States;
 use crate::walk::{Distances, Exact, Walk};
@@ -24,8 +25,9 @@ pub(crate) struct Linker<'a> {
     pub rows: &'a Rows,
     pub graph: &'a Graph,
     pub states: &'a States,
-    /// The codes to link by, if there are any.
+    /// The codes to link by, if there are any: those of the fast profile, or of the compact one.
     pub generation: Option<&'a Generation>,
+    pub scalar: Option<&'a ScalarCodes>,
     pub m: usize,
     pub ef_construction: usize,
 }
@@ -105,6 +107,23 @@ impl Linker<'_> {
             }
             chosen.clear();
         }
+        if let Some(scalar) = self.scalar {
+            let mut codes = std::mem::take(&mut scratch.scalar);
+            let is_chosen = scalar.near(&query, &mut codes).is_some_and(|near| {
+                self.layers(new, entry, near, scratch, &mut chosen, nearest, &|layer, scratch| {
+                    Walk { graph: self.graph, near }.layer(layer, scratch, usize::MAX, |_| true);
+                });
+                let Scratch { pool, distances, .. } = &*scratch;
+                let sampled = distances.len().min(COARSE_SAMPLE);
+                !near.is_coarse(pool.iter().map(|(distance, _)| distance), &distances[..sampled])
+            });
+            scratch.scalar = codes;
+            if is_chosen {
+                chosen.reverse();
+                return chosen;
+            }
+            chosen.clear();
+        }
         let near = Exact { rows: self.rows, query };
         self.layers(new, entry, near, scratch, &mut chosen, nearest, &|layer, scratch| {
             Walk { graph: self.graph, near }.layer(layer, scratch, usize::MAX, |_| true);
@@ -147,7 +166,7 @@ impl Linker<'_> {
     /// What the pool holds, nearest first by the vectors themselves.
     fn measure(&self, new: Slot, scratch: &mut Scratch, nearest: &mut Vec<Near>) {
         nearest.clear();
-        if self.generation.is_none() {
+        if self.generation.is_none() && self.scalar.is_none() {
             nearest.extend(scratch.pool.iter());
             return;
         }

@@ -60,6 +60,11 @@ impl Index {
         }
         index.states.restored(header.slots);
         index.load_model(source, &header)?;
+        if let Some(scalar) = &index.scalar
+            && scalar.wants_training(header.slots)
+        {
+            scalar.train(&index.rows, &index.states);
+        }
         Ok(index)
     }
 

@@ -175,9 +175,9 @@ fn covariance(sample: &[f32], mean: &[f32], kernel: Kernel) -> Matrix {
     for column in 0..dim {
         let rest = &columns[column * count..];
         measure(kernel, &rest[..count], rest, &mut products[column..]);
-        for other in column..dim {
-            covariance.values[column * dim + other] = products[other];
-            covariance.values[other * dim + column] = products[other];
+        for (other, product) in products.iter().enumerate().skip(column) {
+            covariance.values[column * dim + other] = *product;
+            covariance.values[other * dim + column] = *product;
         }
     }
     covariance

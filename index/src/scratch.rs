@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, TryLockError};
 use crate::fast::{FastQuery, Generation, Projections};
 use crate::params::Slot;
 use crate::pool::Pool;
+use crate::scalar::ScalarQuery;
 
 /// What one walk needs.
 #[derive(Default)]
@@ -19,6 +20,7 @@ pub(crate) struct Scratch {
     pub generation: Option<Arc<Generation>>,
     pub asked: FastQuery,
     pub projections: Projections,
+    pub scalar: ScalarQuery,
 }
 
 /// Which slots a walk has seen. A slot is marked with the number of the walk, so that forgetting costs nothing but
@@ -108,6 +110,16 @@ impl Scratches {
             }
         });
         result
+    }
+
+    /// Drops the codes that idle scratches know of; they ask for the current ones when they are used again.
+    pub fn forget_codes(&self) {
+        self.each_place(|place| {
+            if let Some(scratch) = place {
+                scratch.scalar = ScalarQuery::default();
+            }
+            None::<()>
+        });
     }
 
     fn each_place<R>(&self, mut visit: impl FnMut(&mut Option<Box<Scratch>>) -> Option<R>) -> Option<R> {

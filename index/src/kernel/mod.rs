@@ -4,10 +4,10 @@
 //! neighbours, and the rows to come are fetched while the ones at hand are measured.
 #![allow(unsafe_code, reason = "kernels: vector instructions and reads through the pointers of an arena")]
 
-#[allow(dead_code, reason = "the compact profile is plugged in next")]
+#[doc(hidden)]
+pub mod cases;
 pub(crate) mod codes;
 pub(crate) mod fastscan;
-#[allow(dead_code, reason = "the compact profile is plugged in next")]
 pub(crate) mod half;
 #[cfg(target_arch = "aarch64")]
 mod neon;

@@ -14,7 +14,7 @@ use crate::kernel::codes::{MeasureCodes, measure};
 use crate::kernel::{Kernel, prefetch};
 use crate::params::{Metric, Slot};
 use crate::rows::{Query, Rows};
-use crate::scalar::quantizer::{Buffers, Quantizer, Source};
+use crate::scalar::quantizer::{Buffers, Gauge, Quantizer, Source};
 use crate::states::States;
 use crate::walk::Distances;
 
@@ -74,7 +74,7 @@ pub(crate) struct ScalarQuery {
 pub(crate) struct ScalarNear<'a> {
     generation: &'a Generation,
     weights: &'a [i8],
-    scales: [f32; 2],
+    gauge: Gauge,
 }
 
 impl ScalarCodes {
@@ -172,8 +172,8 @@ impl ScalarCodes {
         let generation = buffer.generation.as_deref()?;
         let source = source_of(query, self.metric);
         let quantizer = &generation.quantizer;
-        let scales = quantizer.weigh(source, query.is_stored(), &mut buffer.buffers, &mut buffer.weights);
-        Some(ScalarNear { generation, weights: &buffer.weights, scales })
+        let gauge = quantizer.weigh(source, query.is_stored(), &mut buffer.buffers, &mut buffer.weights);
+        Some(ScalarNear { generation, weights: &buffer.weights, gauge })
     }
 
     /// Bytes of memory that the codes of so many slots take.
@@ -202,6 +202,16 @@ impl Generation {
             word.store(u32::from_ne_bytes(*bytes), Ordering::Relaxed);
         }
         Ok(error)
+    }
+}
+
+impl ScalarNear<'_> {
+    /// Whether these distances by codes are too far from those of the vectors to go by: what was looked for lies so near
+    /// together, seen from everything else, that its codes cannot tell it apart.
+    pub fn is_coarse(&self, coded: impl Iterator<Item = f32>, exact: &[f32]) -> bool {
+        let errors = coded.zip(exact).map(|(coded, exact)| self.gauge.error(coded, *exact));
+        let (error, size) = errors.fold((0.0, 0.0), |(error, size), next| (error + next.0, size + next.1));
+        error > COARSE * size
     }
 }
 
@@ -242,7 +252,7 @@ impl Distances for ScalarNear<'_> {
             let measure = self.generation.measure;
             // SAFETY: there are twice as many weights as a code has bytes, codes are padded words of an arena that were
             // written before their slots were published, and the kernel was checked when the index was made.
-            unsafe { measure(self.weights.as_ptr(), self.scales, bytes, pointers, out) };
+            unsafe { measure(self.weights.as_ptr(), self.gauge.scales, bytes, pointers, out) };
             if is_missing {
                 for (slot, out) in slots.iter().zip(out) {
                     if self.generation.codes.get(*slot).is_empty() {
@@ -274,6 +284,8 @@ fn stride(bytes: usize) -> usize {
     if bytes > LINE_BYTES { bytes.next_multiple_of(LINE_BYTES) } else { bytes.next_power_of_two().max(4) }
 }
 
+/// Share of the distances by which those by codes may be off.
+const COARSE: f32 = 0.25;
 /// Bytes of a cache line.
 const LINE_BYTES: usize = 64;
 /// Lines of a code fetched ahead; the processor sees a longer sequence by itself.

@@ -8,4 +8,4 @@ mod quantizer;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use codes::{ScalarCodes, ScalarQuery};
+pub(crate) use codes::{ScalarCodes, ScalarNear, ScalarQuery};

@@ -13,6 +13,27 @@ pub(crate) struct Source<'a> {
     pub norm_squared: f32,
 }
 
+/// How distances by a query's weights compare with squared distances, and those with what the index measures.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Gauge {
+    /// Scales of the weights.
+    pub scales: [f32; 2],
+    /// What a distance by the weights lacks, in squared units.
+    base: f32,
+    /// A squared unit, in squared lengths.
+    unit_squared: f32,
+    /// Factor and summand that make a squared distance of what the index measures.
+    lift: (f32, f32),
+}
+
+impl Gauge {
+    /// By how much a distance by codes is off, and what it should be.
+    pub fn error(&self, coded: f32, exact: f32) -> (f32, f32) {
+        let lifted = self.lift.0 * exact + self.lift.1;
+        (((coded + self.base) * self.unit_squared - lifted).abs(), lifted.abs())
+    }
+}
+
 /// Working memory.
 #[derive(Default)]
 pub(crate) struct Buffers {
@@ -126,15 +147,17 @@ impl Quantizer {
         error / (self.units_per_length * self.units_per_length) + (squared - kept).max(0.0)
     }
 
-    /// The weights of a query, twice [`Self::bytes`] of them, and their scales: see [`crate::kernel::codes`].
+    /// The weights of a query, twice [`Self::bytes`] of them (see [`crate::kernel::codes`]), and how to read what they measure.
     /// `is_stored` says that it is a stored vector, which under dot lies elsewhere than a query of the caller's.
-    pub fn weigh(&self, query: Source<'_>, is_stored: bool, buffers: &mut Buffers, weights: &mut Vec<i8>) -> [f32; 2] {
+    pub fn weigh(&self, query: Source<'_>, is_stored: bool, buffers: &mut Buffers, weights: &mut Vec<i8>) -> Gauge {
         self.project(query, !is_stored, buffers);
         let (_, middle) = range(self.width);
+        let units = |value: &f32| value * self.units_per_length + middle;
+        let base = buffers.projected.iter().map(|value| units(value) * units(value)).sum();
         weights.clear();
         weights.resize(2 * self.bytes, 0);
         let (first, second) = weights.split_at_mut(self.bytes);
-        match self.width {
+        let scales = match self.width {
             Width::Four => {
                 buffers
                     .projected
@@ -152,7 +175,18 @@ impl Quantizer {
                 }
                 [coarse, round_to(second, &buffers.projected)]
             }
-        }
+        };
+        let lift = match self.metric {
+            Metric::Cosine => (2.0, 2.0),
+            Metric::Dot if !is_stored => {
+                let scale =
+                    if query.norm_squared > 0.0 { (self.longest_squared / query.norm_squared).sqrt() } else { 1.0 };
+                (2.0 * scale, 2.0 * self.longest_squared)
+            }
+            _ => (1.0, 0.0),
+        };
+        let unit_squared = 1.0 / (self.units_per_length * self.units_per_length);
+        Gauge { scales, base, unit_squared, lift }
     }
 
     /// Projects into the buffers; gives the squared length before.

@@ -112,9 +112,10 @@ pub(crate) mod avx2 {
                     let mut at = 0;
                     while at < bytes {
                         let left = bytes - at;
-                        // SAFETY: each load reads within `bytes` of each half of the weights.
-                        let ($first, $second) =
-                            unsafe { (load(weights.add(at).cast(), left), load(weights.add(bytes + at).cast(), left)) };
+                        // SAFETY: the load reads within `bytes` of the first half of the weights.
+                        let $first = unsafe { load(weights.add(at).cast(), left) };
+                        // SAFETY: as above, of the second half.
+                        let $second = unsafe { load(weights.add(bytes + at).cast(), left) };
                         for (code, $sums) in twos.iter().zip(&mut sums) {
                             // SAFETY: the load reads within `bytes` of the code.
                             let $byte = unsafe { load(code.add(at), left) };

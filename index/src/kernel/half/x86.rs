@@ -44,9 +44,10 @@ pub(crate) mod avx512 {
                         std::ptr::copy_nonoverlapping(a.add(at), a_rest.as_mut_ptr(), dim - at);
                         std::ptr::copy_nonoverlapping(b.add(at), b_rest.as_mut_ptr(), dim - at);
                     }
-                    // SAFETY: both arrays hold sixteen values.
-                    let (a, b) =
-                        unsafe { (_mm512_loadu_ps(a_rest.as_ptr()), _mm256_loadu_si256(b_rest.as_ptr().cast())) };
+                    // SAFETY: the array holds sixteen values.
+                    let a = unsafe { _mm512_loadu_ps(a_rest.as_ptr()) };
+                    // SAFETY: as above.
+                    let b = unsafe { _mm256_loadu_si256(b_rest.as_ptr().cast()) };
                     sums[1] = step(sums[1], a, _mm512_cvtph_ps(b));
                 }
                 let [s0, s1, s2, s3] = sums;
@@ -109,8 +110,10 @@ pub(crate) mod avx2 {
                         std::ptr::copy_nonoverlapping(a.add(at), a_rest.as_mut_ptr(), dim - at);
                         std::ptr::copy_nonoverlapping(b.add(at), b_rest.as_mut_ptr(), dim - at);
                     }
-                    // SAFETY: both arrays hold eight values.
-                    let (a, b) = unsafe { (_mm256_loadu_ps(a_rest.as_ptr()), _mm_loadu_si128(b_rest.as_ptr().cast())) };
+                    // SAFETY: the array holds eight values.
+                    let a = unsafe { _mm256_loadu_ps(a_rest.as_ptr()) };
+                    // SAFETY: as above.
+                    let b = unsafe { _mm_loadu_si128(b_rest.as_ptr().cast()) };
                     sums[1] = step(sums[1], a, _mm256_cvtph_ps(b));
                 }
                 let [s0, s1, s2, s3] = sums;
