@@ -79,6 +79,37 @@ fn an_index_that_began_with_ten_points_is_as_good_when_it_has_grown_into_others(
 }
 
 #[test]
+fn where_codes_cannot_tell_neighbours_apart_walks_go_by_the_vectors() {
+    // Clusters a hundred thousand times as far from each other as they are wide: all of one have the same code.
+    let mut random = fastrand::Rng::with_seed(69);
+    let centres = uniform(30, DIM, 69);
+    let mut vector = || -> Vec<f32> {
+        let centre = random.choice(&centres).unwrap().clone();
+        centre.into_iter().map(|value| value * 100.0 + random.f32() * 1e-3).collect()
+    };
+    let base: Vec<Vec<f32>> = (0..6_000).map(|_| vector()).collect();
+    let queries: Vec<Vec<f32>> = (0..50).map(|_| vector()).collect();
+    let got = recall(&built(compact(DIM, Metric::Euclidean), &base), &queries, 10, 100);
+    let plain = Params { profile: Profile::Plain, ..params(DIM, Metric::Euclidean) };
+    let expected = recall(&built(plain, &base), &queries, 10, 100);
+    assert!(got >= expected - 0.02, "{got}, on the full vectors {expected}");
+}
+
+#[test]
+fn codes_and_links_take_little_beside_the_vectors() {
+    for (dim, share) in [(128, 0.45), (384, 0.25)] {
+        let index = Index::new(Params { ef_construction: 10, ..compact(dim, Metric::Cosine) }).unwrap();
+        store_all(&index, 0..4_000, &clustered(4_000, dim, 70));
+        index.link(0);
+        let raw = 4_000 * dim * size_of::<f32>();
+        // The matrix that turns the vectors does not grow with them: it counts for little among more of them.
+        let matrix = dim * dim * 2;
+        let beside = (index.memory_bytes() - raw - matrix) as f64 / raw as f64;
+        assert!((0.1..share).contains(&beside), "{dim}: {beside}");
+    }
+}
+
+#[test]
 fn a_loaded_index_walks_on_codes_as_well() {
     let (base, queries) = base_and_queries(COUNT, DIM, 65);
     for metric in [Metric::Euclidean, Metric::Dot] {
