@@ -302,9 +302,18 @@ impl Index {
         batch.clear();
         let count = (options.k + options.k / 2 + RERANK_MIN).max(ef / RERANK_EF_SHARE);
         batch.extend(pool.iter().take(count).map(|(_, slot)| slot));
-        batch.iter().for_each(|slot| self.rows.prefetch_all(*slot));
         distances.resize(batch.len(), 0.0);
-        self.rows.distances(query, batch, distances);
+        let first = options.k.max(RERANK_MIN).max(ef / RERANK_EF_SHARE).min(batch.len());
+        batch.iter().take(first).for_each(|slot| self.rows.prefetch_all(*slot));
+        self.rows.distances(query, &batch[..first], &mut distances[..first]);
+        if first < batch.len() {
+            // The errors of the first tell which of the rest may be nearer than those.
+            let reach = generation.reach(pool.iter().map(|(distance, _)| distance), &distances[..first]);
+            batch.truncate(first + pool.iter().take(batch.len()).skip(first).take_while(|(d, _)| *d <= reach).count());
+            distances.truncate(batch.len());
+            batch.iter().skip(first).for_each(|slot| self.rows.prefetch_all(*slot));
+            self.rows.distances(query, &batch[first..], &mut distances[first..]);
+        }
         if generation.is_coarse(pool.iter().map(|(distance, _)| distance), distances) {
             return Coding::Coarse;
         }

@@ -171,16 +171,32 @@ impl Generation {
         }
     }
 
+    /// The distance by code up to which a node may be nearer than the farthest of those whose distances are given by
+    /// code and by vector.
+    pub fn reach(&self, coded: impl Iterator<Item = f32> + Clone, exact: &[f32]) -> f32 {
+        let count = exact.len() as f32;
+        let errors = coded.zip(exact).map(|(coded, exact)| coded - self.lifted(*exact));
+        let offset = errors.clone().sum::<f32>() / count;
+        let variance = errors.map(|error| (error - offset) * (error - offset)).sum::<f32>() / count;
+        let farthest = exact.iter().map(|exact| self.lifted(*exact)).fold(f32::NEG_INFINITY, f32::max);
+        farthest + offset + REACH * variance.sqrt()
+    }
+
+    /// A distance by vector in the scale of distances by code.
+    #[inline(always)]
+    fn lifted(&self, exact: f32) -> f32 {
+        if self.metric == Metric::Cosine { 2.0 + 2.0 * exact } else { exact }
+    }
+
     /// Whether these distances by codes are too far from those of the vectors to go by: what was looked for lies so near
     /// together, seen from everything else, that four bits a dimension cannot tell it apart.
     pub fn is_coarse(&self, coded: impl Iterator<Item = f32> + Clone, exact: &[f32]) -> bool {
         let count = exact.len() as f32;
-        let lifted = |exact: f32| if self.metric == Metric::Cosine { 2.0 + 2.0 * exact } else { exact };
-        let errors = coded.zip(exact).map(|(coded, exact)| coded - lifted(*exact));
+        let errors = coded.zip(exact).map(|(coded, exact)| coded - self.lifted(*exact));
         // Under dot all of them are off by the query's product with the mean.
         let offset = if self.metric == Metric::Dot { errors.clone().sum::<f32>() / count } else { 0.0 };
         let error = errors.map(|error| (error - offset).abs()).sum::<f32>() / count;
-        let size = exact.iter().map(|exact| lifted(*exact).abs()).sum::<f32>() / count;
+        let size = exact.iter().map(|exact| self.lifted(*exact).abs()).sum::<f32>() / count;
         error > COARSE * size
     }
 
@@ -269,6 +285,8 @@ impl Projections {
 /// How far estimates are lowered, in distances of the query: about half of their noise. Measured: with none a walk needs a
 /// tenth more `ef` for the same recall, with twice as much it measures a fifth more nodes.
 const MARGIN: f32 = 0.3;
+/// Deviations of the error of codes beyond which nodes are not looked for among the nearest.
+const REACH: f32 = 3.0;
 /// Codes that are off by this share of the distances are too coarse. Those of usual data are off by a twentieth.
 const COARSE: f32 = 0.25;
 /// Nodes measured by one call of a kernel.

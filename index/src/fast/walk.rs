@@ -33,6 +33,7 @@ impl FastWalk<'_> {
         // The node to expand next is chosen before the neighbours of this one are measured, so that its codes are under
         // way meanwhile; a nearer one that comes of them is next but one.
         let mut ahead = pool.expand_near();
+        let mut warm = Slot::MAX;
         while let Some((distance, node)) = ahead {
             batch.clear();
             if distance <= pool.bound() {
@@ -54,7 +55,7 @@ impl FastWalk<'_> {
                 }
             }
             ahead = pool.expand_near();
-            if let Some((_, next)) = ahead {
+            if let Some((_, next)) = ahead.filter(|(_, next)| *next != warm) {
                 self.prefetch(next);
             }
             measured += batch.len();
@@ -68,6 +69,10 @@ impl FastWalk<'_> {
             }
             if ahead.is_none() {
                 ahead = pool.expand_near();
+            }
+            if let Some(next) = pool.peek() {
+                warm = next;
+                self.prefetch(next);
             }
         }
         Ended::Settled
