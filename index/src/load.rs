@@ -76,7 +76,7 @@ impl Index {
             return Err(invalid(HEADER, "magic", value, "this is no dump of an index".into()));
         }
         let format = u16::from_le_bytes(reader.array()?);
-        if format != FORMAT {
+        if format != FORMAT && format != FORMAT_WITHOUT_PROFILE {
             return Err(invalid(HEADER, "format", format.into(), format!("this version reads format {FORMAT}")));
         }
         let expected =
@@ -93,7 +93,11 @@ impl Index {
         }
         let blocks = u32::from_le_bytes(reader.array()?);
         let profile = u32::from_le_bytes(reader.array()?);
-        if Profile::ALL.into_iter().all(|known| profile_code(known) != profile) {
+        let is_known = match format {
+            FORMAT_WITHOUT_PROFILE => profile == 0,
+            _ => Profile::ALL.into_iter().any(|known| profile_code(known) == profile),
+        };
+        if !is_known {
             return Err(invalid(HEADER, "profile", profile.into(), "1 to 3 are known".into()));
         }
         let learned = u32::from_le_bytes(reader.array()?);
@@ -321,5 +325,7 @@ fn invalid(arena: &'static str, field: &'static str, value: u64, limit: String) 
     LoadError::Invalid { arena, field, value, limit }
 }
 
+/// The format of dumps from before there were profiles: the same, with zeros in the place of profile and model.
+const FORMAT_WITHOUT_PROFILE: u16 = 1;
 /// Bytes asked of the source at once.
 const BUFFER_BYTES: usize = 64 * 1024;

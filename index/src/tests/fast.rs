@@ -128,6 +128,17 @@ fn a_dump_of_another_profile_gets_codes_of_its_own() {
 }
 
 #[test]
+fn a_dump_from_before_there_were_profiles_is_read() {
+    let plain = Params { profile: Profile::Plain, ..params(DIM, Metric::Euclidean) };
+    let mut dump = Arenas::of(&built(plain, &clustered(1_100, DIM, 70)));
+    let header = dump.arenas.get_mut("header").unwrap();
+    header[6..8].copy_from_slice(&1u16.to_le_bytes());
+    header[28..32].fill(0);
+    let index = Index::load(params(DIM, Metric::Euclidean), &mut dump).unwrap();
+    assert_eq!((index.slots(), index.unlinked()), (1_100, 0));
+}
+
+#[test]
 fn a_model_that_is_cut_foreign_or_missing_is_refused() {
     let params = params(DIM, Metric::Euclidean);
     let dump = Arenas::of(&built(params.clone(), &clustered(1_100, DIM, 69)));
