@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! ann --base F --query F --gt F --metric euclidean|cosine|dot|manhattan
-//!     [--limit N] [--m 16] [--ef-construction 200] [--threads 1] [--kernel avx512|avx2|neon|scalar] [--seed 0]
+//!     [--limit N] [--m 16] [--ef-construction 200] [--threads 1] [--profile fast|compact|plain] [--kernel avx512|avx2|neon|scalar] [--seed 0]
 //! ```
 //! Vectors are `.npy` (f32, f16 or u8, two-dimensional, C order) or `.fvecs`; the exact answers are `.npy` (int32) or
 //! `.ivecs`, nearest first, at least ten a query. Each answer is one line of JSON on standard output.
@@ -11,7 +11,7 @@ use std::error::Error;
 use std::io::BufRead;
 use std::time::Instant;
 
-use vecino_index::{Index, Kernel, Metric, Params, SearchOptions, Slot};
+use vecino_index::{Index, Kernel, Metric, Params, Profile, SearchOptions, Slot};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -109,6 +109,10 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options> {
                     "manhattan" => Metric::Manhattan,
                     _ => return Err(format!("--metric {value}: euclidean, cosine, dot or manhattan").into()),
                 }
+            }
+            "--profile" | "--quantization" => {
+                let profile = Profile::ALL.into_iter().find(|profile| profile.name() == value);
+                options.params.profile = profile.ok_or_else(|| format!("{flag} {value}: fast, compact or plain"))?;
             }
             "--kernel" => {
                 let kernel = Kernel::ALL.into_iter().find(|kernel| kernel.name() == value);

@@ -129,7 +129,7 @@ const LINE_BYTES: usize = 64;
 /// Chunks up to this size come from the heap: a mapping is whole pages, and a process may only have so many.
 const HEAP_BYTES_MAX: usize = 16 * 1024;
 /// Chunks from this size on ask for huge pages: a walk jumps about, and small pages would cost it a second miss.
-const HUGE_BYTES_MIN: usize = 8 * 1024 * 1024;
+const HUGE_BYTES_MIN: usize = 2 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {

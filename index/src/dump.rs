@@ -1,15 +1,18 @@
 //! Writing an index out while it is in use.
 //!
-//! Five arenas of little-endian values, each but the header with a fixed stride for each slot from the first byte
+//! Five or six arenas of little-endian values, each but the header with a fixed stride for each slot from the first byte
 //! on, so that the pages of what did not change are the same bytes in the next dump:
 //!
 //! | arena | stride | content |
 //! |---|---|---|
-//! | `header` | once | magic `VECIDX`, format u16, dim u32, metric u32, m u32, slots u32, blocks u32, zeros up to 64 bytes |
+//! | `header` | once | magic `VECIDX`, format u16, dim u32, metric u32, m u32, slots u32, blocks u32, profile u32, learned u32, zeros up to 64 bytes |
 //! | `nodes` | 8 a slot | order u32 (0: not linked), level u8, flags u8 (1 stored, 2 linked, 4 buried), two zeros |
 //! | `vectors` | 4 × dim a slot | f32 values; zeros for a slot that was skipped |
 //! | `links0` | 8 × m a slot | links of layer 0, each a slot plus one as u32, zeros after the last |
 //! | `upper` | 4 × m a block | links of the layers above: for each slot of level `l`, ascending, layers 1 to `l` |
+//! | `model` | once | only where `learned`, the number of slots that it was learned from, is not 0: slope, step, origin and projection of the codes, f32 values |
+//!
+//! Codes are not written: loading makes them of the vectors, the links and the model.
 //!
 //! Which slots are linked is captured first, and links to others are left out of what follows. Each list is copied
 //! under its lock, but lists change between one copy and the next; so a node may have lost its last link in the dump,
@@ -19,7 +22,7 @@ use std::io;
 
 use crate::arenas::ArenaSink;
 use crate::index::Index;
-use crate::params::{Metric, Slot};
+use crate::params::{Metric, Params, Profile, Slot};
 
 /// Name and bytes of one arena in the making.
 struct Writer<'a> {
@@ -31,6 +34,8 @@ impl Index {
     /// Writes the index out, as arenas of little-endian values, while inserts, burials and searches go on. What is
     /// stored after the call began may be missing; what was linked before it is complete.
     pub fn dump(&self, sink: &mut dyn ArenaSink) -> io::Result<()> {
+        let generation = self.fast.as_ref().and_then(|fast| fast.keep());
+        let learned = generation.as_ref().map_or(0, |generation| generation.slots as u32);
         let slots = self.states.slots();
         let flags: Vec<u8> = (0..slots).map(|slot| self.dump_flags(slot)).collect();
         let is_linked = |slot: Slot| flags.get(slot as usize).is_some_and(|flags| flags & LINKED != 0);
@@ -40,9 +45,8 @@ impl Index {
         let mut writer = Writer { sink, buffer: Vec::with_capacity(BUFFER_BYTES) };
         writer.begin(HEADER)?;
         let mut header = [MAGIC.as_slice(), &FORMAT.to_le_bytes()].concat();
-        for value in
-            [self.params.dim as u32, metric_code(self.params.metric), self.params.m as u32, slots, blocks as u32]
-        {
+        let Params { dim, metric, m, profile, .. } = self.params;
+        for value in [dim as u32, metric_code(metric), m as u32, slots, blocks as u32, profile_code(profile), learned] {
             header.extend(value.to_le_bytes());
         }
         header.resize(HEADER_BYTES, 0);
@@ -73,6 +77,10 @@ impl Index {
             for layer in 1..=level(slot) {
                 self.dump_links(&mut writer, slot, layer, is_linked)?;
             }
+        }
+        if let Some(generation) = generation {
+            writer.begin(MODEL)?;
+            generation.model().values().try_for_each(|value| writer.write(&value.to_le_bytes()))?;
         }
         writer.flush()
     }
@@ -139,13 +147,23 @@ pub(crate) fn metric_code(metric: Metric) -> u32 {
     }
 }
 
+/// What stands for a profile in the header.
+pub(crate) fn profile_code(profile: Profile) -> u32 {
+    match profile {
+        Profile::Fast => 1,
+        Profile::Compact => 2,
+        Profile::Plain => 3,
+    }
+}
+
 pub(crate) const HEADER: &str = "header";
 pub(crate) const NODES: &str = "nodes";
 pub(crate) const VECTORS: &str = "vectors";
 pub(crate) const LINKS0: &str = "links0";
 pub(crate) const UPPER: &str = "upper";
+pub(crate) const MODEL: &str = "model";
 pub(crate) const MAGIC: [u8; 6] = *b"VECIDX";
-pub(crate) const FORMAT: u16 = 1;
+pub(crate) const FORMAT: u16 = 2;
 pub(crate) const HEADER_BYTES: usize = 64;
 pub(crate) const NODE_BYTES: usize = 8;
 pub(crate) const STORED: u8 = 1;

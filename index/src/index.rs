@@ -1,18 +1,20 @@
 //! The index: slots, their vectors, the graph over them, and the searches.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::arena::NoMemory;
 use crate::error::{IndexError, VectorError};
-use crate::graph::Graph;
+use crate::fast::{Coded, Fast, FastWalk, Generation};
+use crate::graph::{Entry, Graph};
 use crate::kernel::Kernel;
 use crate::link::Linker;
-use crate::params::{Hit, Params, SLOT_MAX, SearchOptions, Slot};
+use crate::params::{Hit, Metric, Params, Profile, SLOT_MAX, SearchOptions, Slot};
 use crate::pool::{Pool, key};
 use crate::rows::{Query, Rows};
+use crate::scalar::{ScalarCodes, ScalarNear};
 use crate::scratch::{Scratch, Scratches};
 use crate::states::States;
-use crate::walk::{Ended, Walk};
+use crate::walk::{Distances, Ended, Exact, Walk};
 
 /// Vectors by slot, found by nearness. All methods take `&self`: any number of threads search, link and bury while
 /// one stores.
@@ -36,6 +38,8 @@ pub struct Index {
     pub(crate) rows: Rows,
     pub(crate) graph: Graph,
     pub(crate) states: States,
+    pub(crate) fast: Option<Fast>,
+    pub(crate) scalar: Option<ScalarCodes>,
     scratches: Scratches,
     /// Held while a slot is stored: arenas grow under one thread.
     storing: Mutex<()>,
@@ -48,7 +52,10 @@ impl Index {
         Ok(Self {
             rows: Rows::new(params.dim, params.metric, kernel),
             graph: Graph::new(params.m, params.seed),
+            fast: Fast::new(&params, kernel),
             states: States::new(),
+            scalar: (params.profile == Profile::Compact && params.metric != Metric::Manhattan)
+                .then(|| ScalarCodes::new(params.metric, params.seed, kernel)),
             scratches: Scratches::new(),
             storing: Mutex::default(),
             params,
@@ -90,6 +97,12 @@ impl Index {
         }
         self.states.reserve(slot)?;
         self.rows.store(slot, vector, norm)?;
+        if let Some(fast) = &self.fast {
+            fast.reserve(slot)?;
+        }
+        if let Some(scalar) = &self.scalar {
+            scalar.store(slot, &self.rows)?;
+        }
         self.graph.reserve(slot, level)?;
         Ok(())
     }
@@ -101,8 +114,27 @@ impl Index {
             return;
         }
         let Params { m, ef_construction, .. } = self.params;
-        let linker = Linker { rows: &self.rows, graph: &self.graph, states: &self.states, m, ef_construction };
-        self.scratches.with(|scratch| linker.link(slot, scratch));
+        if let Some(scalar) = &self.scalar
+            && scalar.wants_training(self.states.slots())
+        {
+            scalar.train(&self.rows, &self.states);
+            self.scratches.forget_codes();
+        }
+        self.scratches.with(|scratch| {
+            let _held = self.fast.as_ref().map(|fast| {
+                if fast.is_due(self.slots(), &mut scratch.generation) {
+                    // Without memory for new codes the old ones serve on, and it is tried again with the next slot.
+                    let _ = fast.renew(&self.rows, &self.graph, &self.states, &self.storing);
+                }
+                fast.hold()
+            });
+            let mut cached = scratch.generation.take();
+            let generation = self.fast.as_ref().and_then(|fast| fast.current(&mut cached)).map(Arc::as_ref);
+            let Self { rows, graph, states, .. } = self;
+            let scalar = self.scalar.as_ref();
+            Linker { rows, graph, states, generation, scalar, m, ef_construction }.link(slot, scratch);
+            scratch.generation = cached;
+        });
         self.states.finish_linking(slot);
     }
 
@@ -156,7 +188,11 @@ impl Index {
     /// Bytes of memory that the index holds for its slots.
     pub fn memory_bytes(&self) -> usize {
         let slots = self.slots();
-        self.rows.bytes(slots) + self.graph.bytes(slots) + self.states.bytes(slots)
+        self.rows.bytes(slots)
+            + self.graph.bytes(slots)
+            + self.states.bytes(slots)
+            + self.fast.as_ref().map_or(0, |fast| fast.bytes(slots))
+            + self.scalar.as_ref().map_or(0, |scalar| scalar.bytes(slots))
     }
 
     /// Searches; `scans` decides between scan and walk by the number of live slots and `ef`.
@@ -197,28 +233,168 @@ impl Index {
         scratch: &mut Scratch,
     ) -> Option<Vec<(f32, Slot)>> {
         // The tail first: what leaves it meanwhile is in the graph by the time that is walked.
-        let mut found = self.scan(query, options, self.states.tail(), scratch);
+        let found = self.scan(query, options, self.states.tail(), scratch);
         let entry = self.graph.entry()?;
-        let walk = Walk { rows: &self.rows, graph: &self.graph, query };
+        if let Some(fast) = &self.fast {
+            let mut cached = scratch.generation.take();
+            let generation = fast.current(&mut cached).map(Arc::as_ref);
+            let ended =
+                generation.map(|generation| self.walk_fast(generation, query, options, ef, live, entry, scratch));
+            scratch.generation = cached;
+            match ended {
+                Some(Coding::OverBudget) => return None,
+                Some(Coding::Settled) => return merge(found, scratch, options.k),
+                Some(Coding::Coarse) | None => {}
+            }
+        }
+        if let Some(scalar) = &self.scalar {
+            let mut codes = std::mem::take(&mut scratch.scalar);
+            let near = scalar.near(&query, &mut codes);
+            let ended = near.map(|near| self.walk_scalar(near, query, options, ef, live, entry, scratch));
+            scratch.scalar = codes;
+            match ended {
+                Some(Coding::OverBudget) => return None,
+                Some(Coding::Settled) => return merge(found, scratch, options.k),
+                Some(Coding::Coarse) | None => {}
+            }
+        }
+        let near = Exact { rows: &self.rows, query };
+        let ended = self.walk_by(near, options, ef, live, entry, scratch);
+        if ended == Ended::OverBudget {
+            return None;
+        }
+        merge(found, scratch, options.k)
+    }
+
+    /// A walk on codes; leaves in the pool what is nearest by the vectors themselves.
+    #[allow(clippy::too_many_arguments, reason = "what a search has at hand, passed on once")]
+    fn walk_fast(
+        &self,
+        generation: &Generation,
+        query: Query<'_>,
+        options: &SearchOptions<'_>,
+        ef: usize,
+        live: usize,
+        entry: Entry,
+        scratch: &mut Scratch,
+    ) -> Coding {
+        let mut asked = std::mem::take(&mut scratch.asked);
+        generation.ask(query, &mut asked);
+        let near = Coded { generation, query: &asked };
+        let start = Walk { graph: &self.graph, near }.descend(entry, 0, &mut scratch.batch, &mut scratch.distances);
+        scratch.visited.begin(self.slots());
+        scratch.visited.insert(start.1);
+        scratch.pool.begin(ef);
+        let walk = FastWalk { graph: &self.graph, generation };
+        let ended = if options.filter.is_none() && !self.states.any_buried() {
+            scratch.pool.insert(start.0, start.1, || true);
+            walk.layer(&asked, scratch, usize::MAX, |_| true)
+        } else {
+            let is_result = |slot| self.states.is_live(slot) && options.filter.is_none_or(|filter| filter(slot));
+            scratch.pool.insert(start.0, start.1, || is_result(start.1));
+            walk.layer(&asked, scratch, WALK_PER_EF_MIN * ef + live / WALK_SHARE, is_result)
+        };
+        scratch.asked = asked;
+        if ended == Ended::OverBudget {
+            return Coding::OverBudget;
+        }
+        let Scratch { pool, batch, distances, .. } = scratch;
+        batch.clear();
+        let count = (options.k + options.k / 2 + RERANK_MIN).max(ef / RERANK_EF_SHARE);
+        batch.extend(pool.iter().take(count).map(|(_, slot)| slot));
+        distances.resize(batch.len(), 0.0);
+        let first = options.k.max(RERANK_MIN).max(ef / RERANK_EF_SHARE).min(batch.len());
+        batch.iter().take(first).for_each(|slot| self.rows.prefetch_all(*slot));
+        self.rows.distances(query, &batch[..first], &mut distances[..first]);
+        if first < batch.len() {
+            // The errors of the first tell which of the rest may be nearer than those.
+            let reach = generation.reach(pool.iter().map(|(distance, _)| distance), &distances[..first]);
+            batch.truncate(first + pool.iter().take(batch.len()).skip(first).take_while(|(d, _)| *d <= reach).count());
+            distances.truncate(batch.len());
+            batch.iter().skip(first).for_each(|slot| self.rows.prefetch_all(*slot));
+            self.rows.distances(query, &batch[first..], &mut distances[first..]);
+        }
+        if generation.is_coarse(pool.iter().map(|(distance, _)| distance), distances) {
+            return Coding::Coarse;
+        }
+        pool.begin(options.k);
+        for (distance, slot) in distances.iter().zip(batch.iter()) {
+            pool.insert(*distance, *slot, || true);
+        }
+        Coding::Settled
+    }
+
+    /// A walk on scalar codes; leaves in the pool what is nearest by the vectors themselves. Candidates are measured by
+    /// those, nearest first, for as long as that changes what the best are: where codes tell little, more is measured.
+    #[allow(clippy::too_many_arguments, reason = "what a search has at hand, passed on once")]
+    fn walk_scalar(
+        &self,
+        near: ScalarNear<'_>,
+        query: Query<'_>,
+        options: &SearchOptions<'_>,
+        ef: usize,
+        live: usize,
+        entry: Entry,
+        scratch: &mut Scratch,
+    ) -> Coding {
+        if self.walk_by(near, options, ef, live, entry, scratch) == Ended::OverBudget {
+            return Coding::OverBudget;
+        }
+        let Scratch { pool, batch, distances, .. } = scratch;
+        batch.clear();
+        batch.extend(pool.iter().map(|(_, slot)| slot));
+        distances.resize(batch.len(), 0.0);
+        let k = options.k;
+        let mut done = 0;
+        while done < batch.len() {
+            let next = done..batch.len().min(done + RERANK_STEP + if done == 0 { k } else { 0 });
+            let (slots, distances) = (&batch[next.clone()], &mut distances[next.clone()]);
+            slots.iter().for_each(|slot| self.rows.prefetch_all(*slot));
+            self.rows.distances(query, slots, distances);
+            if done == 0 {
+                if near.is_coarse(pool.iter().map(|(distance, _)| distance), distances) {
+                    return Coding::Coarse;
+                }
+                pool.begin(k);
+            }
+            let bound = pool.bound();
+            if distances.iter().all(|distance| *distance > bound) {
+                break;
+            }
+            for (distance, slot) in distances.iter().zip(slots) {
+                pool.insert(*distance, *slot, || true);
+            }
+            done = next.end;
+        }
+        if batch.is_empty() {
+            pool.begin(k);
+        }
+        Coding::Settled
+    }
+
+    /// A walk by any distances; leaves in the pool what is nearest by them.
+    fn walk_by<D: Distances>(
+        &self,
+        near: D,
+        options: &SearchOptions<'_>,
+        ef: usize,
+        live: usize,
+        entry: Entry,
+        scratch: &mut Scratch,
+    ) -> Ended {
+        let walk = Walk { graph: &self.graph, near };
         let start = walk.descend(entry, 0, &mut scratch.batch, &mut scratch.distances);
         scratch.visited.begin(self.slots());
         scratch.visited.insert(start.1);
         scratch.pool.begin(ef);
-        let ended = if options.filter.is_none() && !self.states.any_buried() {
+        if options.filter.is_none() && !self.states.any_buried() {
             scratch.pool.insert(start.0, start.1, || true);
             walk.layer(0, scratch, usize::MAX, |_| true)
         } else {
             let is_result = |slot| self.states.is_live(slot) && options.filter.is_none_or(|filter| filter(slot));
             scratch.pool.insert(start.0, start.1, || is_result(start.1));
             walk.layer(0, scratch, WALK_PER_EF_MIN * ef + live / WALK_SHARE, is_result)
-        };
-        if ended == Ended::OverBudget {
-            return None;
         }
-        found.extend(scratch.pool.iter().take(options.k));
-        found.sort_unstable_by_key(|(distance, slot)| key(*distance, *slot));
-        found.dedup();
-        (found.len() >= options.k).then_some(found)
     }
 
     /// The nearest of these slots that pass the filter.
@@ -266,6 +442,25 @@ impl Index {
     }
 }
 
+/// How a walk on codes ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Coding {
+    /// What is nearest is in the pool.
+    Settled,
+    /// It measured as many nodes as it was allowed.
+    OverBudget,
+    /// The codes cannot tell apart what is nearest.
+    Coarse,
+}
+
+/// What a walk and the scan of the tail found together; `None` if that is too few.
+fn merge(mut found: Vec<(f32, Slot)>, scratch: &Scratch, k: usize) -> Option<Vec<(f32, Slot)>> {
+    found.extend(scratch.pool.iter().take(k));
+    found.sort_unstable_by_key(|(distance, slot)| key(*distance, *slot));
+    found.dedup();
+    (found.len() >= k).then_some(found)
+}
+
 impl From<NoMemory> for IndexError {
     fn from(NoMemory { arena, bytes, source }: NoMemory) -> Self {
         Self::Memory { arena, bytes, source }
@@ -283,5 +478,12 @@ const WALK_EF_MAX: usize = 16_384;
 const WALK_SHARE: usize = 4;
 /// See [`WALK_SHARE`].
 const WALK_PER_EF_MIN: usize = 64;
+/// After a walk on codes the nearest by these are measured by the vectors themselves: `k`, half as many more, and so many
+/// more; and not fewer than this share of `ef`.
+const RERANK_EF_SHARE: usize = 4;
+/// See [`RERANK_EF_SHARE`].
+const RERANK_MIN: usize = 10;
+/// Candidates beyond the best `k` that are measured by their vectors at least, and so many more at a time.
+const RERANK_STEP: usize = 16;
 /// Slots measured at once by a scan.
 const SCAN_BATCH: usize = 32;

@@ -8,6 +8,7 @@ mod arena;
 mod arenas;
 mod dump;
 mod error;
+mod fast;
 mod graph;
 mod index;
 mod kernel;
@@ -15,7 +16,9 @@ mod link;
 mod load;
 mod params;
 mod pool;
+mod projection;
 mod rows;
+mod scalar;
 mod scratch;
 mod states;
 #[cfg(test)]
@@ -26,7 +29,9 @@ pub use arenas::{ArenaSink, ArenaSource};
 pub use error::{IndexError, LoadError, VectorError};
 pub use index::Index;
 pub use kernel::Kernel;
+#[doc(hidden)]
+pub use kernel::cases as kernel_cases;
 pub use params::{
-    COSINE_NORM_MIN, DIM_MAX, EF_CONSTRUCTION_MAX, EF_MAX, Hit, K_MAX, M_MAX, M_MIN, Metric, NORM_MAX, Params,
+    COSINE_NORM_MIN, DIM_MAX, EF_CONSTRUCTION_MAX, EF_MAX, Hit, K_MAX, M_MAX, M_MIN, Metric, NORM_MAX, Params, Profile,
     SLOT_MAX, SearchOptions, Slot,
 };

@@ -10,19 +10,24 @@
 
 use std::sync::atomic::Ordering;
 
+use crate::fast::{Coded, FastWalk, Generation, Projections};
 use crate::graph::{Entry, Graph};
-use crate::params::Slot;
+use crate::params::{Metric, Slot};
 use crate::pool::key;
 use crate::rows::Rows;
+use crate::scalar::ScalarCodes;
 use crate::scratch::Scratch;
 use crate::states::States;
-use crate::walk::Walk;
+use crate::walk::{Distances, Exact, Walk};
 
 /// Inserts nodes.
 pub(crate) struct Linker<'a> {
     pub rows: &'a Rows,
     pub graph: &'a Graph,
     pub states: &'a States,
+    /// The codes to link by, if there are any: those of the fast profile, or of the compact one.
+    pub generation: Option<&'a Generation>,
+    pub scalar: Option<&'a ScalarCodes>,
     pub m: usize,
     pub ef_construction: usize,
 }
@@ -35,6 +40,10 @@ impl Linker<'_> {
     pub fn link(&self, slot: Slot, scratch: &mut Scratch) {
         let level = self.graph.level(slot);
         let new = Entry { slot, level };
+        scratch.projections.clear();
+        if let Some(generation) = self.generation {
+            generation.write_node(self.rows, slot, &mut scratch.projections);
+        }
         if self.graph.entry().is_none() {
             self.graph.set_order(slot, Graph::FIRST_ORDER);
             if self.graph.enter_first(new).is_ok() {
@@ -53,32 +62,92 @@ impl Linker<'_> {
                 break;
             }
         }
+        let seen = &mut scratch.projections;
         for (layer, chosen) in chosen.iter().enumerate() {
             let _locked = self.states.lock(slot);
             for near in chosen {
-                self.add(slot, *near, layer);
+                self.add(slot, *near, layer, seen);
             }
         }
         for (layer, chosen) in chosen.iter().enumerate() {
             for (distance, other) in chosen {
                 let _locked = self.states.lock(*other);
-                self.add(*other, (*distance, slot), layer);
+                self.add(*other, (*distance, slot), layer, seen);
             }
         }
         if self.graph.elders(slot).load(Ordering::Acquire) == 0 {
-            self.adopt(slot, &nearest);
+            self.adopt(slot, &nearest, seen);
         }
         self.graph.enter_higher(new);
     }
 
     /// The neighbours to link a new node to, layer by layer from 0, and all candidates for layer 0.
     fn neighbours(&self, new: Entry, entry: Entry, scratch: &mut Scratch, nearest: &mut Vec<Near>) -> Vec<Vec<Near>> {
-        let walk = Walk { rows: self.rows, graph: self.graph, query: self.rows.query(new.slot) };
+        nearest.clear();
+        let mut chosen = Vec::new();
+        let query = self.rows.query(new.slot);
+        // Under dot nodes are linked by a distance that the codes do not know.
+        if let Some(generation) = self.generation.filter(|_| self.rows.metric() != Metric::Dot) {
+            let mut asked = std::mem::take(&mut scratch.asked);
+            generation.ask(query, &mut asked);
+            let near = Coded { generation, query: &asked };
+            self.layers(new, entry, near, scratch, &mut chosen, nearest, &|layer, scratch| {
+                if layer > 0 {
+                    Walk { graph: self.graph, near }.layer(layer, scratch, usize::MAX, |_| true);
+                } else {
+                    FastWalk { graph: self.graph, generation }.layer(&asked, scratch, usize::MAX, |_| true);
+                }
+            });
+            scratch.asked = asked;
+            let Scratch { pool, distances, .. } = &*scratch;
+            let near = distances.len().min(COARSE_SAMPLE);
+            if !generation.is_coarse(pool.iter().map(|(distance, _)| distance), &distances[..near]) {
+                chosen.reverse();
+                return chosen;
+            }
+            chosen.clear();
+        }
+        if let Some(scalar) = self.scalar {
+            let mut codes = std::mem::take(&mut scratch.scalar);
+            let is_chosen = scalar.near(&query, &mut codes).is_some_and(|near| {
+                self.layers(new, entry, near, scratch, &mut chosen, nearest, &|layer, scratch| {
+                    Walk { graph: self.graph, near }.layer(layer, scratch, usize::MAX, |_| true);
+                });
+                let Scratch { pool, distances, .. } = &*scratch;
+                let sampled = distances.len().min(COARSE_SAMPLE);
+                !near.is_coarse(pool.iter().map(|(distance, _)| distance), &distances[..sampled])
+            });
+            scratch.scalar = codes;
+            if is_chosen {
+                chosen.reverse();
+                return chosen;
+            }
+            chosen.clear();
+        }
+        let near = Exact { rows: self.rows, query };
+        self.layers(new, entry, near, scratch, &mut chosen, nearest, &|layer, scratch| {
+            Walk { graph: self.graph, near }.layer(layer, scratch, usize::MAX, |_| true);
+        });
+        chosen.reverse();
+        chosen
+    }
+
+    /// Walks from the entry down to layer 0, `walk` filling the pool on each that the new node is on.
+    #[allow(clippy::too_many_arguments, reason = "what an insertion has at hand, passed on once")]
+    fn layers<D: Distances + Copy>(
+        &self,
+        new: Entry,
+        entry: Entry,
+        near: D,
+        scratch: &mut Scratch,
+        chosen: &mut Vec<Vec<Near>>,
+        nearest: &mut Vec<Near>,
+        walk: &dyn Fn(usize, &mut Scratch),
+    ) {
         let top = new.level.min(entry.level);
-        let start = walk.descend(entry, top, &mut scratch.batch, &mut scratch.distances);
+        let start = Walk { graph: self.graph, near }.descend(entry, top, &mut scratch.batch, &mut scratch.distances);
         scratch.pool.begin(self.ef_construction);
         scratch.pool.insert(start.0, start.1, || true);
-        let mut chosen: Vec<Vec<Near>> = Vec::with_capacity(top + 1);
         for layer in (0..=top).rev() {
             scratch.visited.begin(self.states.slots() as usize);
             scratch.visited.insert(new.slot);
@@ -86,13 +155,28 @@ impl Linker<'_> {
             for (_, seed) in scratch.pool.iter() {
                 scratch.visited.insert(seed);
             }
-            walk.layer(layer, scratch, usize::MAX, |_| true);
-            nearest.clear();
-            nearest.extend(scratch.pool.iter());
-            chosen.push(self.choose(nearest, self.m));
+            walk(layer, scratch);
+            self.measure(new.slot, scratch, nearest);
+            // Codes measure a whole block of links at once, so nodes that have them begin with as many as they hold.
+            let most = if layer == 0 && self.generation.is_some() { self.graph.degree_max(0) } else { self.m };
+            chosen.push(self.choose(nearest, most));
         }
-        chosen.reverse();
-        chosen
+    }
+
+    /// What the pool holds, nearest first by the vectors themselves.
+    fn measure(&self, new: Slot, scratch: &mut Scratch, nearest: &mut Vec<Near>) {
+        nearest.clear();
+        if self.generation.is_none() && self.scalar.is_none() {
+            nearest.extend(scratch.pool.iter());
+            return;
+        }
+        let Scratch { pool, batch, distances, .. } = scratch;
+        batch.clear();
+        batch.extend(pool.iter().map(|(_, slot)| slot));
+        distances.resize(batch.len(), 0.0);
+        self.rows.distances(self.rows.query(new), batch, distances);
+        nearest.extend(distances.iter().copied().zip(batch.iter().copied()));
+        nearest.sort_unstable_by_key(|(distance, slot)| key(*distance, *slot));
     }
 
     /// Algorithm 4: of the candidates, nearest first, those that are nearer to the base than to any one chosen
@@ -122,7 +206,7 @@ impl Linker<'_> {
     }
 
     /// Adds a link from a node whose lock the caller holds, pruning if its list is full.
-    fn add(&self, from: Slot, new: Near, layer: usize) {
+    fn add(&self, from: Slot, new: Near, layer: usize, seen: &mut Projections) {
         let mut list: Vec<Slot> = self.graph.neighbours(from, layer).collect();
         if new.1 == from || list.contains(&new.1) {
             return;
@@ -130,14 +214,16 @@ impl Linker<'_> {
         if list.len() < self.graph.degree_max(layer) {
             list.push(new.1);
             self.count_in(from, new.1, layer);
-            self.graph.set_neighbours(from, layer, &list);
+            self.set(from, layer, &list, new.1, seen);
             return;
         }
         let mut distances = vec![0.0; list.len()];
         self.rows.distances(self.rows.query(from), &list, &mut distances);
         let mut near: Vec<Near> = distances.into_iter().zip(list.iter().copied()).chain([new]).collect();
         near.sort_unstable_by_key(|(distance, slot)| key(*distance, *slot));
-        let chosen = self.choose(&near, self.graph.degree_max(layer));
+        let most = self.graph.degree_max(layer);
+        let most = if layer == 0 && self.generation.is_some() { most - most / ROOM_SHARE } else { most };
+        let chosen = self.choose(&near, most);
         let mut kept: Vec<Slot> = chosen.iter().map(|(_, slot)| *slot).collect();
         let is_chosen = kept.contains(&new.1);
         let mut forced = Vec::new();
@@ -157,15 +243,15 @@ impl Linker<'_> {
             self.count_in(from, new.1, layer);
         }
         kept.extend(forced);
-        self.graph.set_neighbours(from, layer, &kept);
+        self.set(from, layer, &kept, new.1, seen);
     }
 
     /// Finds an elder for a node that no neighbour links to: the nearest that can give up another link for it.
-    fn adopt(&self, slot: Slot, nearest: &[Near]) {
+    fn adopt(&self, slot: Slot, nearest: &[Near], seen: &mut Projections) {
         let order = self.graph.order(slot);
         let is_elder = |other: Slot| (1..order).contains(&self.graph.order(other));
         for (_, elder) in nearest.iter().filter(|(_, other)| is_elder(*other)) {
-            if self.force(*elder, slot) {
+            if self.force(*elder, slot, seen) {
                 return;
             }
         }
@@ -182,16 +268,16 @@ impl Linker<'_> {
                     .collect();
                 let Some(next) = below.get(turn % below.len().max(1)) else { break };
                 at = *next;
-                if self.force(at, slot) {
+                if self.force(at, slot, seen) {
                     return;
                 }
             }
         }
-        let _ = (0..self.states.slots()).filter(|other| is_elder(*other)).any(|elder| self.force(elder, slot));
+        let _ = (0..self.states.slots()).filter(|other| is_elder(*other)).any(|elder| self.force(elder, slot, seen));
     }
 
     /// Adds a layer-0 link whatever it displaces, except for the last link to another node. Whether it did.
-    fn force(&self, from: Slot, to: Slot) -> bool {
+    fn force(&self, from: Slot, to: Slot, seen: &mut Projections) -> bool {
         let _locked = self.states.lock(from);
         let mut list: Vec<Slot> = self.graph.neighbours(from, 0).collect();
         if from == to || list.contains(&to) {
@@ -203,8 +289,44 @@ impl Linker<'_> {
         }
         list.push(to);
         self.count_in(from, to, 0);
-        self.graph.set_neighbours(from, 0, &list);
+        self.set(from, 0, &list, to, seen);
         true
+    }
+
+    /// Replaces the links of a node whose lock the caller holds. Only `new` may be in the list that was not.
+    fn set(&self, from: Slot, layer: usize, list: &[Slot], new: Slot, seen: &mut Projections) {
+        let Some(generation) = self.generation.filter(|_| layer == 0) else {
+            return self.graph.set_neighbours(from, layer, list);
+        };
+        // Links stay in their lanes, beside their codes, except that the last ones fill the holes.
+        let links = self.graph.links(from, 0);
+        let mut lanes: Vec<Option<Slot>> =
+            self.graph.neighbours(from, 0).map(|slot| Some(slot).filter(|slot| list.contains(slot))).collect();
+        let mut count = lanes.iter().flatten().count();
+        if list.contains(&new) && !lanes.contains(&Some(new)) {
+            let lane = lanes.iter().position(Option::is_none).unwrap_or(lanes.len());
+            generation.write_edge(self.rows, seen, lane, from, new);
+            links[lane].store(new + 1, Ordering::Release);
+            if lane == lanes.len() {
+                lanes.push(None);
+            }
+            lanes[lane] = Some(new);
+            count += 1;
+        }
+        debug_assert_eq!(count, list.len());
+        for lane in count..lanes.len() {
+            let Some(slot) = lanes[lane] else { continue };
+            let Some(hole) = lanes.iter().position(Option::is_none) else { break };
+            generation.move_edge(from, lane, hole);
+            links[hole].store(slot + 1, Ordering::Release);
+            lanes[hole] = Some(slot);
+            lanes[lane] = None;
+        }
+        for link in &links[count..] {
+            if link.load(Ordering::Relaxed) != 0 {
+                link.store(0, Ordering::Release);
+            }
+        }
     }
 
     /// A layer-0 link was added.
@@ -232,5 +354,9 @@ const STALE_NODES_MIN: u32 = 8;
 const STALE_NODES_PER_LINKER: u32 = 4;
 /// Times that a node looks again.
 const STALE_RETRIES_MAX: usize = 3;
+/// Where there are codes, a full list that is pruned leaves this share of it free: the next few links need no pruning.
+const ROOM_SHARE: usize = 8;
+/// Nearest candidates that codes are judged by.
+const COARSE_SAMPLE: usize = 32;
 /// Chosen neighbours that a candidate is measured against at once: the first few settle most cases.
 const PAIRS: usize = 4;

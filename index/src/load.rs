@@ -8,12 +8,14 @@ use std::sync::atomic::Ordering;
 
 use crate::arenas::ArenaSource;
 use crate::dump::{
-    BURIED, FORMAT, HEADER, HEADER_BYTES, LINKED, LINKS0, MAGIC, NODE_BYTES, NODES, STORED, UPPER, VECTORS, metric_code,
+    BURIED, FORMAT, HEADER, HEADER_BYTES, LINKED, LINKS0, MAGIC, MODEL, NODE_BYTES, NODES, STORED, UPPER, VECTORS,
+    metric_code, profile_code,
 };
 use crate::error::LoadError;
+use crate::fast::Model;
 use crate::graph::{Entry, LEVEL_MAX};
 use crate::index::Index;
-use crate::params::{Params, SLOT_MAX, Slot};
+use crate::params::{Params, Profile, SLOT_MAX, Slot};
 
 /// One arena being read.
 struct Reader<'s> {
@@ -27,6 +29,8 @@ struct Reader<'s> {
 struct Header {
     slots: u32,
     blocks: u32,
+    /// The slots that the model was learned from; 0 where there is none.
+    learned: u32,
 }
 
 /// What is known of a slot.
@@ -55,6 +59,12 @@ impl Index {
             }
         }
         index.states.restored(header.slots);
+        index.load_model(source, &header)?;
+        if let Some(scalar) = &index.scalar
+            && scalar.wants_training(header.slots)
+        {
+            scalar.train(&index.rows, &index.states);
+        }
         Ok(index)
     }
 
@@ -66,7 +76,7 @@ impl Index {
             return Err(invalid(HEADER, "magic", value, "this is no dump of an index".into()));
         }
         let format = u16::from_le_bytes(reader.array()?);
-        if format != FORMAT {
+        if format != FORMAT && format != FORMAT_WITHOUT_PROFILE {
             return Err(invalid(HEADER, "format", format.into(), format!("this version reads format {FORMAT}")));
         }
         let expected =
@@ -82,6 +92,19 @@ impl Index {
             return Err(invalid(HEADER, "slots", slots.into(), format!("at most {SLOT_MAX} are possible")));
         }
         let blocks = u32::from_le_bytes(reader.array()?);
+        let profile = u32::from_le_bytes(reader.array()?);
+        let is_known = match format {
+            FORMAT_WITHOUT_PROFILE => profile == 0,
+            _ => Profile::ALL.into_iter().any(|known| profile_code(known) == profile),
+        };
+        if !is_known {
+            return Err(invalid(HEADER, "profile", profile.into(), "1 to 3 are known".into()));
+        }
+        let learned = u32::from_le_bytes(reader.array()?);
+        let is_learned = learned <= slots && (learned == 0 || profile == profile_code(Profile::Fast));
+        if !is_learned {
+            return Err(invalid(HEADER, "learned", learned.into(), format!("at most {slots}, and 0 but under fast")));
+        }
         while reader.got < HEADER_BYTES as u64 {
             let [zero] = reader.array()?;
             if zero != 0 {
@@ -89,7 +112,25 @@ impl Index {
             }
         }
         reader.finish()?;
-        Ok(Header { slots, blocks })
+        Ok(Header { slots, blocks, learned })
+    }
+
+    /// Reads the model that codes are made by, where both the dump and the profile have one, and makes them. A dump
+    /// of another profile serves as well: codes follow from vectors and links, and a model can be learned anew.
+    fn load_model(&self, source: &mut dyn ArenaSource, header: &Header) -> Result<(), LoadError> {
+        let Some(fast) = self.fast.as_ref().filter(|_| header.learned > 0) else { return Ok(()) };
+        let values = Model::values_of(fast.shape());
+        let mut reader = Reader::open(source, MODEL, (values * size_of::<f32>()) as u64)?;
+        let mut model = Vec::new();
+        for _ in 0..values {
+            model.push(f32::from_le_bytes(reader.array()?));
+        }
+        reader.finish()?;
+        let model = Model::restore(&model, fast.shape(), self.kernel).ok_or_else(|| {
+            invalid(MODEL, "values", values as u64, "a slope, a step, an origin and rows of length one".into())
+        })?;
+        let made = fast.install(model, header.learned as usize, &self.rows, &self.graph, &self.states);
+        made.map_err(|error| LoadError::Index(error.into()))
     }
 
     fn load_vectors(&self, source: &mut dyn ArenaSource, nodes: &[Node]) -> Result<(), LoadError> {
@@ -284,5 +325,7 @@ fn invalid(arena: &'static str, field: &'static str, value: u64, limit: String) 
     LoadError::Invalid { arena, field, value, limit }
 }
 
+/// The format of dumps from before there were profiles: the same, with zeros in the place of profile and model.
+const FORMAT_WITHOUT_PROFILE: u16 = 1;
 /// Bytes asked of the source at once.
 const BUFFER_BYTES: usize = 64 * 1024;

@@ -48,6 +48,32 @@ impl Metric {
     }
 }
 
+/// What walks of the graph go by. Scores are exact under every profile: what a walk finds is measured on the full vectors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Profile {
+    /// One-bit codes of each node's neighbours, kept beside its links: the fastest walk, at the price of memory.
+    /// Manhattan distances are not served by such codes; under that metric it walks as [`Self::Plain`] does.
+    Fast,
+    /// Scalar codes, one for each slot: little memory beside the vectors.
+    Compact,
+    /// The full vectors: the reference.
+    Plain,
+}
+
+impl Profile {
+    /// Every profile.
+    pub const ALL: [Self; 3] = [Self::Fast, Self::Compact, Self::Plain];
+
+    /// Its name, in lower case.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fast => "fast",
+            Self::Compact => "compact",
+            Self::Plain => "plain",
+        }
+    }
+}
+
 /// What an index is made with.
 #[derive(Clone, Debug)]
 pub struct Params {
@@ -59,6 +85,8 @@ pub struct Params {
     pub m: usize,
     /// Candidates kept while a node is linked, 1 to [`EF_CONSTRUCTION_MAX`].
     pub ef_construction: usize,
+    /// What walks go by.
+    pub profile: Profile,
     /// Decides the layer of each slot: with one linking thread, equal seeds give equal graphs.
     pub seed: u64,
     /// The distance kernel to use, or `None` for the best that this processor has.
@@ -68,7 +96,7 @@ pub struct Params {
 impl Params {
     /// The usual parameters: `m` 16, `ef_construction` 200.
     pub fn new(dim: usize, metric: Metric) -> Self {
-        Self { dim, metric, m: 16, ef_construction: 200, seed: 0, kernel: None }
+        Self { dim, metric, m: 16, ef_construction: 200, profile: Profile::Fast, seed: 0, kernel: None }
     }
 
     /// Checks every value against its limit, and gives the kernel to use.

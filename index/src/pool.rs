@@ -51,6 +51,15 @@ impl Pool {
         }
     }
 
+    /// What is not below it would not be kept.
+    #[inline(always)]
+    pub fn bound(&self) -> f32 {
+        match self.keys.last() {
+            Some(last) if self.results == self.ef => distance(*last),
+            _ => f32::INFINITY,
+        }
+    }
+
     /// The nearest node not given out yet.
     #[inline]
     pub fn expand(&mut self) -> Option<Slot> {
@@ -62,6 +71,12 @@ impl Pool {
             }
         }
         None
+    }
+
+    /// The nearest node not given out yet, with its distance.
+    #[inline]
+    pub fn expand_near(&mut self) -> Option<(f32, Slot)> {
+        self.expand().map(|slot| (distance(self.keys[self.next - 1]), slot))
     }
 
     /// The node that [`Self::expand`] would give out if nothing nearer came.
@@ -77,7 +92,7 @@ impl Pool {
     }
 
     /// Distances and slots of the results, nearest first.
-    pub fn iter(&self) -> impl Iterator<Item = (f32, Slot)> + '_ {
+    pub fn iter(&self) -> impl Iterator<Item = (f32, Slot)> + Clone + '_ {
         let results = self.keys.iter().zip(&self.marks).filter(|(_, mark)| *mark & RESULT != 0);
         results.map(|(key, _)| (distance(*key), *key as Slot))
     }

@@ -15,13 +15,15 @@ use crate::arena::{Arena, NoMemory};
 use crate::kernel::{Kernel, Measure, MeasureRows, prefetch};
 use crate::params::{Metric, Slot};
 
-/// Vectors by slot. A row is the vector, then, under cosine, the inverse of its norm, and under dot the square of it,
-/// so that one sequence of cache lines holds all that a distance needs.
+/// Vectors by slot. With each goes, under cosine, the inverse of its norm, and under dot the square of it: behind the
+/// vector in its last cache line if there is room, so that one sequence of lines holds all that a distance needs.
 pub(crate) struct Rows {
     dim: usize,
     metric: Metric,
     measure: MeasureRows,
     rows: Arena<AtomicU32>,
+    /// Norms, where vectors fill their last line.
+    norms: Option<Arena<AtomicU32>>,
     /// Bits of the largest squared norm stored so far; the bits of positive floats order as the floats.
     longest: AtomicU32,
 }
@@ -37,6 +39,23 @@ pub(crate) struct Query<'a> {
     is_stored: bool,
 }
 
+impl<'a> Query<'a> {
+    /// As long as the rows.
+    pub fn values(&self) -> &'a [f32] {
+        self.values
+    }
+
+    /// What a row would carry behind the vector: see [`Rows`].
+    pub fn norm(&self) -> f32 {
+        self.norm
+    }
+
+    /// Whether it is a stored vector, measured to link it.
+    pub fn is_stored(&self) -> bool {
+        self.is_stored
+    }
+}
+
 impl Rows {
     /// No vectors yet.
     pub fn new(dim: usize, metric: Metric, kernel: Kernel) -> Self {
@@ -45,20 +64,29 @@ impl Rows {
             Metric::Euclidean => Measure::SquaredDifference,
             Metric::Manhattan => Measure::AbsoluteDifference,
         };
-        let width = (dim + usize::from(metric.higher_is_better())).next_multiple_of(LINE_VALUES);
-        let rows = Arena::new("vectors", width);
-        Self { dim, metric, measure: kernel.rows(measure), rows, longest: AtomicU32::new(0) }
+        let rows = Arena::new("vectors", dim.next_multiple_of(LINE_VALUES));
+        let is_full = dim.is_multiple_of(LINE_VALUES) && metric.higher_is_better();
+        let norms = is_full.then(|| Arena::new("norms", 1));
+        Self { dim, metric, measure: kernel.rows(measure), rows, norms, longest: AtomicU32::new(0) }
+    }
+
+    /// What distances are measured by.
+    pub fn metric(&self) -> Metric {
+        self.metric
     }
 
     /// Writes the row of a slot that nobody reads yet. `norm` is the vector's Euclidean norm.
     pub fn store(&self, slot: Slot, vector: &[f32], norm: f64) -> Result<(), NoMemory> {
         self.rows.reserve(slot)?;
+        if let Some(norms) = &self.norms {
+            norms.reserve(slot)?;
+        }
         let row = self.rows.get(slot);
         for (to, from) in row.iter().zip(vector) {
             to.store(from.to_bits(), Ordering::Relaxed);
         }
         let norm = self.carried(norm);
-        if let Some(carried) = row.get(self.dim).filter(|_| self.metric.higher_is_better()) {
+        if let Some(carried) = self.carrier(slot) {
             carried.store(norm.to_bits(), Ordering::Relaxed);
             self.longest.fetch_max(norm.to_bits(), Ordering::Relaxed);
         }
@@ -77,9 +105,7 @@ impl Rows {
 
     /// A query with the vector of a stored slot, to link it by.
     pub fn query(&self, slot: Slot) -> Query<'_> {
-        let carried = self.rows.get(slot).get(self.dim).filter(|_| self.metric.higher_is_better());
-        let norm = carried.map_or(0.0, |carried| f32::from_bits(carried.load(Ordering::Relaxed)));
-        Query { values: self.vector(slot), norm, is_stored: true }
+        Query { values: self.vector(slot), norm: self.norm(slot), is_stored: true }
     }
 
     /// A query with a vector of the caller's that has been checked.
@@ -99,20 +125,18 @@ impl Rows {
             let pointers = &pointers[..slots.len()];
             // SAFETY: the query is `dim` long, so is every row, and the kernel was checked when the index was made.
             unsafe { (self.measure)(query.values.as_ptr(), self.dim, pointers, out) };
-            // SAFETY: under cosine and dot a row is at least one value longer than the vector.
-            let norm_of = |row: &*const f32| unsafe { *row.add(self.dim) };
             match self.metric {
                 Metric::Euclidean | Metric::Manhattan => {}
                 Metric::Cosine => {
-                    for (row, distance) in pointers.iter().zip(out) {
+                    for (slot, distance) in slots.iter().zip(out) {
                         // In this order, the distance is the same to the last bit from either end: ties stay ties.
-                        *distance = -(*distance * (norm_of(row) * query.norm));
+                        *distance = -(*distance * (self.norm(*slot) * query.norm));
                     }
                 }
                 Metric::Dot if query.is_stored => {
                     let longest = f32::from_bits(self.longest.load(Ordering::Relaxed));
-                    for (row, distance) in pointers.iter().zip(out) {
-                        *distance = reduced(*distance, query.norm, norm_of(row), longest);
+                    for (slot, distance) in slots.iter().zip(out) {
+                        *distance = reduced(*distance, query.norm, self.norm(*slot), longest);
                     }
                 }
                 Metric::Dot => out.iter_mut().for_each(|distance| *distance = -*distance),
@@ -136,9 +160,34 @@ impl Rows {
         prefetch(self.rows.get(slot).as_ptr());
     }
 
+    /// Asks for all lines of a row ahead of its use.
+    #[inline(always)]
+    pub fn prefetch_all(&self, slot: Slot) {
+        let row = self.rows.get(slot);
+        for line in 0..(row.len() / LINE_VALUES).min(PREFETCH_LINES_MAX) {
+            prefetch(row.as_ptr().wrapping_add(line * LINE_VALUES));
+        }
+    }
+
     /// Bytes of memory that the rows of so many slots take.
     pub fn bytes(&self, slots: usize) -> usize {
-        self.rows.bytes(slots)
+        self.rows.bytes(slots) + self.norms.as_ref().map_or(0, |norms| norms.bytes(slots))
+    }
+
+    /// What goes with the vector of a stored slot; 0 where nothing does.
+    #[inline(always)]
+    fn norm(&self, slot: Slot) -> f32 {
+        self.carrier(slot).map_or(0.0, |carrier| f32::from_bits(carrier.load(Ordering::Relaxed)))
+    }
+
+    /// Where that is.
+    #[inline(always)]
+    fn carrier(&self, slot: Slot) -> Option<&AtomicU32> {
+        match &self.norms {
+            Some(norms) => norms.get(slot).first(),
+            None if self.metric.higher_is_better() => self.rows.get(slot).get(self.dim),
+            None => None,
+        }
     }
 
     /// What a row carries of its vector's norm.
@@ -163,6 +212,8 @@ fn reduced(product: f32, a: f32, b: f32, longest: f32) -> f32 {
 
 /// f32 values in a cache line, to whole multiples of which rows are padded.
 const LINE_VALUES: usize = 16;
+/// Lines of one row that are asked for ahead; the processor sees a longer sequence by itself.
+const PREFETCH_LINES_MAX: usize = 48;
 /// Rows measured by one call of a kernel.
 const BATCH: usize = 32;
 

@@ -1,9 +1,11 @@
 //! Working memory of walks, kept from one to the next so that a search allocates nothing.
 
-use std::sync::{Mutex, TryLockError};
+use std::sync::{Arc, Mutex, TryLockError};
 
+use crate::fast::{FastQuery, Generation, Projections};
 use crate::params::Slot;
 use crate::pool::Pool;
+use crate::scalar::ScalarQuery;
 
 /// What one walk needs.
 #[derive(Default)]
@@ -14,6 +16,11 @@ pub(crate) struct Scratch {
     pub batch: Vec<Slot>,
     pub distances: Vec<f32>,
     pub query: AlignedQuery,
+    /// For walks on codes: the generation that was used last, a query to it, and projected vectors.
+    pub generation: Option<Arc<Generation>>,
+    pub asked: FastQuery,
+    pub projections: Projections,
+    pub scalar: ScalarQuery,
 }
 
 /// Which slots a walk has seen. A slot is marked with the number of the walk, so that forgetting costs nothing but
@@ -103,6 +110,16 @@ impl Scratches {
             }
         });
         result
+    }
+
+    /// Drops the codes that idle scratches know of; they ask for the current ones when they are used again.
+    pub fn forget_codes(&self) {
+        self.each_place(|place| {
+            if let Some(scratch) = place {
+                scratch.scalar = ScalarQuery::default();
+            }
+            None::<()>
+        });
     }
 
     fn each_place<R>(&self, mut visit: impl FnMut(&mut Option<Box<Scratch>>) -> Option<R>) -> Option<R> {

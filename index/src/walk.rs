@@ -5,12 +5,39 @@ use crate::params::Slot;
 use crate::rows::{Query, Rows};
 use crate::scratch::Scratch;
 
-/// The graph and what it lies over.
+/// How far stored slots are from what a walk looks for; lower is nearer.
+pub(crate) trait Distances {
+    /// The distances to these slots, in their order, into `out`, which is as long as `slots`.
+    fn distances(&self, slots: &[Slot], out: &mut [f32]);
+
+    /// Asks for what measuring a slot reads, ahead of it.
+    fn prefetch(&self, slot: Slot);
+}
+
+/// Distances by the full vectors.
 #[derive(Clone, Copy)]
-pub(crate) struct Walk<'a> {
+pub(crate) struct Exact<'a> {
     pub rows: &'a Rows,
-    pub graph: &'a Graph,
     pub query: Query<'a>,
+}
+
+impl Distances for Exact<'_> {
+    #[inline]
+    fn distances(&self, slots: &[Slot], out: &mut [f32]) {
+        self.rows.distances(self.query, slots, out);
+    }
+
+    #[inline(always)]
+    fn prefetch(&self, slot: Slot) {
+        self.rows.prefetch(slot);
+    }
+}
+
+/// The graph, and the distances that a walk goes by.
+#[derive(Clone, Copy)]
+pub(crate) struct Walk<'a, D> {
+    pub graph: &'a Graph,
+    pub near: D,
 }
 
 /// How a walk ended.
@@ -22,7 +49,7 @@ pub(crate) enum Ended {
     OverBudget,
 }
 
-impl Walk<'_> {
+impl<D: Distances> Walk<'_, D> {
     /// Goes from the entry down to `layer` + 1, on each layer to the node that has no nearer neighbour; gives the
     /// last, and its distance.
     pub fn descend(&self, entry: Entry, layer: usize, batch: &mut Vec<Slot>, distances: &mut Vec<f32>) -> (f32, Slot) {
@@ -32,7 +59,7 @@ impl Walk<'_> {
                 batch.clear();
                 batch.extend(self.graph.neighbours(nearest.1, layer));
                 distances.resize(batch.len(), 0.0);
-                self.rows.distances(self.query, batch, distances);
+                self.near.distances(batch, distances);
                 let better = distances.iter().copied().zip(batch.iter().copied()).min_by(|a, b| a.0.total_cmp(&b.0));
                 match better {
                     Some(better) if better.0 < nearest.0 => nearest = better,
@@ -51,10 +78,13 @@ impl Walk<'_> {
         let mut measured = 0;
         while let Some(node) = pool.expand() {
             batch.clear();
-            for neighbour in self.graph.neighbours(node, layer) {
-                if visited.insert(neighbour) {
-                    self.rows.prefetch(neighbour);
-                    batch.push(neighbour);
+            // Two at a time: what the second leads to is fetched while the first is waited for.
+            for node in std::iter::once(node).chain(pool.expand()) {
+                for neighbour in self.graph.neighbours(node, layer) {
+                    if visited.insert(neighbour) {
+                        self.near.prefetch(neighbour);
+                        batch.push(neighbour);
+                    }
                 }
             }
             measured += batch.len();
@@ -65,7 +95,11 @@ impl Walk<'_> {
                 self.graph.prefetch(next);
             }
             distances.resize(batch.len(), 0.0);
-            self.rows.distances(self.query, batch, distances);
+            self.near.distances(batch, distances);
+            let nearest = distances.iter().zip(batch.iter()).min_by(|a, b| a.0.total_cmp(b.0));
+            if let (0, Some((_, nearest))) = (layer, nearest) {
+                self.graph.prefetch(*nearest);
+            }
             for (distance, slot) in distances.iter().zip(batch.iter()) {
                 pool.insert(*distance, *slot, || is_result(*slot));
             }
@@ -76,7 +110,7 @@ impl Walk<'_> {
     /// The distance from the query to one node.
     pub fn distance(&self, slot: Slot) -> f32 {
         let mut distance = [0.0];
-        self.rows.distances(self.query, &[slot], &mut distance);
+        self.near.distances(&[slot], &mut distance);
         distance[0]
     }
 }

@@ -266,6 +266,7 @@ fn params(id: CollectionId, number: usize, field: &FieldSchema) -> vecino_index:
         },
         m: *m as usize,
         ef_construction: *ef_construction as usize,
+        profile: vecino_index::Profile::Plain,
         seed: u64::from_le_bytes(seed) ^ number as u64,
         kernel: None,
     }

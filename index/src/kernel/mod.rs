@@ -4,8 +4,14 @@
 //! neighbours, and the rows to come are fetched while the ones at hand are measured.
 #![allow(unsafe_code, reason = "kernels: vector instructions and reads through the pointers of an arena")]
 
+#[doc(hidden)]
+pub mod cases;
+pub(crate) mod codes;
+pub(crate) mod fastscan;
+pub(crate) mod half;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+pub(crate) mod nibble;
 mod scalar;
 #[cfg(test)]
 mod tests;

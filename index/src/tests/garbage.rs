@@ -71,7 +71,7 @@ fn a_foreign_header_is_refused_with_value_and_limit() {
     assert_eq!(said(metric), "arena header: metric is 1; this index has 3");
     let mut newer = dump.clone();
     newer.arenas.get_mut("header").unwrap()[6] = 9;
-    assert_eq!(said(refusal(params.clone(), newer)), "arena header: format is 9; this version reads format 1");
+    assert_eq!(said(refusal(params.clone(), newer)), "arena header: format is 9; this version reads format 2");
     let mut foreign = dump;
     foreign.arenas.get_mut("header").unwrap()[0] = b'X';
     assert!(said(refusal(params, foreign)).contains("no dump of an index"));

@@ -1,6 +1,8 @@
 //! The index as a whole, with a view of its graph that callers do not have.
 
+mod compact;
 mod concurrent;
+mod fast;
 mod garbage;
 mod graph;
 mod hard;
@@ -12,7 +14,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Read};
 use std::ops::Range;
 
-use crate::{ArenaSink, ArenaSource, Hit, Index, Metric, Params, SearchOptions, Slot};
+use crate::{ArenaSink, ArenaSource, Hit, Index, Metric, Params, Profile, SearchOptions, Slot};
 
 /// Vectors around a few centres, as real embeddings lie.
 fn clustered(count: usize, dim: usize, seed: u64) -> Vec<Vec<f32>> {

@@ -5,30 +5,30 @@ use super::*;
 const DIM: usize = 24;
 const COUNT: usize = 4_000;
 
-fn recall_of(metric: Metric, vectors: fn(usize, usize, u64) -> Vec<Vec<f32>>) -> f64 {
+fn recall_of(profile: Profile, metric: Metric, vectors: fn(usize, usize, u64) -> Vec<Vec<f32>>) -> f64 {
     let (base, queries) = {
         let mut all = vectors(COUNT + 100, DIM, 11);
         let queries = all.split_off(COUNT);
         (all, queries)
     };
-    let index = built(params(DIM, metric), &base);
+    let index = built(Params { profile, ..params(DIM, metric) }, &base);
     check_graph(&index);
     recall(&index, &queries, 10, 64)
 }
 
 #[test]
 fn on_clustered_vectors() {
-    for metric in Metric::ALL {
-        let recall = recall_of(metric, clustered);
-        assert!(recall >= 0.97, "{metric:?}: {recall}");
+    for (profile, metric) in Profile::ALL.into_iter().flat_map(|profile| Metric::ALL.map(|metric| (profile, metric))) {
+        let recall = recall_of(profile, metric, clustered);
+        assert!(recall >= 0.97, "{profile:?} {metric:?}: {recall}");
     }
 }
 
 #[test]
 fn on_uniform_vectors() {
-    for metric in Metric::ALL {
-        let recall = recall_of(metric, uniform);
-        assert!(recall >= 0.95, "{metric:?}: {recall}");
+    for (profile, metric) in Profile::ALL.into_iter().flat_map(|profile| Metric::ALL.map(|metric| (profile, metric))) {
+        let recall = recall_of(profile, metric, uniform);
+        assert!(recall >= 0.95, "{profile:?} {metric:?}: {recall}");
     }
 }
 

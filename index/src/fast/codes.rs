@@ -1,0 +1,139 @@
+//! The generation of codes that is in use, and when the next one is made.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+
+use crate::arena::NoMemory;
+use crate::fast::{Generation, Model, Projections, Shape};
+use crate::graph::Graph;
+use crate::kernel::Kernel;
+use crate::params::{Metric, Params, Profile, Slot};
+use crate::rows::Rows;
+use crate::states::States;
+
+/// The codes of an index.
+pub(crate) struct Fast {
+    shape: Shape,
+    metric: Metric,
+    lanes: usize,
+    seed: u64,
+    kernel: Kernel,
+    /// Number of the generation in use; 0 while there is none.
+    number: AtomicU64,
+    current: Mutex<Option<Arc<Generation>>>,
+    /// Held for reading while a slot is linked, and for writing while a generation takes the place of another.
+    linking: RwLock<()>,
+}
+
+impl Fast {
+    /// No codes yet; `None` where the profile and metric of an index have none.
+    pub fn new(params: &Params, kernel: Kernel) -> Option<Self> {
+        (params.profile == Profile::Fast && params.metric != Metric::Manhattan).then(|| Self {
+            shape: Shape::new(params.dim),
+            metric: params.metric,
+            lanes: 2 * params.m,
+            seed: params.seed,
+            kernel,
+            number: AtomicU64::new(0),
+            current: Mutex::new(None),
+            linking: RwLock::default(),
+        })
+    }
+
+    /// The generation in use. `cached` is what the caller used before, or nothing: asking again costs no lock.
+    #[inline]
+    pub fn current<'c>(&self, cached: &'c mut Option<Arc<Generation>>) -> Option<&'c Arc<Generation>> {
+        let number = self.number.load(Ordering::Acquire);
+        if cached.as_ref().map_or(0, |cached| cached.number) != number {
+            cached.clone_from(&self.current.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+        cached.as_ref()
+    }
+
+    /// Makes room for the codes of a slot. The caller stores, and so no generation is being put in place.
+    pub fn reserve(&self, slot: Slot) -> Result<(), NoMemory> {
+        match &*self.current.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(generation) => generation.reserve(slot),
+            None => Ok(()),
+        }
+    }
+
+    /// Holds the generation in use in its place while a slot is linked.
+    pub fn hold(&self) -> RwLockReadGuard<'_, ()> {
+        self.linking.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether there are so many more slots than the generation in use was learned from that it is time for another.
+    #[inline]
+    pub fn is_due(&self, slots: usize, cached: &mut Option<Arc<Generation>>) -> bool {
+        slots >= self.current(cached).map_or(LEARN_SLOTS_MIN, |generation| generation.slots.saturating_mul(GROWTH))
+    }
+
+    /// Learns a new generation from what is stored and makes all codes anew, unless another thread is about to. Slots
+    /// are neither linked nor stored meanwhile; searches go on.
+    pub fn renew(&self, rows: &Rows, graph: &Graph, states: &States, storing: &Mutex<()>) -> Result<(), NoMemory> {
+        let _linking = self.linking.write().unwrap_or_else(PoisonError::into_inner);
+        let _storing = storing.lock().unwrap_or_else(PoisonError::into_inner);
+        let slots = states.slots() as usize;
+        if !self.is_due(slots, &mut None) {
+            return Ok(());
+        }
+        let mut sample = Vec::new();
+        for slot in (0..slots as Slot).step_by(slots.div_ceil(SAMPLE).max(1)).filter(|slot| states.is_stored(*slot)) {
+            let query = rows.query(slot);
+            let scale = if self.metric == Metric::Cosine { query.norm() } else { 1.0 };
+            sample.extend(query.values().iter().map(|value| value * scale));
+        }
+        if sample.is_empty() {
+            return Ok(());
+        }
+        let model = Model::train(&sample, self.shape, self.seed, self.kernel);
+        self.install(model, slots, rows, graph, states)
+    }
+
+    /// How many dimensions models have.
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// The generation in use, to keep.
+    pub fn keep(&self) -> Option<Arc<Generation>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Makes all codes by a model, and puts them in use. Nobody stores or links meanwhile.
+    pub fn install(
+        &self,
+        model: Model,
+        slots: usize,
+        rows: &Rows,
+        graph: &Graph,
+        states: &States,
+    ) -> Result<(), NoMemory> {
+        let number = self.number.load(Ordering::Relaxed) + 1;
+        let generation = Generation::new(number, slots, model, self.metric, self.lanes, self.kernel);
+        let mut seen = Projections::default();
+        for slot in (0..states.slots()).filter(|slot| states.is_stored(*slot)) {
+            generation.reserve(slot)?;
+            if states.is_linked(slot) {
+                generation.encode(rows, graph, slot, &mut seen);
+            }
+        }
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(generation));
+        self.number.store(number, Ordering::Release);
+        Ok(())
+    }
+
+    /// Bytes of memory that the codes of so many slots take.
+    pub fn bytes(&self, slots: usize) -> usize {
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        current.as_ref().map_or(0, |generation| generation.bytes(slots))
+    }
+}
+
+/// With fewer slots nothing is learned: searches scan them.
+const LEARN_SLOTS_MIN: usize = 1_000;
+/// A generation is followed by another when there are so many times the slots that it was learned from.
+const GROWTH: usize = 4;
+/// Vectors that a model is learned from.
+const SAMPLE: usize = 2048;

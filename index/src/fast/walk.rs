@@ -1,0 +1,86 @@
+//! Walking layer 0 on codes.
+
+use std::sync::atomic::Ordering;
+
+use crate::fast::{FastQuery, Generation};
+use crate::graph::Graph;
+use crate::kernel::fastscan::LANES;
+use crate::params::Slot;
+use crate::scratch::Scratch;
+use crate::walk::Ended;
+
+/// The graph, its codes, and a query to them.
+#[derive(Clone, Copy)]
+pub(crate) struct FastWalk<'a> {
+    pub graph: &'a Graph,
+    pub generation: &'a Generation,
+}
+
+impl FastWalk<'_> {
+    /// Fills the pool with the nodes of layer 0 that are nearest to the query by their codes. The pool holds where to
+    /// begin. `is_result` says which nodes may be results; the others are walked through.
+    #[inline]
+    pub fn layer(
+        &self,
+        query: &FastQuery,
+        scratch: &mut Scratch,
+        budget: usize,
+        is_result: impl Fn(Slot) -> bool,
+    ) -> Ended {
+        let Scratch { pool, visited, batch, distances, .. } = scratch;
+        let mut measured = 0;
+        let mut estimates = [0.0f32; LANES];
+        // The node to expand next is chosen before the neighbours of this one are measured, so that its codes are under
+        // way meanwhile; a nearer one that comes of them is next but one.
+        let mut ahead = pool.expand_near();
+        let mut warm = Slot::MAX;
+        while let Some((distance, node)) = ahead {
+            batch.clear();
+            if distance <= pool.bound() {
+                for (part, links) in self.graph.links(node, 0).chunks(LANES).enumerate() {
+                    let mut wanted =
+                        self.generation.estimate(query, node, part, distance, pool.bound(), &mut estimates);
+                    while wanted != 0 {
+                        let lane = wanted.trailing_zeros() as usize;
+                        wanted &= wanted - 1;
+                        let link = links.get(lane).map_or(0, |link| link.load(Ordering::Acquire));
+                        if link == 0 {
+                            break;
+                        }
+                        if visited.insert(link - 1) {
+                            self.generation.prefetch_node(link - 1);
+                            batch.push(link - 1);
+                        }
+                    }
+                }
+            }
+            ahead = pool.expand_near();
+            if let Some((_, next)) = ahead.filter(|(_, next)| *next != warm) {
+                self.prefetch(next);
+            }
+            measured += batch.len();
+            if measured > budget {
+                return Ended::OverBudget;
+            }
+            distances.resize(batch.len(), 0.0);
+            self.generation.distances(query, batch, distances);
+            for (distance, slot) in distances.iter().zip(batch.iter()) {
+                pool.insert(*distance, *slot, || is_result(*slot));
+            }
+            if ahead.is_none() {
+                ahead = pool.expand_near();
+            }
+            if let Some(next) = pool.peek() {
+                warm = next;
+                self.prefetch(next);
+            }
+        }
+        Ended::Settled
+    }
+
+    #[inline(always)]
+    fn prefetch(&self, slot: Slot) {
+        self.graph.prefetch(slot);
+        self.generation.prefetch_edges(slot);
+    }
+}
