@@ -9,6 +9,10 @@ use vecino_index::Index;
 /// Slots that one thread links before it looks at the next collection.
 const CHUNK: usize = 64;
 
+/// How much the threads give way to those that answer requests, from 0 to 19.
+#[cfg(target_os = "linux")]
+const NICENESS: i32 = 10;
+
 /// Something that has slots to link.
 pub trait Linkable: Send + Sync + 'static {
     /// Its indexes.
@@ -40,7 +44,12 @@ impl Indexers {
         let threads = (0..threads.max(1))
             .map(|number| {
                 let shared = Arc::clone(&shared);
-                std::thread::Builder::new().name(format!("indexer-{number}")).spawn(move || shared.run())
+                std::thread::Builder::new().name(format!("indexer-{number}")).spawn(move || {
+                    // Linux keeps niceness by thread; elsewhere it would slow down the whole process. Refused, it changes nothing.
+                    #[cfg(target_os = "linux")]
+                    let _ = rustix::process::nice(NICENESS);
+                    shared.run();
+                })
             })
             .collect::<Result<_, _>>()?;
         Ok(Self { shared, threads })

@@ -34,9 +34,9 @@ pub use self::persist::{OpenError, TakeError};
 /// Batches that may wait for the writer; one more waits outside, which is what slows its sender down.
 const QUEUE_BATCHES_MAX: usize = 32;
 
-/// Stored slots that may wait for the indexers, since each is searched exactly: above this the writer helps linking
-/// before it answers.
-const UNLINKED_MAX: usize = 10_000;
+/// Bytes of vectors of one field that may wait for the indexers. Each is searched exactly until it is linked, and that many
+/// are read in some hundredths of a second: above this the writer helps linking, which slows down puts.
+const UNLINKED_BYTES_MAX: usize = 512 * 1024 * 1024;
 
 /// Most bytes of payloads and vectors in the answer to one search.
 const SEARCH_BYTES_MAX: usize = 32 * 1024 * 1024;

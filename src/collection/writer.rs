@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error, info};
-use vecino_index::Slot;
+use vecino_index::{Index, Slot};
 use vecino_net::message::{Outcome, Record, RecordValue};
 use vecino_net::model::{Fsync, Version};
 use vecino_storage::{Log, LogError};
@@ -18,7 +18,7 @@ use vecino_storage::{Log, LogError};
 use super::indexers::link_some;
 use super::persist::LogPlace;
 use super::tables::Key;
-use super::{ApplyError, Core, UNLINKED_MAX, record};
+use super::{ApplyError, Core, UNLINKED_BYTES_MAX, record};
 
 /// Bytes of records after which a batch is not made larger.
 const GROUP_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -204,7 +204,8 @@ impl Writer<'_> {
             let _ = answer.send(Ok(outcomes));
         }
         // Searches pay for every unlinked slot, so puts wait for linking before the tail grows long.
-        while self.core.indexes.iter().any(|(_, index)| index.unlinked() > UNLINKED_MAX) {
+        let is_long = |index: &Index| index.unlinked() * index.params().dim * size_of::<f32>() > UNLINKED_BYTES_MAX;
+        while self.core.indexes.iter().any(|(_, index)| is_long(index)) {
             link_some(&**self.core, HELP_SLOTS);
         }
     }
