@@ -107,6 +107,38 @@ impl Index {
         Ok(())
     }
 
+    /// Makes room for every slot that was never stored, up to and with this one: storing them then asks the system for no
+    /// more memory, so that what has to be stored can be known to have room before anybody is told so.
+    pub fn reserve(&self, last: Slot) -> Result<(), IndexError> {
+        let _storing = self.storing.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = self.states.slots();
+        if last > SLOT_MAX {
+            return Err(IndexError::SlotOrder { slot: last, next });
+        }
+        if last < next {
+            return Ok(());
+        }
+        self.states.reserve(last)?;
+        self.rows.reserve(last)?;
+        if let Some(fast) = &self.fast {
+            fast.reserve(last)?;
+        }
+        if let Some(scalar) = &self.scalar {
+            scalar.reserve(last)?;
+        }
+        self.graph.reserve_range(next, last)?;
+        Ok(())
+    }
+
+    /// Bytes of memory that one more slot takes, on average over the levels of slots, with the codes that there are now.
+    pub fn bytes_per_slot(&self) -> usize {
+        self.rows.bytes(1)
+            + self.graph.bytes_per_slot()
+            + self.states.bytes(1)
+            + self.fast.as_ref().map_or(0, |fast| fast.bytes(1).saturating_sub(fast.bytes(0)))
+            + self.scalar.as_ref().map_or(0, |scalar| scalar.bytes(1).saturating_sub(scalar.bytes(0)))
+    }
+
     /// Inserts a stored slot into the graph. Any number of threads may do so at once; a slot that is linked, being
     /// linked, buried or not stored is left as it is.
     pub fn link(&self, slot: Slot) {

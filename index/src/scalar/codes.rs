@@ -108,6 +108,12 @@ impl ScalarCodes {
         Ok(())
     }
 
+    /// Makes room for the codes of every slot up to this one.
+    pub fn reserve(&self, slot: Slot) -> Result<(), NoMemory> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.current.iter().chain(&kept.next).try_for_each(|generation| generation.codes.reserve(slot))
+    }
+
     /// Whether [`Self::train`] is worth calling. Cheap enough to be asked for each slot.
     pub fn wants_training(&self, slots: u32) -> bool {
         slots >= self.due_slots.load(Ordering::Relaxed) || self.drift.is_large()
