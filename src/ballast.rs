@@ -82,7 +82,10 @@ impl Ballast {
             warn!(%error, "the disk is full, and the ballast cannot be given up");
             return false;
         }
-        warn!(bytes = self.bytes, "the disk is full: gave the ballast up for deletes, and takes no puts until there is room");
+        warn!(
+            bytes = self.bytes,
+            "the disk is full: gave the ballast up for deletes, and takes no puts until there is room"
+        );
         state.missing = Some(format!("the disk is full, to within the {} bytes kept for deletes", self.bytes));
         state.tried = Some(Instant::now());
         true

@@ -236,8 +236,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let toml = folder.path().join("node.toml");
         let yaml = folder.path().join("node.yaml");
-        let file =
-            "data = 'file'\nlisten = '127.0.0.1:1'\nadvertise = 'file:1'\nseeds = ['file:1']\nlog_format = 'json'\n\
+        let file = "data = 'file'\nlisten = '127.0.0.1:1'\nadvertise = 'file:1'\nseeds = ['file:1']\nlog_format = 'json'\n\
              memory_limit = '50%'\n";
         std::fs::write(&toml, file).unwrap();
         let file = "data: file\nlisten: 127.0.0.1:1\nadvertise: file:1\nseeds: [file:1]\nlog_format: json\n\

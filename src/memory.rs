@@ -331,7 +331,10 @@ mod tests {
         assert_eq!(said("1%"), Ok(MemoryLimit::Percent(1)));
         for text in ["", "%", "0%", "101%", "-1", "1.5G", "10", "63MiB", "64 MB", "20000000000T", "64MiB x"] {
             let error = said(text).unwrap_err().to_string();
-            assert!(error.contains(&format!("{text:?}")) && error.contains("70%") && error.contains("64.0 MiB"), "{error}");
+            assert!(
+                error.contains(&format!("{text:?}")) && error.contains("70%") && error.contains("64.0 MiB"),
+                "{error}"
+            );
         }
         assert_eq!(MemoryLimit::Percent(70).bytes(Some(1000)), 700);
         assert_eq!(MemoryLimit::Percent(70).bytes(None), u64::MAX);
@@ -340,7 +343,8 @@ mod tests {
 
     #[test]
     fn bytes_are_told_in_the_unit_that_fits() {
-        let told = [(0, "0 bytes"), (1023, "1023 bytes"), (1536, "1.5 KiB"), (64 << 20, "64.0 MiB"), (3 << 40, "3.0 TiB")];
+        let told =
+            [(0, "0 bytes"), (1023, "1023 bytes"), (1536, "1.5 KiB"), (64 << 20, "64.0 MiB"), (3 << 40, "3.0 TiB")];
         for (bytes, text) in told {
             assert_eq!(Bytes(bytes).to_string(), text);
         }

@@ -10,8 +10,8 @@ use tracing::debug;
 use vecino_net::endpoint::Endpoint;
 use vecino_net::error::{ErrorCode, RpcError};
 use vecino_net::message::{
-    CollectionInfo, CreateCollection, DescribeCollection, DropCollection, Dropped, Get, ListCollections, Outcome, RingInfo,
-    RingReply, Rpc, Scan, ScanReply, SearchReply, SnapshotReport, Status, StatusReply, TakeSnapshot,
+    CollectionInfo, CreateCollection, DescribeCollection, DropCollection, Dropped, Get, ListCollections, Outcome,
+    RingInfo, RingReply, Rpc, Scan, ScanReply, SearchReply, SnapshotReport, Status, StatusReply, TakeSnapshot,
 };
 use vecino_net::model::{CollectionSchema, Point, PointId, StoredPoint};
 

@@ -127,16 +127,8 @@ fn render_one(info: &CollectionInfo, style: Style) -> String {
             table.row(vec![node.short(), dash(), dash(), dash(), dash(), dash(), dash(), dash(), unheard]);
             continue;
         };
-        let CollectionStats {
-            points,
-            tombstones,
-            unlinked,
-            log_bytes,
-            index_bytes,
-            memory_bytes,
-            snapshot_lsn,
-            error,
-        } = stats;
+        let CollectionStats { points, tombstones, unlinked, log_bytes, index_bytes, memory_bytes, snapshot_lsn, error } =
+            stats;
         let numbers = [points, tombstones, unlinked, log_bytes, index_bytes, memory_bytes, snapshot_lsn];
         let numbers = numbers.map(u64::to_string);
         let error = error.as_deref().map(printable).unwrap_or_default();
@@ -205,16 +197,8 @@ pub(super) struct StatsJson<'a> {
 
 impl<'a> From<&'a CollectionStats> for StatsJson<'a> {
     fn from(stats: &'a CollectionStats) -> Self {
-        let CollectionStats {
-            points,
-            tombstones,
-            unlinked,
-            log_bytes,
-            index_bytes,
-            memory_bytes,
-            snapshot_lsn,
-            error,
-        } = stats;
+        let CollectionStats { points, tombstones, unlinked, log_bytes, index_bytes, memory_bytes, snapshot_lsn, error } =
+            stats;
         Self {
             points: *points,
             tombstones: *tombstones,

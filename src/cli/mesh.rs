@@ -271,7 +271,10 @@ mod tests {
         assert_eq!(value["nodes"][0]["points"], 5);
         assert_eq!(value["nodes"][0]["owns"], 0.25);
         assert_eq!(value["nodes"][0]["collections"]["films"]["error"], "bad page");
-        assert_eq!(value["nodes"][0]["memory"], serde_json::json!({ "used_bytes": 3u64 << 29, "limit_bytes": 4u64 << 30 }));
+        assert_eq!(
+            value["nodes"][0]["memory"],
+            serde_json::json!({ "used_bytes": 3u64 << 29, "limit_bytes": 4u64 << 30 })
+        );
         assert_eq!(value["nodes"][1]["memory"], serde_json::Value::Null);
         assert_eq!(value["nodes"][1]["state"], "down");
         assert_eq!(value["nodes"][1]["points"], serde_json::Value::Null);

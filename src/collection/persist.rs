@@ -428,7 +428,8 @@ fn index_bytes(snapshot: &Snapshot, id: CollectionId, schema: &CollectionSchema)
     for (number, field) in schema.fields.values().enumerate() {
         let per_slot = Index::new(params(id, number, field)).map_err(vecino_index::LoadError::Index)?.bytes_per_slot();
         let vectors = snapshot.open_arena(&field_arena(number, VECTORS))?;
-        let slots = vectors.map_or(0, |vectors| vectors.len()) / (u64::from(field.dim) * size_of::<f32>() as u64).max(1);
+        let slots =
+            vectors.map_or(0, |vectors| vectors.len()) / (u64::from(field.dim) * size_of::<f32>() as u64).max(1);
         bytes += slots * per_slot as u64;
     }
     Ok(bytes)

@@ -150,7 +150,8 @@ impl Writer<'_> {
                     slot_bytes: self.core.indexes.iter().map(|(_, index)| index.bytes_per_slot()).sum(),
                 };
                 let numbered = records.into_iter().enumerate();
-                let outcomes = numbered.map(|(place, record)| self.admit(record, (batch, place), &puts, group)).collect();
+                let outcomes =
+                    numbered.map(|(place, record)| self.admit(record, (batch, place), &puts, group)).collect();
                 group.add_batch(answer, outcomes);
             }
         }
@@ -278,7 +279,10 @@ impl Writer<'_> {
     fn told(&self, failure: &Failure) -> Outcome {
         let Failure { trouble, reason, is_in_doubt } = failure;
         if *is_in_doubt {
-            Outcome::Unknown(format!("collection {:?} may have logged this or not: {trouble} ({reason})", self.core.name))
+            Outcome::Unknown(format!(
+                "collection {:?} may have logged this or not: {trouble} ({reason})",
+                self.core.name
+            ))
         } else {
             self.unavailable(format_args!("{trouble} ({reason})"))
         }

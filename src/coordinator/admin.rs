@@ -10,8 +10,8 @@ use vecino_certs::NodeId;
 use vecino_net::error::{ErrorCode, Retry, RpcError};
 use vecino_net::limits;
 use vecino_net::message::{
-    CatalogApply, CatalogEntry, CollectionInfo, CollectionStats, CreateCollection, DescribeCollection,
-    DropCollection, Dropped, LiveCollection, NodeSnapshot, NodeStats, NodeStatsReply, Placement, SnapshotReport, TakeSnapshot,
+    CatalogApply, CatalogEntry, CollectionInfo, CollectionStats, CreateCollection, DescribeCollection, DropCollection,
+    Dropped, LiveCollection, NodeSnapshot, NodeStats, NodeStatsReply, Placement, SnapshotReport, TakeSnapshot,
 };
 use vecino_net::model::{CollectionId, Level, Version};
 

@@ -12,8 +12,8 @@ use vecino_certs::NodeId;
 use vecino_net::error::{ErrorCode, RpcError};
 use vecino_net::hlc;
 use vecino_net::message::{
-    CatalogApply, CatalogEntry, CatalogFetch, CreateCollection, Delete, DescribeCollection, DropCollection, Dropped, Get,
-    Join, JoinReply, ListCollections, MeshId, NodeSnapshot, NodeStats, PeerIdentity, Put, ReplicaApply,
+    CatalogApply, CatalogEntry, CatalogFetch, CreateCollection, Delete, DescribeCollection, DropCollection, Dropped,
+    Get, Join, JoinReply, ListCollections, MeshId, NodeSnapshot, NodeStats, PeerIdentity, Put, ReplicaApply,
     ReplicaRead, ReplicaScan, ReplicaSearch, ReplicaVersions, RingInfo, Rpc, Scan, Search, Status, TakeSnapshot,
 };
 use vecino_net::rpc::{CallContext, Caller, Service, TraceId, decode, encode};
@@ -158,9 +158,7 @@ impl Service for NodeService {
             NodeSnapshot::KIND => {
                 answer(body, |request| snapshots::take(Arc::clone(&self.store), self.node_id, request)).await
             }
-            NodeStats::KIND => {
-                answer(body, |NodeStats {}| async { Ok(own.stats_here()) }).await
-            }
+            NodeStats::KIND => answer(body, |NodeStats {}| async { Ok(own.stats_here()) }).await,
             unknown => Err(RpcError::new(
                 ErrorCode::Protocol,
                 format_args!("requests of kind {unknown} are not known to this version"),

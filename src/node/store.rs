@@ -391,10 +391,13 @@ impl Store {
 mod tests {
     use std::collections::BTreeMap;
 
-    use vecino_net::model::{FieldSchema, Fsync, Metric, Version};
+    use vecino_net::message::{Record, RecordValue};
+    use vecino_net::model::{FieldSchema, Fields, Fsync, Metric, Payload, Vector, Version};
     use vecino_storage::{Fault, FaultyDisk, MemDisk};
 
     use super::*;
+    use crate::ballast::Ballast;
+    use crate::memory::Budget;
 
     struct Lab {
         memory: MemDisk,
@@ -476,6 +479,62 @@ mod tests {
         lab.disk.heal();
         store.merge(create("films", 2, 2), true).unwrap();
         assert_eq!(store.open_collections().len(), 1);
+    }
+
+    #[test]
+    fn a_drop_is_taken_on_a_full_disk_and_says_what_it_freed() {
+        let lab = Lab::new();
+        let disk: Arc<dyn Disk> = Arc::new(lab.disk.clone());
+        let ballast = Ballast::load(disk, 64 * 1024);
+        let store = lab.open_with(Arc::new(Resources { memory: Budget::unlimited(), ballast }));
+        let films = create("films", 1, 1);
+        assert_eq!(store.merge(films.clone(), true).unwrap(), 0);
+        lab.disk.set(Fault::Room(0));
+        let error = store.merge(create("more", 2, 2), true).unwrap_err();
+        assert_eq!(Trouble::of(&error).or(Some(Trouble::Full)), Some(Trouble::Full), "{error}");
+        let log = format!("{COLLECTIONS}/{}/log/{:020}.log", films.id, 1);
+        let there = lab.memory.open_read(&log).unwrap().len().unwrap();
+        let freed = store.merge(drop_of(&films, 3), false).unwrap();
+        assert!(freed >= there && there > 0, "{freed} bytes, and the log had {there}");
+        assert!(!store.resources().ballast.is_whole());
+        assert_eq!(store.merge(drop_of(&films, 3), false).unwrap(), 0, "it is dropped already");
+        // It is gone for good: the catalog was written.
+        drop(store);
+        assert!(lab.open().live().is_empty());
+    }
+
+    #[test]
+    fn a_collection_that_does_not_fit_into_memory_is_opened_when_another_is_gone() {
+        let lab = Lab::new();
+        let films = create("films", 1, 1);
+        let store = lab.open();
+        store.merge(films.clone(), true).unwrap();
+        let collection = store.collection(films.id).unwrap_or_else(|error| panic!("{error}"));
+        let record = |id: u64| Record {
+            id: id.into(),
+            version: Version { time: id, node: NODE },
+            value: Some(RecordValue {
+                vectors: Fields::from([(String::new(), Vector(vec![1.0, 2.0]))]),
+                payload: rmp_serde::to_vec_named(&Payload::new()).unwrap(),
+            }),
+        };
+        lab.runtime.block_on(collection.apply((1..=3_000).map(record).collect())).unwrap();
+        let needed = collection.stats().memory_bytes;
+        store.close();
+        drop((store, collection));
+        let resources = Arc::new(Resources { memory: Budget::new(needed, 0), ballast: Ballast::none() });
+        let other = resources.share("other");
+        other.account.hold(needed / 2);
+        let store = lab.open_with(Arc::clone(&resources));
+        let error = store.collection(films.id).err().unwrap();
+        assert!(error.message.contains("of its limit of") && error.code == ErrorCode::Unavailable, "{error}");
+        assert!(store.stats()[0].1.error.as_deref().unwrap().contains("--memory-limit"));
+        store.retry_failed();
+        assert!(store.collection(films.id).is_err());
+        drop(other);
+        store.retry_failed();
+        assert!(store.collection(films.id).is_ok());
+        assert_eq!(store.memory().limit_bytes, needed);
     }
 
     #[test]

@@ -9,8 +9,8 @@ use vecino_client::{
     point, schema,
 };
 use vecino_net::message::{
-    CreateCollection, Delete, DescribeCollection, DropCollection, Dropped, Get, Hit, ListCollections, MeshId, Put, Query,
-    RingInfo, Rpc, Scan, ScanReply, Search, Status, TakeSnapshot,
+    CreateCollection, Delete, DescribeCollection, DropCollection, Dropped, Get, Hit, ListCollections, MeshId, Put,
+    Query, RingInfo, Rpc, Scan, ScanReply, Search, Status, TakeSnapshot,
 };
 use vecino_net::model::{CollectionId, Fields, Payload, Vector};
 

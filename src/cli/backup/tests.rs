@@ -14,8 +14,8 @@ use vecino_client::{
 };
 use vecino_net::error::{Retry, RpcError};
 use vecino_net::message::{
-    CreateCollection, Delete, DescribeCollection, DropCollection, Dropped, Get, ListCollections, MeshId, Put, Rpc, Scan,
-    ScanReply, Status,
+    CreateCollection, Delete, DescribeCollection, DropCollection, Dropped, Get, ListCollections, MeshId, Put, Rpc,
+    Scan, ScanReply, Status,
 };
 use vecino_net::model::CollectionId;
 use vecino_net::ring;

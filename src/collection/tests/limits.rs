@@ -7,7 +7,7 @@ use crate::ballast::{BALLAST_FILE, Ballast};
 use crate::memory::Budget;
 
 /// Bytes of ballast here: room for many deletes, and small beside a put.
-const BALLAST: u64 = 64 * 1024;
+const BALLAST: u64 = 512 * 1024;
 
 impl Lab {
     fn try_open(&self, disk: Arc<dyn Disk>, resources: &Arc<Resources>) -> Result<Collection, OpenError> {
@@ -46,6 +46,13 @@ fn puts_over_the_memory_limit_are_refused_before_they_are_logged_and_deletes_and
     });
     assert!(oracle.len() > 100, "{} points fit", oracle.len());
     assert_unavailable(&refused.unwrap(), &["\"films\"", "195.3 KiB", "--memory-limit"]);
+    // A batch that is smaller may still fit.
+    for id in 5_000.. {
+        if !is_written(&lab.apply(&collection, vec![put(id, id)])[0]) {
+            break;
+        }
+        oracle.insert(id, put(id, id));
+    }
     check(&collection, &oracle);
     // Deletes are taken in the same batch with puts that are not.
     let outcomes = lab.apply(&collection, vec![put(9_999, 20_000), delete(1, 20_001)]);
@@ -67,9 +74,9 @@ fn another_collection_that_goes_makes_room() {
     let lab = Lab::new();
     let resources = limited(200_000);
     let other = resources.share("other");
-    other.account.hold(199_000);
+    other.account.hold(199_900);
     let collection = lab.try_open(Arc::new(lab.disk.clone()), &resources).unwrap();
-    assert_unavailable(&lab.apply(&collection, vec![put(1, 1)])[0], &["\"films\"", "194.3 KiB of its limit"]);
+    assert_unavailable(&lab.apply(&collection, vec![put(1, 1)])[0], &["\"films\"", "of its limit of 195.3 KiB"]);
     drop(other);
     assert!(is_written(&lab.apply(&collection, vec![put(1, 2)])[0]));
 }
@@ -130,7 +137,7 @@ fn on_a_full_disk_deletes_go_on_in_the_room_of_the_ballast_and_puts_when_it_is_w
         let ballast = Ballast::load(Arc::clone(&disk), BALLAST);
         let resources = Arc::new(Resources { memory: Budget::unlimited(), ballast });
         let collection = lab.try_open(Arc::clone(&disk), &resources).unwrap();
-        faulty.set(Fault::Room(200_000));
+        faulty.set(Fault::Room(100_000));
         let mut oracle = BTreeMap::new();
         for id in 1.. {
             let outcome = lab.apply(&collection, vec![put(id, id)]).remove(0);
@@ -180,7 +187,8 @@ fn a_disk_that_cannot_be_written_refuses_with_its_reason_and_recovers_by_itself(
         (ErrorKind::Other, "cannot be written"),
     ];
     for (kind, words) in cases {
-        for behind in 1..=4 {
+        // The batch is written, flushed and declared durable.
+        for behind in 1..=3 {
             let lab = Lab::new();
             let faulty = FaultyDisk::new(Arc::new(lab.disk.clone()));
             let resources = Resources::unlimited();
