@@ -114,6 +114,6 @@ pub use vecino_net::message::{
     ScanCursor, SearchReply, SnapshotReport, StatusReply,
 };
 pub use vecino_net::model::{
-    CollectionSchema, FieldSchema, Fields, Fsync, Level, Metric, Payload, Point, PointId, StoredPoint, Value, Vector,
-    Version,
+    CollectionSchema, FieldSchema, Fields, Fsync, Level, Metric, Payload, Point, PointId, Profile, StoredPoint, Value,
+    Vector, Version,
 };

@@ -32,8 +32,8 @@ pub async fn run(args: CollectionArgs, style: Style) -> Result<(), Failure> {
 }
 
 fn schema(args: &CreateArgs) -> CollectionSchema {
-    let CreateArgs { name: _, dim, metric, replicas, m, ef_construction, fsync } = args;
-    let field = FieldSchema { dim: *dim, metric: *metric, m: *m, ef_construction: *ef_construction };
+    let CreateArgs { name: _, dim, metric, replicas, m, ef_construction, profile, fsync } = args;
+    let field = FieldSchema { dim: *dim, metric: *metric, m: *m, ef_construction: *ef_construction, profile: *profile };
     CollectionSchema {
         fields: BTreeMap::from([(DEFAULT_FIELD.to_owned(), field)]),
         // 0 asks the mesh for its default.
@@ -99,10 +99,10 @@ fn render_one(info: &CollectionInfo, style: Style) -> String {
     }
     let mut text = format!("{}  ({})\n", info.name, info.id);
     for (name, field) in &info.schema.fields {
-        let FieldSchema { dim, metric, m, ef_construction } = field;
+        let FieldSchema { dim, metric, m, ef_construction, profile } = field;
         let name = if name.is_empty() { "vector" } else { name };
         text.push_str(&format!(
-            "  {:<9} {dim} values, {metric}, m {m}, ef_construction {ef_construction}\n",
+            "  {:<9} {dim} values, {metric}, profile {profile}, m {m}, ef_construction {ef_construction}\n",
             printable(name)
         ));
     }
@@ -171,6 +171,7 @@ struct CollectionJson<'a> {
 struct FieldJson {
     dim: u32,
     metric: &'static str,
+    profile: &'static str,
     m: u32,
     ef_construction: u32,
 }
@@ -217,8 +218,8 @@ impl<'a> From<&'a CollectionInfo> for CollectionJson<'a> {
         let CollectionInfo { name, id, schema, placement, points, nodes } = info;
         let CollectionSchema { fields, replication_factor, fsync } = schema;
         let field = |(name, field): (&'a String, &FieldSchema)| {
-            let FieldSchema { dim, metric, m, ef_construction } = *field;
-            (name.as_str(), FieldJson { dim, metric: metric.name(), m, ef_construction })
+            let FieldSchema { dim, metric, m, ef_construction, profile } = *field;
+            (name.as_str(), FieldJson { dim, metric: metric.name(), profile: profile.name(), m, ef_construction })
         };
         Self {
             name,
@@ -252,6 +253,7 @@ mod tests {
             replicas: Some(2),
             m: 16,
             ef_construction: 200,
+            profile: Default::default(),
             fsync,
         });
         let (one, two) = (NodeId::from_bytes([1; 16]), NodeId::from_bytes([2; 16]));
@@ -272,7 +274,7 @@ mod tests {
         let two = "02".repeat(16);
         let expected = format!(
             "{{\"name\":\"films\",\"id\":\"{}\",\
-             \"fields\":{{\"\":{{\"dim\":3,\"metric\":\"cosine\",\"m\":16,\"ef_construction\":200}}}},\
+             \"fields\":{{\"\":{{\"dim\":3,\"metric\":\"cosine\",\"profile\":\"fast\",\"m\":16,\"ef_construction\":200}}}},\
              \"replication_factor\":2,\"fsync\":\"always\",\"points\":5,\"placement\":[\"{one}\",\"{two}\"],\
              \"nodes\":{{\"{one}\":{{\"points\":5,\"tombstones\":0,\"unlinked\":0,\"log_bytes\":640,\"index_bytes\":0,\
              \"memory_bytes\":0,\"snapshot_lsn\":0,\"error\":null}}}}}}",
@@ -298,7 +300,10 @@ mod tests {
         );
         assert!(render_list(&[], Style::Plain).contains("vecino collection create"));
         let described = render_one(&info(Fsync::Never), Style::Plain);
-        assert!(described.contains("  vector    3 values, cosine, m 16, ef_construction 200\n"), "{described}");
+        assert!(
+            described.contains("  vector    3 values, cosine, profile fast, m 16, ef_construction 200\n"),
+            "{described}"
+        );
         assert!(described.lines().any(|line| line.starts_with("01010101 ") && line.contains("640")), "{described}");
         assert!(described.lines().any(|line| line.starts_with("02020202 ") && line.ends_with("did not answer")));
     }
@@ -312,6 +317,7 @@ mod tests {
             replicas: None,
             m: 16,
             ef_construction: 200,
+            profile: Default::default(),
             fsync: Fsync::Always,
         };
         assert_eq!(schema(&args).replication_factor, 0);

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 use vecino_index::{ArenaSink, ArenaSource, Index, Slot};
 use vecino_net::message::{Record, RecordValue};
-use vecino_net::model::{CollectionId, CollectionSchema, FieldSchema, Fsync, Metric};
+use vecino_net::model::{CollectionId, CollectionSchema, FieldSchema, Fsync, Metric, Profile};
 use vecino_net::ring;
 use vecino_storage::{
     Disk, Log, LogError, LogOptions, Snapshot, SnapshotError, SnapshotStore, SnapshotSummary, SnapshotWriter,
@@ -292,7 +292,7 @@ fn replay_one(
 
 /// Parameters of a field's index. The seed differs between collections and fields and never changes.
 fn params(id: CollectionId, number: usize, field: &FieldSchema) -> vecino_index::Params {
-    let FieldSchema { dim, metric, m, ef_construction } = field;
+    let FieldSchema { dim, metric, m, ef_construction, profile } = field;
     let mut seed = [0; 8];
     seed.copy_from_slice(&id.0[..8]);
     vecino_index::Params {
@@ -305,7 +305,11 @@ fn params(id: CollectionId, number: usize, field: &FieldSchema) -> vecino_index:
         },
         m: *m as usize,
         ef_construction: *ef_construction as usize,
-        profile: vecino_index::Profile::Plain,
+        profile: match profile {
+            Profile::Fast => vecino_index::Profile::Fast,
+            Profile::Compact => vecino_index::Profile::Compact,
+            Profile::Plain => vecino_index::Profile::Plain,
+        },
         seed: u64::from_le_bytes(seed) ^ number as u64,
         kernel: None,
     }

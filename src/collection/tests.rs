@@ -16,7 +16,13 @@ mod rot;
 const DIM: usize = 8;
 
 fn schema() -> CollectionSchema {
-    let field = FieldSchema { dim: DIM as u32, metric: Metric::Euclidean, m: 8, ef_construction: 40 };
+    let field = FieldSchema {
+        dim: DIM as u32,
+        metric: Metric::Euclidean,
+        m: 8,
+        ef_construction: 40,
+        profile: Default::default(),
+    };
     CollectionSchema { fields: BTreeMap::from([(String::new(), field)]), replication_factor: 1, fsync: Fsync::Always }
 }
 

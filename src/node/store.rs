@@ -431,7 +431,7 @@ mod tests {
     }
 
     fn create(name: &str, id: u8, time: u64) -> CatalogEntry {
-        let field = FieldSchema { dim: 2, metric: Metric::Dot, m: 8, ef_construction: 40 };
+        let field = FieldSchema { dim: 2, metric: Metric::Dot, m: 8, ef_construction: 40, profile: Default::default() };
         let schema = CollectionSchema {
             fields: BTreeMap::from([(String::new(), field)]),
             replication_factor: 1,

@@ -19,7 +19,13 @@ fn directory() -> String {
 }
 
 fn small_schema() -> CollectionSchema {
-    let field = FieldSchema { dim: DIM as u32, metric: Metric::Euclidean, m: 2, ef_construction: 16 };
+    let field = FieldSchema {
+        dim: DIM as u32,
+        metric: Metric::Euclidean,
+        m: 2,
+        ef_construction: 16,
+        profile: Default::default(),
+    };
     CollectionSchema { fields: BTreeMap::from([(String::new(), field)]), ..schema() }
 }
 
