@@ -218,6 +218,11 @@ impl Budget {
         Reservation { budget: Arc::clone(self), bytes }
     }
 
+    /// Counts bytes until what is given back is dropped, if they fit.
+    pub fn try_count(self: &Arc<Self>, bytes: u64) -> Option<Reservation> {
+        self.take(bytes, self.limit).ok().map(|()| Reservation { budget: Arc::clone(self), bytes })
+    }
+
     /// How long puts are to wait before they are taken on.
     pub fn delay(&self) -> Duration {
         delay(self.used(), self.limit)
@@ -394,7 +399,9 @@ mod tests {
         assert_eq!(budget.used(), 300);
         let request = budget.count(900);
         assert_eq!(budget.used(), 1200, "what is there already is counted even where it does not fit");
+        assert!(budget.try_count(1).is_none());
         drop((request, films));
+        drop(budget.try_count(900).unwrap());
         assert_eq!(budget.used(), 100);
     }
 

@@ -62,10 +62,6 @@ rpc! {
     NodeStats = 109 -> NodeStatsReply;
 }
 
-/// An empty answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Done {}
-
 /// Answer to what may have dropped a collection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dropped {

@@ -147,6 +147,10 @@ impl Collection {
         runtime: tokio::runtime::Handle,
     ) -> Result<Self, OpenError> {
         let name = opened.share.account.collection().to_owned();
+        for (_, index) in &opened.indexes {
+            let memory = Arc::clone(opened.share.account.budget());
+            index.ask_before_growing(Box::new(move |bytes| Some(Box::new(memory.try_count(bytes as u64)?))));
+        }
         let core = Arc::new(Core {
             name: name.clone(),
             id,

@@ -119,12 +119,12 @@ async fn a_hundred_kills_under_load_lose_nothing_and_leave_nothing_half_written(
         node = command.start().await.unwrap();
         let client = lab.client(&node).await;
         let found = get(&client, &everything, vecino_client::Level::Quorum).await;
-        let mut promises = promises.lock().unwrap();
-        let live: Vec<u64> =
-            everything.iter().zip(&found).filter_map(|(id, film)| film.is_some().then_some(*id)).collect();
-        everything.iter().zip(found).for_each(|(id, found)| promises.check(*id, found));
-        let searched = random.choice(&live).map(|id| (*id, promises.films[id].last.unwrap()));
-        drop(promises);
+        let searched = {
+            let mut promises = promises.lock().unwrap();
+            everything.iter().zip(found).for_each(|(id, found)| promises.check(*id, found));
+            let live: Vec<_> = promises.films.iter().filter_map(|(id, film)| Some((*id, film.last?))).collect();
+            random.choice(live)
+        };
         if let Some((id, time)) = searched {
             assert_eq!(nearest(&client, id, time).await, (id.into(), 0.0), "round {round}");
         }

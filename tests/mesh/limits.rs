@@ -18,7 +18,7 @@ const BATCH: u64 = 50;
 /// A film whose payload takes much memory.
 pub fn large(id: u64) -> Point {
     let mut point = film(id, 1);
-    let text: String = std::iter::repeat_with(|| fastrand::alphanumeric()).take(LARGE).collect();
+    let text: String = std::iter::repeat_with(fastrand::alphanumeric).take(LARGE).collect();
     point.payload.insert("text".to_owned(), Value::Text(text));
     point
 }

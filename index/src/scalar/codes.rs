@@ -182,6 +182,11 @@ impl ScalarCodes {
         Some(ScalarNear { generation, weights: &buffer.weights, gauge })
     }
 
+    /// Bytes of memory that the codes of one slot take, once there are any: about one for each value.
+    pub fn bytes_per_slot(&self, dim: usize) -> usize {
+        stride(dim)
+    }
+
     /// Bytes of memory that the codes of so many slots take.
     pub fn bytes(&self, slots: usize) -> usize {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
