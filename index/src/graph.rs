@@ -81,6 +81,22 @@ impl Graph {
         Ok(())
     }
 
+    /// Makes room for slots that come one after another, without giving it to them.
+    pub fn reserve_range(&self, first: Slot, last: Slot) -> Result<(), NoMemory> {
+        self.base.reserve(last)?;
+        self.nodes.reserve(last)?;
+        let levels: usize = (first..=last).map(|slot| self.level_of(slot)).sum();
+        match self.blocks.load(Ordering::Relaxed) + levels as u32 {
+            0 => Ok(()),
+            blocks => self.upper.reserve(blocks - 1),
+        }
+    }
+
+    /// Bytes of memory that a slot takes on average: of the layers above the lowest, one in `m - 1` has one.
+    pub fn bytes_per_slot(&self) -> usize {
+        self.base.bytes(1) + self.nodes.bytes(1) + self.upper.bytes(1).div_ceil(self.m - 1)
+    }
+
     /// Number of blocks of upper links.
     pub fn blocks(&self) -> u32 {
         self.blocks.load(Ordering::Relaxed)
@@ -259,5 +275,30 @@ mod tests {
         graph.enter_higher(Entry { slot: 2, level: 2 });
         graph.enter_higher(Entry { slot: 3, level: 2 });
         assert_eq!(graph.entry(), Some(Entry { slot: 2, level: 2 }));
+    }
+
+    #[test]
+    fn room_that_was_made_ahead_is_enough_for_every_slot_and_layer() {
+        for (first, last) in [(0, 0), (0, 127), (128, 5_000), (3, 70_000)] {
+            let graph = Graph::new(4, 7);
+            for slot in 0..first {
+                graph.reserve(slot, graph.level_of(slot)).unwrap();
+            }
+            graph.reserve_range(first, last).unwrap();
+            let blocks: u32 = (0..=last).map(|slot| graph.level_of(slot) as u32).sum();
+            assert_eq!((graph.base.get(last).is_empty(), graph.nodes.get(last).is_empty()), (false, false));
+            assert!(blocks == 0 || !graph.upper.get(blocks - 1).is_empty(), "{blocks} blocks up to slot {last}");
+            // What was reserved is not yet given to anybody.
+            (first..=last).for_each(|slot| graph.reserve(slot, graph.level_of(slot)).unwrap());
+            assert_eq!(graph.blocks(), blocks);
+        }
+    }
+
+    #[test]
+    fn slots_take_on_average_what_is_said_of_one() {
+        let graph = Graph::new(16, 3);
+        (0..50_000).for_each(|slot| graph.reserve(slot, graph.level_of(slot)).unwrap());
+        let (said, taken) = (graph.bytes_per_slot() as f64, graph.bytes(50_000) as f64 / 50_000.0);
+        assert!((said / taken - 1.0).abs() < 0.02, "{said} instead of {taken} bytes");
     }
 }

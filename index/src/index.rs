@@ -1,6 +1,6 @@
 //! The index: slots, their vectors, the graph over them, and the searches.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::arena::NoMemory;
 use crate::error::{IndexError, VectorError};
@@ -43,7 +43,11 @@ pub struct Index {
     scratches: Scratches,
     /// Held while a slot is stored: arenas grow under one thread.
     storing: Mutex<()>,
+    allowance: OnceLock<Box<Allowance>>,
 }
+
+/// Whether an index may take so many bytes more, until what it is given is dropped.
+pub type Allowance = dyn Fn(usize) -> Option<Box<dyn Send + Sync>> + Send + Sync;
 
 impl Index {
     /// An empty index. It takes next to no memory until the first slot is stored.
@@ -58,6 +62,7 @@ impl Index {
                 .then(|| ScalarCodes::new(params.metric, params.seed, kernel)),
             scratches: Scratches::new(),
             storing: Mutex::default(),
+            allowance: OnceLock::new(),
             params,
             kernel,
         })
@@ -107,6 +112,48 @@ impl Index {
         Ok(())
     }
 
+    /// Makes room for every slot that was never stored, up to and with this one: storing them then asks the system for no
+    /// more memory, so that what has to be stored can be known to have room before anybody is told so.
+    pub fn reserve(&self, last: Slot) -> Result<(), IndexError> {
+        let _storing = self.storing.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = self.states.slots();
+        if last > SLOT_MAX {
+            return Err(IndexError::SlotOrder { slot: last, next });
+        }
+        if last < next {
+            return Ok(());
+        }
+        self.states.reserve(last)?;
+        self.rows.reserve(last)?;
+        if let Some(fast) = &self.fast {
+            fast.reserve(last)?;
+        }
+        if let Some(scalar) = &self.scalar {
+            scalar.reserve(last)?;
+        }
+        self.graph.reserve_range(next, last)?;
+        Ok(())
+    }
+
+    /// Has the index ask before it makes its codes anew, which takes memory beside that of the codes in use. Where it is
+    /// refused those serve on, and it asks again. Only the first call counts.
+    pub fn ask_before_growing(&self, allowance: Box<Allowance>) {
+        let _ = self.allowance.set(allowance);
+    }
+
+    fn may_take(&self, bytes: usize) -> Option<Box<dyn Send + Sync>> {
+        self.allowance.get().map_or_else(|| Some(Box::new(()) as _), |ask| ask(bytes))
+    }
+
+    /// Bytes of memory that one more slot takes, on average over the levels of slots, with the codes that it will have.
+    pub fn bytes_per_slot(&self) -> usize {
+        self.rows.bytes(1)
+            + self.graph.bytes_per_slot()
+            + self.states.bytes(1)
+            + self.fast.as_ref().map_or(0, Fast::bytes_per_slot)
+            + self.scalar.as_ref().map_or(0, |scalar| scalar.bytes_per_slot(self.params.dim))
+    }
+
     /// Inserts a stored slot into the graph. Any number of threads may do so at once; a slot that is linked, being
     /// linked, buried or not stored is left as it is.
     pub fn link(&self, slot: Slot) {
@@ -116,13 +163,16 @@ impl Index {
         let Params { m, ef_construction, .. } = self.params;
         if let Some(scalar) = &self.scalar
             && scalar.wants_training(self.states.slots())
+            && let Some(_held) = self.may_take(self.slots() * scalar.bytes_per_slot(self.params.dim))
         {
             scalar.train(&self.rows, &self.states);
             self.scratches.forget_codes();
         }
         self.scratches.with(|scratch| {
             let _held = self.fast.as_ref().map(|fast| {
-                if fast.is_due(self.slots(), &mut scratch.generation) {
+                if fast.is_due(self.slots(), &mut scratch.generation)
+                    && let Some(_room) = self.may_take(self.slots() * fast.bytes_per_slot())
+                {
                     // Without memory for new codes the old ones serve on, and it is tried again with the next slot.
                     let _ = fast.renew(&self.rows, &self.graph, &self.states, &self.storing);
                 }

@@ -27,7 +27,7 @@ mod walk;
 
 pub use arenas::{ArenaSink, ArenaSource};
 pub use error::{IndexError, LoadError, VectorError};
-pub use index::Index;
+pub use index::{Allowance, Index};
 pub use kernel::Kernel;
 #[doc(hidden)]
 pub use kernel::cases as kernel_cases;

@@ -93,6 +93,12 @@ impl Rows {
         Ok(())
     }
 
+    /// Makes sure that every slot up to this one has memory.
+    pub fn reserve(&self, slot: Slot) -> Result<(), NoMemory> {
+        self.rows.reserve(slot)?;
+        self.norms.as_ref().map_or(Ok(()), |norms| norms.reserve(slot))
+    }
+
     /// The vector of a stored slot.
     #[inline]
     pub fn vector(&self, slot: Slot) -> &[f32] {

@@ -15,6 +15,7 @@ use super::certs::CertsCommand;
 use crate::backup::BackupName;
 use crate::config::DATA_DEFAULT;
 use crate::files::json;
+use crate::memory::MemoryLimit;
 
 /// A vector database without a centre: identical nodes, one binary, QUIC and gossip.
 #[derive(Debug, Parser)]
@@ -164,6 +165,10 @@ pub struct NodeArgs {
     /// TOML or YAML file with the same settings [env: VECINO_CONFIG]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Memory that the node may take, in bytes (512MiB, 8GiB) or percent of what its control group or the machine has;
+    /// puts are refused from there on [env: VECINO_MEMORY_LIMIT] [default: 70%]
+    #[arg(long, value_name = "LIMIT")]
+    pub memory_limit: Option<MemoryLimit>,
     /// How log lines look [env: VECINO_LOG_FORMAT] [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use vecino_client::{CollectionInfo, CollectionSchema, CollectionStats, FieldSchema, Fsync};
+use vecino_client::{CollectionInfo, CollectionSchema, CollectionStats, Dropped, FieldSchema, Fsync};
 use vecino_net::model::DEFAULT_FIELD;
 
 use super::args::{CollectionArgs, CollectionCommand, CreateArgs};
 use super::connection::connect;
 use super::failure::Failure;
 use super::output::{Style, Table, json, print, printable};
+use crate::memory::Bytes;
 
 /// Carries out the command.
 pub async fn run(args: CollectionArgs, style: Style) -> Result<(), Failure> {
@@ -22,8 +23,8 @@ pub async fn run(args: CollectionArgs, style: Style) -> Result<(), Failure> {
         CollectionCommand::List => render_list(&client.collections().await?, style),
         CollectionCommand::Describe { name } => render_one(&client.describe(name).await?, style),
         CollectionCommand::Drop { name } => {
-            client.drop_collection(name.clone()).await?;
-            render_dropped(&name, style)
+            let Dropped { freed_bytes } = client.drop_collection(name.clone()).await?;
+            render_dropped(&name, freed_bytes, style)
         }
     };
     client.close().await;
@@ -56,14 +57,15 @@ fn render_created(info: &CollectionInfo, style: Style) -> String {
     }
 }
 
-fn render_dropped(name: &str, style: Style) -> String {
+fn render_dropped(name: &str, freed_bytes: u64, style: Style) -> String {
     #[derive(Serialize)]
-    struct Dropped<'a> {
+    struct DroppedJson<'a> {
         dropped: &'a str,
+        freed_bytes: u64,
     }
     match style {
-        Style::Json => json(&Dropped { dropped: name }),
-        _ => format!("dropped {name}"),
+        Style::Json => json(&DroppedJson { dropped: name, freed_bytes }),
+        _ => format!("dropped {name}: {} freed on disk", Bytes(freed_bytes)),
     }
 }
 
@@ -114,6 +116,7 @@ fn render_one(info: &CollectionInfo, style: Style) -> String {
         "#unlinked",
         "#log bytes",
         "#index bytes",
+        "#memory",
         "#snapshot",
         "error",
     ]);
@@ -121,11 +124,13 @@ fn render_one(info: &CollectionInfo, style: Style) -> String {
         let Some(stats) = info.nodes.get(node) else {
             let dash = || "-".to_owned();
             let unheard = "did not answer".to_owned();
-            table.row(vec![node.short(), dash(), dash(), dash(), dash(), dash(), dash(), unheard]);
+            table.row(vec![node.short(), dash(), dash(), dash(), dash(), dash(), dash(), dash(), unheard]);
             continue;
         };
-        let CollectionStats { points, tombstones, unlinked, log_bytes, index_bytes, snapshot_lsn, error } = stats;
-        let numbers = [points, tombstones, unlinked, log_bytes, index_bytes, snapshot_lsn].map(u64::to_string);
+        let CollectionStats { points, tombstones, unlinked, log_bytes, index_bytes, memory_bytes, snapshot_lsn, error } =
+            stats;
+        let numbers = [points, tombstones, unlinked, log_bytes, index_bytes, memory_bytes, snapshot_lsn];
+        let numbers = numbers.map(u64::to_string);
         let error = error.as_deref().map(printable).unwrap_or_default();
         table.row([node.short()].into_iter().chain(numbers).chain([error]).collect());
     }
@@ -186,19 +191,22 @@ pub(super) struct StatsJson<'a> {
     unlinked: u64,
     log_bytes: u64,
     index_bytes: u64,
+    memory_bytes: u64,
     snapshot_lsn: u64,
     error: Option<&'a str>,
 }
 
 impl<'a> From<&'a CollectionStats> for StatsJson<'a> {
     fn from(stats: &'a CollectionStats) -> Self {
-        let CollectionStats { points, tombstones, unlinked, log_bytes, index_bytes, snapshot_lsn, error } = stats;
+        let CollectionStats { points, tombstones, unlinked, log_bytes, index_bytes, memory_bytes, snapshot_lsn, error } =
+            stats;
         Self {
             points: *points,
             tombstones: *tombstones,
             unlinked: *unlinked,
             log_bytes: *log_bytes,
             index_bytes: *index_bytes,
+            memory_bytes: *memory_bytes,
             snapshot_lsn: *snapshot_lsn,
             error: error.as_deref(),
         }
@@ -269,14 +277,15 @@ mod tests {
              \"fields\":{{\"\":{{\"dim\":3,\"metric\":\"cosine\",\"profile\":\"fast\",\"m\":16,\"ef_construction\":200}}}},\
              \"replication_factor\":2,\"fsync\":\"always\",\"points\":5,\"placement\":[\"{one}\",\"{two}\"],\
              \"nodes\":{{\"{one}\":{{\"points\":5,\"tombstones\":0,\"unlinked\":0,\"log_bytes\":640,\"index_bytes\":0,\
-             \"snapshot_lsn\":0,\"error\":null}}}}}}",
+             \"memory_bytes\":0,\"snapshot_lsn\":0,\"error\":null}}}}}}",
             "ab".repeat(16)
         );
         assert_eq!(render_one(&info(Fsync::Always), Style::Json), expected);
         assert_eq!(render_created(&info(Fsync::Always), Style::Json), expected);
         assert_eq!(render_list(&[info(Fsync::Always)], Style::Json), format!("{{\"collections\":[{expected}]}}"));
         assert!(render_one(&info(Fsync::EveryMs(250)), Style::Json).contains("\"fsync\":250,"));
-        assert_eq!(render_dropped("films", Style::Json), r#"{"dropped":"films"}"#);
+        assert_eq!(render_dropped("films", 7, Style::Json), r#"{"dropped":"films","freed_bytes":7}"#);
+        assert_eq!(render_dropped("films", 3 << 20, Style::Plain), "dropped films: 3.0 MiB freed on disk");
     }
 
     #[test]

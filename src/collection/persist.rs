@@ -23,6 +23,8 @@ use vecino_storage::{
 use super::Core;
 use super::record::{self, SnapshotEntry};
 use super::tables::{Key, Live, Tables};
+use crate::memory::{Account, OverLimit};
+use crate::resources::{Resources, Share};
 
 /// Bytes of one log segment.
 pub(super) const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
@@ -36,6 +38,10 @@ const ENTRY_BYTES_MAX: usize = 1024 * 1024;
 const META: &str = "meta";
 const POINTS: &str = "points";
 const TOMBSTONES: &str = "tombstones";
+/// Where the pages of a snapshot lie.
+const PAGES: &str = "pages";
+/// The arena of an index that holds its vectors as they were given.
+const VECTORS: &str = "vectors";
 
 /// Why a collection could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +73,9 @@ pub enum OpenError {
     /// The schema asks for an index that cannot be made.
     #[error(transparent)]
     Index(#[from] vecino_index::IndexError),
+    /// It does not fit into the memory that the node may use.
+    #[error(transparent)]
+    Memory(OverLimit),
     /// A thread could not be started.
     #[error("the writer thread could not be started: {0}")]
     Thread(#[source] io::Error),
@@ -101,6 +110,8 @@ enum LoadError {
     Snapshot(#[from] SnapshotError),
     #[error(transparent)]
     Index(#[from] vecino_index::LoadError),
+    #[error(transparent)]
+    Memory(#[from] OverLimit),
     #[error("arena {0:?} is missing")]
     MissingArena(&'static str),
     #[error("arena {arena:?} does not decode: {reason}")]
@@ -131,6 +142,7 @@ pub(super) struct Opened {
     pub snapshots: SnapshotStore,
     pub snapshot_lsn: u64,
     pub replayed_bytes: u64,
+    pub share: Share,
 }
 
 /// Where a log is, to open it again.
@@ -157,6 +169,17 @@ pub fn snapshots_dir(directory: &str) -> String {
     format!("{directory}/snapshots")
 }
 
+/// Bytes of the files of the collection in `directory`, as far as they can be looked at.
+pub fn disk_bytes(disk: &dyn Disk, directory: &str) -> u64 {
+    let snapshots = snapshots_dir(directory);
+    let folders = [log_dir(directory), format!("{snapshots}/{PAGES}"), snapshots];
+    let files = folders.iter().flat_map(|folder| {
+        let names = disk.list(folder).unwrap_or_default();
+        names.into_iter().filter(|name| name != PAGES).map(move |name| format!("{folder}/{name}"))
+    });
+    files.filter_map(|path| disk.open_read(&path).and_then(|file| file.len()).ok()).sum()
+}
+
 /// Loads the newest usable snapshot and replays the log behind it.
 pub(super) fn open(
     disk: Arc<dyn Disk>,
@@ -164,6 +187,7 @@ pub(super) fn open(
     id: CollectionId,
     schema: &CollectionSchema,
     segment_bytes: u64,
+    share: Share,
 ) -> Result<Opened, OpenError> {
     let sync = match schema.fsync {
         Fsync::Always => SyncPolicy::Always,
@@ -177,16 +201,28 @@ pub(super) fn open(
     if recovery.torn_bytes_cut > 0 {
         warn!(directory, bytes = recovery.torn_bytes_cut, "the log ended in a write that never finished; cut it");
     }
-    let (mut tables, indexes, snapshot_lsn) = load_newest(&snapshots, id, schema, recovery.first_lsn)?;
+    let (mut tables, indexes, snapshot_lsn) = load_newest(&snapshots, id, schema, recovery.first_lsn, &share.account)?;
     let (mut replayed, mut replayed_bytes) = (0u64, 0u64);
-    log.replay(snapshot_lsn, &mut |lsn, bytes| {
+    let mut over_limit = None;
+    let done = log.replay(snapshot_lsn, &mut |lsn, bytes| {
+        if replayed.is_multiple_of(CHUNK as u64)
+            && let Err(over) = share.account.open_with(memory_bytes(&tables, &indexes))
+        {
+            over_limit = Some(over.clone());
+            return Err(over.into());
+        }
         replay_one(&mut tables, &indexes, id, bytes).map_err(|reason| OpenError::Record { lsn, reason })?;
         replayed += 1;
         replayed_bytes += bytes.len() as u64;
         Ok(())
-    })?;
+    });
+    if let Some(over) = over_limit {
+        return Err(OpenError::Memory(over));
+    }
+    done?;
+    share.account.open_with(memory_bytes(&tables, &indexes)).map_err(OpenError::Memory)?;
     info!(directory, snapshot_lsn, replayed, points = tables.live(), "opened collection");
-    Ok(Opened { tables, indexes, log, log_place, snapshots, snapshot_lsn, replayed_bytes })
+    Ok(Opened { tables, indexes, log, log_place, snapshots, snapshot_lsn, replayed_bytes, share })
 }
 
 fn load_newest(
@@ -194,12 +230,15 @@ fn load_newest(
     id: CollectionId,
     schema: &CollectionSchema,
     first_lsn: u64,
+    account: &Account,
 ) -> Result<(Tables, Indexes, u64), OpenError> {
     let mut reason = String::new();
     for snapshot in snapshots.snapshots() {
         let lsn = snapshot.lsn();
-        match load(&snapshot, id, schema) {
+        match load(&snapshot, id, schema, account) {
             Ok((tables, indexes)) => return Ok((tables, indexes, lsn)),
+            // The older one would not fit either, and nothing is wrong with this one.
+            Err(LoadError::Memory(over)) => return Err(OpenError::Memory(over)),
             Err(error) => {
                 warn!(lsn, %error, "a snapshot cannot be used; trying what is older");
                 reason = error.to_string();
@@ -383,7 +422,29 @@ impl ArenaSource for FieldSource<'_> {
     }
 }
 
-fn load(snapshot: &Snapshot, id: CollectionId, schema: &CollectionSchema) -> Result<(Tables, Indexes), LoadError> {
+fn memory_bytes(tables: &Tables, indexes: &Indexes) -> u64 {
+    (tables.memory_bytes() + indexes.iter().map(|(_, index)| index.memory_bytes()).sum::<usize>()) as u64
+}
+
+/// What the indexes of a snapshot will take, by the number of their vectors.
+fn index_bytes(snapshot: &Snapshot, id: CollectionId, schema: &CollectionSchema) -> Result<u64, LoadError> {
+    let mut bytes = 0;
+    for (number, field) in schema.fields.values().enumerate() {
+        let per_slot = Index::new(params(id, number, field)).map_err(vecino_index::LoadError::Index)?.bytes_per_slot();
+        let vectors = snapshot.open_arena(&field_arena(number, VECTORS))?;
+        let slots =
+            vectors.map_or(0, |vectors| vectors.len()) / (u64::from(field.dim) * size_of::<f32>() as u64).max(1);
+        bytes += slots * per_slot as u64;
+    }
+    Ok(bytes)
+}
+
+fn load(
+    snapshot: &Snapshot,
+    id: CollectionId,
+    schema: &CollectionSchema,
+    account: &Account,
+) -> Result<(Tables, Indexes), LoadError> {
     let mut meta = Entries::open(snapshot, META)?;
     let Meta { format, collection, fields } = meta.next()?.ok_or(LoadError::MissingArena(META))?;
     if format > FORMAT {
@@ -393,10 +454,17 @@ fn load(snapshot: &Snapshot, id: CollectionId, schema: &CollectionSchema) -> Res
         return Err(LoadError::Foreign(format!("collection {collection} with fields {fields:?}")));
     }
 
-    let mut tables = Tables::default();
+    // Known before anything large is read, so that what does not fit costs little to find out, again and again.
+    let index_bytes = index_bytes(snapshot, id, schema)?;
+    account.open_with(index_bytes)?;
+    let (mut tables, mut loaded) = (Tables::default(), 0usize);
     for arena in [POINTS, TOMBSTONES] {
         let mut entries = Entries::open(snapshot, arena)?;
         while let Some(SnapshotEntry { id: point, version, slot, payload }) = entries.next()? {
+            if loaded.is_multiple_of(CHUNK) {
+                account.open_with(index_bytes + tables.memory_bytes() as u64)?;
+            }
+            loaded += 1;
             if slot.is_some_and(|slot| slot > vecino_index::SLOT_MAX) {
                 return Err(LoadError::Decode { arena, reason: format!("slot {slot:?} is over the limit") });
             }
@@ -434,7 +502,8 @@ impl<'a> Inspector<'a> {
 
     /// Reads a snapshot in full, as opening does; gives the number of live points, or says why it cannot be used.
     pub fn points(&self, snapshot: &Snapshot) -> Result<u64, String> {
-        let (tables, _) = load(snapshot, self.id, self.schema).map_err(|error| error.to_string())?;
+        let account = Resources::unlimited().share("").account;
+        let (tables, _) = load(snapshot, self.id, self.schema, &account).map_err(|error| error.to_string())?;
         Ok(tables.live() as u64)
     }
 

@@ -7,6 +7,9 @@ use vecino_net::model::{FieldSchema, Fsync, Metric};
 use vecino_storage::{Fault, FaultyDisk, MemDisk};
 
 use super::*;
+use crate::resources::Resources;
+
+mod limits;
 
 mod rot;
 
@@ -46,7 +49,7 @@ impl Lab {
         Collection::open(
             Arc::new(self.disk.clone()),
             "films",
-            "films",
+            Resources::unlimited().share("films"),
             CollectionId([1; 16]),
             CollectionSchema { fsync, ..schema() },
             Arc::clone(&self.indexers),
@@ -256,8 +259,8 @@ fn a_failed_flush_refuses_that_batch_and_the_next_one_is_taken_again() {
         let collection = lab.open();
         lab.apply(&collection, vec![put(1, 1)]);
         lab.disk.fail_flush(1);
-        let failed = lab.runtime.block_on(collection.apply(vec![put(2, 2), put(1, 2)]));
-        assert!(matches!(&failed, Err(ApplyError::Log { .. })), "{failed:?}");
+        let failed = lab.apply(&collection, vec![put(2, 2), put(1, 2)]);
+        assert!(failed.iter().all(|outcome| matches!(outcome, Outcome::Unknown(_))), "{failed:?}");
         lab.apply(&collection, vec![put(3, 3)]);
         // What was in doubt is all there or not at all, now and after a power cut, and the same both times.
         let ids = [1, 2, 3].map(PointId::Number);
@@ -279,7 +282,7 @@ fn a_full_disk_refuses_puts_until_there_is_room_and_reads_go_on() {
     let collection = Collection::open(
         Arc::new(faulty.clone()),
         "films",
-        "films",
+        Resources::unlimited().share("films"),
         CollectionId([1; 16]),
         schema(),
         Arc::clone(&lab.indexers),
@@ -289,9 +292,9 @@ fn a_full_disk_refuses_puts_until_there_is_room_and_reads_go_on() {
     lab.apply(&collection, vec![put(1, 1)]);
     faulty.set(Fault::Room(0));
     for _ in 0..3 {
-        let refused = lab.runtime.block_on(collection.apply(vec![put(2, 2)]));
+        let refused = lab.apply(&collection, vec![put(2, 2)]);
         assert!(
-            matches!(&refused, Err(ApplyError::Full { reason, .. }) if reason.contains("disk full")),
+            matches!(&refused[0], Outcome::Unavailable(reason) if reason.contains("the disk is full")),
             "{refused:?}"
         );
         assert_eq!(collection.read(&[1.into(), 2.into()]), [Some(put(1, 1)), None]);
@@ -339,7 +342,8 @@ fn a_graph_is_loaded_and_not_linked_again() {
     drop(collection);
     // Nobody links here, so what is unlinked after opening stays so.
     let idle = Arc::new(Indexers::start(1).unwrap());
-    let opened = persist::open(Arc::new(lab.disk.clone()), "films", CollectionId([1; 16]), &schema(), 1 << 20).unwrap();
+    let (disk, share) = (Arc::new(lab.disk.clone()), Resources::unlimited().share("films"));
+    let opened = persist::open(disk, "films", CollectionId([1; 16]), &schema(), 1 << 20, share).unwrap();
     drop(idle);
     assert_eq!(opened.indexes[0].1.unlinked(), 0);
     assert_eq!(opened.tables.live(), 3_000);

@@ -80,6 +80,11 @@ pub async fn run(store: Arc<Store>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
+        // What room there is on a full disk is for deletes; asking also makes the ballast again when there is more.
+        let looked = Arc::clone(&store);
+        if !matches!(blocking(move || looked.resources().ballast.puts_closed()).await, Ok(None)) {
+            continue;
+        }
         let collections = store.open_collections();
         seen.retain(|id, _| collections.iter().any(|collection| collection.id() == *id));
         for collection in collections {

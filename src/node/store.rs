@@ -11,15 +11,16 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{error, info};
 use vecino_certs::NodeId;
 use vecino_net::error::{ErrorCode, RpcError};
-use vecino_net::message::{CatalogEntry, CollectionStats, LiveCollection};
+use vecino_net::message::{CatalogEntry, CollectionStats, LiveCollection, MemoryUse};
 use vecino_net::model::{CollectionId, CollectionSchema};
 use vecino_net::ring::Ring;
-use vecino_storage::{Disk, read_verified, write_atomically};
+use vecino_storage::{Disk, FileError, read_verified, write_atomically};
 
 use super::clock::Clock;
 use crate::catalog::{Catalog, Change};
-use crate::collection::Collection;
 use crate::collection::indexers::Indexers;
+use crate::collection::{Collection, Trouble, persist};
+use crate::resources::Resources;
 
 /// Where the catalog stands in the data directory.
 pub const CATALOG_FILE: &str = "catalog";
@@ -37,6 +38,7 @@ pub struct Store {
     clock: Arc<Clock>,
     searches: Arc<Semaphore>,
     runtime: tokio::runtime::Handle,
+    resources: Arc<Resources>,
     /// Held while the catalog changes, so that file, memory and open collections change together.
     changing: Mutex<()>,
     state: RwLock<State>,
@@ -74,7 +76,7 @@ impl Route {
 pub enum StoreError {
     /// The catalog's file.
     #[error("the catalog cannot be kept: {0}")]
-    File(#[from] vecino_storage::FileError),
+    File(#[from] FileError),
     /// The catalog's contents.
     #[error("the catalog cannot be read: {0}")]
     Decode(#[from] rmp_serde::decode::Error),
@@ -99,6 +101,7 @@ impl Store {
         indexers: Arc<Indexers>,
         clock: Arc<Clock>,
         runtime: tokio::runtime::Handle,
+        resources: Arc<Resources>,
     ) -> Result<Self, StoreError> {
         let entries: Vec<CatalogEntry> = match read_verified(&*disk, CATALOG_FILE)? {
             Some(bytes) => rmp_serde::from_slice(&bytes)?,
@@ -112,6 +115,7 @@ impl Store {
             clock,
             searches: Arc::new(Semaphore::new(searches)),
             runtime,
+            resources,
             changing: Mutex::new(()),
             state: RwLock::new(State::default()),
         };
@@ -123,11 +127,11 @@ impl Store {
         Ok(store)
     }
 
-    /// Takes an entry over: durable first, then in effect. Blocks.
+    /// Takes an entry over: durable first, then in effect. Gives the bytes of files that this removed. Blocks.
     ///
     /// With `exclusive`, a create is refused for a name that another collection has, and where this node is to keep the
     /// collection and cannot.
-    pub fn merge(&self, entry: CatalogEntry, exclusive: bool) -> Result<(), StoreError> {
+    pub fn merge(&self, entry: CatalogEntry, exclusive: bool) -> Result<u64, StoreError> {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut next = self.read(|state| state.catalog.clone());
         if exclusive {
@@ -135,7 +139,7 @@ impl Store {
         }
         let change = next.merge(entry.clone());
         if self.read(|state| state.catalog == next) {
-            return Ok(());
+            return Ok(0);
         }
         let opened = match &entry.live {
             Some(live) if exclusive && change == Change::Created && live.placement.contains_key(&self.node_id) => {
@@ -150,15 +154,25 @@ impl Store {
         self.clock.raise(entry.version);
         let entries: Vec<_> = next.entries().collect();
         let bytes = rmp_serde::to_vec_named(&entries).expect("a catalog of strings, numbers and bytes always encodes");
-        if let Err(error) = write_atomically(&*self.disk, CATALOG_FILE, &bytes) {
+        if let Err(error) = self.keep_catalog(&bytes, entry.live.is_none()) {
             if let Some(opened) = opened {
                 opened.close();
                 self.remove_files(&entry.id.to_string());
             }
             return Err(error.into());
         }
-        self.take_effect(entry, opened);
-        Ok(())
+        Ok(self.take_effect(entry, opened))
+    }
+
+    /// What the node uses of its memory.
+    pub fn memory(&self) -> MemoryUse {
+        let memory = &self.resources.memory;
+        MemoryUse { used_bytes: memory.used(), limit_bytes: memory.limit() }
+    }
+
+    /// What the collections share.
+    pub fn resources(&self) -> &Resources {
+        &self.resources
     }
 
     /// Permission to search; as many at a time as the processors can do.
@@ -277,8 +291,18 @@ impl Store {
         change(&mut self.state.write().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Opens and closes what a durable entry asks for.
-    fn take_effect(&self, entry: CatalogEntry, opened: Option<Collection>) {
+    /// Writes the catalog. On a full disk a drop, which gives room, is written in that of the ballast.
+    fn keep_catalog(&self, bytes: &[u8], is_drop: bool) -> Result<(), FileError> {
+        let write = || write_atomically(&*self.disk, CATALOG_FILE, bytes);
+        let is_full = |error: &FileError| Trouble::of(error) == Some(Trouble::Full);
+        match write() {
+            Err(error) if is_drop && is_full(&error) && self.resources.ballast.release() => write(),
+            other => other,
+        }
+    }
+
+    /// Opens and closes what a durable entry asks for. Gives the bytes of files that were removed.
+    fn take_effect(&self, entry: CatalogEntry, opened: Option<Collection>) -> u64 {
         let id = entry.id;
         let opened = opened.map(Ok).or_else(|| {
             let live = entry.live.as_ref().filter(|live| live.placement.contains_key(&self.node_id))?;
@@ -307,12 +331,11 @@ impl Store {
                 (Change::Created, None) | (Change::None, _) => None,
             }
         });
-        if let Some(open) = gone {
-            if let Some(Ok(collection)) = open {
-                collection.close();
-            }
-            self.remove_files(&id.to_string());
+        let Some(open) = gone else { return 0 };
+        if let Some(Ok(collection)) = open {
+            collection.close();
         }
+        self.remove_files(&id.to_string())
     }
 
     fn open_collection(&self, entry: &CatalogEntry, live: &LiveCollection) -> Result<Collection, String> {
@@ -320,7 +343,7 @@ impl Store {
         let opened = Collection::open(
             Arc::clone(&self.disk),
             &format!("{COLLECTIONS}/{id}"),
-            name,
+            self.resources.share(name),
             *id,
             live.schema.clone(),
             Arc::clone(&self.indexers),
@@ -335,11 +358,19 @@ impl Store {
         })
     }
 
-    fn remove_files(&self, id: &str) {
+    /// Removes what is on disk of a collection; gives how many bytes that was.
+    fn remove_files(&self, id: &str) -> u64 {
         let directory = format!("{COLLECTIONS}/{id}");
+        let bytes = persist::disk_bytes(&*self.disk, &directory);
         match self.disk.remove_dir_all(&directory) {
-            Ok(()) => info!(directory, "removed the files of a dropped collection"),
-            Err(reason) => error!(directory, %reason, "the files of a dropped collection could not be removed"),
+            Ok(()) => {
+                info!(directory, bytes, "removed the files of a dropped collection");
+                bytes
+            }
+            Err(reason) => {
+                error!(directory, %reason, "the files of a dropped collection could not be removed");
+                0
+            }
         }
     }
 
@@ -360,10 +391,13 @@ impl Store {
 mod tests {
     use std::collections::BTreeMap;
 
-    use vecino_net::model::{FieldSchema, Fsync, Metric, Version};
+    use vecino_net::message::{Record, RecordValue};
+    use vecino_net::model::{FieldSchema, Fields, Fsync, Metric, Payload, Vector, Version};
     use vecino_storage::{Fault, FaultyDisk, MemDisk};
 
     use super::*;
+    use crate::ballast::Ballast;
+    use crate::memory::Budget;
 
     struct Lab {
         memory: MemDisk,
@@ -386,8 +420,13 @@ mod tests {
         }
 
         fn open(&self) -> Store {
+            self.open_with(Resources::unlimited())
+        }
+
+        fn open_with(&self, resources: Arc<Resources>) -> Store {
             let (indexers, clock) = (Arc::clone(&self.indexers), Arc::new(Clock::new(NODE)));
-            Store::open(NODE, Arc::new(self.disk.clone()), indexers, clock, self.runtime.handle().clone()).unwrap()
+            let (disk, runtime) = (Arc::new(self.disk.clone()), self.runtime.handle().clone());
+            Store::open(NODE, disk, indexers, clock, runtime, resources).unwrap()
         }
     }
 
@@ -440,6 +479,62 @@ mod tests {
         lab.disk.heal();
         store.merge(create("films", 2, 2), true).unwrap();
         assert_eq!(store.open_collections().len(), 1);
+    }
+
+    #[test]
+    fn a_drop_is_taken_on_a_full_disk_and_says_what_it_freed() {
+        let lab = Lab::new();
+        let disk: Arc<dyn Disk> = Arc::new(lab.disk.clone());
+        let ballast = Ballast::load(disk, 64 * 1024);
+        let store = lab.open_with(Arc::new(Resources { memory: Budget::unlimited(), ballast }));
+        let films = create("films", 1, 1);
+        assert_eq!(store.merge(films.clone(), true).unwrap(), 0);
+        lab.disk.set(Fault::Room(0));
+        let error = store.merge(create("more", 2, 2), true).unwrap_err();
+        assert!(matches!(&error, StoreError::Open { reason, .. } if reason.contains("full")), "{error}");
+        let log = format!("{COLLECTIONS}/{}/log/{:020}.log", films.id, 1);
+        let there = lab.memory.open_read(&log).unwrap().len().unwrap();
+        let freed = store.merge(drop_of(&films, 3), false).unwrap();
+        assert!(freed >= there && there > 0, "{freed} bytes, and the log had {there}");
+        assert!(!store.resources().ballast.is_whole());
+        assert_eq!(store.merge(drop_of(&films, 3), false).unwrap(), 0, "it is dropped already");
+        // It is gone for good: the catalog was written.
+        drop(store);
+        assert!(lab.open().live().is_empty());
+    }
+
+    #[test]
+    fn a_collection_that_does_not_fit_into_memory_is_opened_when_another_is_gone() {
+        let lab = Lab::new();
+        let films = create("films", 1, 1);
+        let store = lab.open();
+        store.merge(films.clone(), true).unwrap();
+        let collection = store.collection(films.id).unwrap_or_else(|error| panic!("{error}"));
+        let record = |id: u64| Record {
+            id: id.into(),
+            version: Version { time: id, node: NODE },
+            value: Some(RecordValue {
+                vectors: Fields::from([(String::new(), Vector(vec![1.0, 2.0]))]),
+                payload: rmp_serde::to_vec_named(&Payload::new()).unwrap(),
+            }),
+        };
+        lab.runtime.block_on(collection.apply((1..=3_000).map(record).collect())).unwrap();
+        let needed = collection.stats().memory_bytes;
+        store.close();
+        drop((store, collection));
+        let resources = Arc::new(Resources { memory: Budget::new(needed, 0), ballast: Ballast::none() });
+        let other = resources.share("other");
+        other.account.hold(needed / 2);
+        let store = lab.open_with(Arc::clone(&resources));
+        let error = store.collection(films.id).err().unwrap();
+        assert!(error.message.contains("of its limit of") && error.code == ErrorCode::Unavailable, "{error}");
+        assert!(store.stats()[0].1.error.as_deref().unwrap().contains("--memory-limit"));
+        store.retry_failed();
+        assert!(store.collection(films.id).is_err());
+        drop(other);
+        store.retry_failed();
+        assert!(store.collection(films.id).is_ok());
+        assert_eq!(store.memory().limit_bytes, needed);
     }
 
     #[test]

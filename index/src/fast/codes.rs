@@ -124,6 +124,11 @@ impl Fast {
         Ok(())
     }
 
+    /// Bytes of memory that the codes of one slot take, once there are any.
+    pub fn bytes_per_slot(&self) -> usize {
+        Generation::words_per_slot(self.shape, self.lanes).iter().sum::<usize>() * size_of::<u32>()
+    }
+
     /// Bytes of memory that the codes of so many slots take.
     pub fn bytes(&self, slots: usize) -> usize {
         let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);

@@ -108,6 +108,12 @@ impl ScalarCodes {
         Ok(())
     }
 
+    /// Makes room for the codes of every slot up to this one.
+    pub fn reserve(&self, slot: Slot) -> Result<(), NoMemory> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.current.iter().chain(&kept.next).try_for_each(|generation| generation.codes.reserve(slot))
+    }
+
     /// Whether [`Self::train`] is worth calling. Cheap enough to be asked for each slot.
     pub fn wants_training(&self, slots: u32) -> bool {
         slots >= self.due_slots.load(Ordering::Relaxed) || self.drift.is_large()
@@ -174,6 +180,11 @@ impl ScalarCodes {
         let quantizer = &generation.quantizer;
         let gauge = quantizer.weigh(source, query.is_stored(), &mut buffer.buffers, &mut buffer.weights);
         Some(ScalarNear { generation, weights: &buffer.weights, gauge })
+    }
+
+    /// Bytes of memory that the codes of one slot take, once there are any: about one for each value.
+    pub fn bytes_per_slot(&self, dim: usize) -> usize {
+        stride(dim)
     }
 
     /// Bytes of memory that the codes of so many slots take.

@@ -9,6 +9,7 @@ mod hard;
 mod model;
 mod recall;
 mod reload;
+mod room;
 
 use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Read};

@@ -49,8 +49,15 @@ fn contents(disk: &MemDisk) -> BTreeMap<String, Vec<u8>> {
 }
 
 fn open(lab: &Lab, disk: &MemDisk) -> Result<Collection, OpenError> {
-    let opened = persist::open(Arc::new(disk.clone()), &directory(), ID, &small_schema(), SEGMENT_BYTES)?;
-    Collection::start(opened, "films", ID, small_schema(), Arc::clone(&lab.indexers), lab.runtime.handle().clone())
+    let opened = persist::open(
+        Arc::new(disk.clone()),
+        &directory(),
+        ID,
+        &small_schema(),
+        SEGMENT_BYTES,
+        Resources::unlimited().share("films"),
+    )?;
+    Collection::start(opened, ID, small_schema(), Arc::clone(&lab.indexers), lab.runtime.handle().clone())
 }
 
 fn examined(disk: &MemDisk) -> Report {
