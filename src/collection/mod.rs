@@ -11,6 +11,8 @@
 
 pub mod indexers;
 pub mod persist;
+mod points;
+pub mod progress;
 pub mod record;
 pub mod tables;
 mod writer;
@@ -27,6 +29,7 @@ use vecino_net::ring;
 use vecino_storage::{Disk, SnapshotStore, SnapshotSummary};
 
 use self::indexers::{Indexers, Linkable};
+use self::progress::Progress;
 use self::tables::{Key, Live, Tables};
 
 pub use self::persist::{OpenError, TakeError};
@@ -144,7 +147,22 @@ impl Collection {
         indexers: Arc<Indexers>,
         runtime: tokio::runtime::Handle,
     ) -> Result<Self, OpenError> {
-        let opened = persist::open(disk, directory, id, &schema, persist::SEGMENT_BYTES)?;
+        Self::open_watched(disk, directory, name, id, schema, indexers, runtime, &Progress::default())
+    }
+
+    /// [`Self::open`], telling how far it is.
+    #[allow(clippy::too_many_arguments, reason = "those of open, and one more")]
+    pub fn open_watched(
+        disk: Arc<dyn Disk>,
+        directory: &str,
+        name: &str,
+        id: CollectionId,
+        schema: CollectionSchema,
+        indexers: Arc<Indexers>,
+        runtime: tokio::runtime::Handle,
+        progress: &Progress,
+    ) -> Result<Self, OpenError> {
+        let opened = persist::open(disk, directory, id, &schema, persist::SEGMENT_BYTES, progress)?;
         Self::start(opened, name, id, schema, indexers, runtime)
     }
 

@@ -5,22 +5,24 @@
 //! written before the indexes, so a slot that it names has its vectors in the index arenas that follow; slots in the
 //! arenas that the table does not name are buried on loading.
 
-use std::io::{self, Read};
+use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, TryLockError};
 
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
-use vecino_index::{ArenaSink, ArenaSource, Index, Slot};
+use vecino_index::{ArenaPieces, ArenaSink, ArenaSource, Index, Slot};
 use vecino_net::message::{Record, RecordValue};
 use vecino_net::model::{CollectionId, CollectionSchema, FieldSchema, Fsync, Metric};
 use vecino_net::ring;
 use vecino_storage::{
-    Disk, Log, LogError, LogOptions, Snapshot, SnapshotError, SnapshotStore, SnapshotSummary, SnapshotWriter,
-    SyncPolicy,
+    ArenaPages, Disk, Log, LogError, LogOptions, PAGE_BYTES, Snapshot, SnapshotError, SnapshotStore, SnapshotSummary,
+    SnapshotWriter, SyncPolicy,
 };
 
 use super::Core;
+use super::points;
+use super::progress::{Phase, Progress};
 use super::record::{self, SnapshotEntry};
 use super::tables::{Key, Live, Tables};
 
@@ -30,12 +32,10 @@ pub(super) const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 const FORMAT: u32 = 1;
 /// Slots or entries that are copied under one read lock.
 const CHUNK: usize = 1024;
-/// Longest entry that is believed when a snapshot is read.
-const ENTRY_BYTES_MAX: usize = 1024 * 1024;
 
 const META: &str = "meta";
-const POINTS: &str = "points";
-const TOMBSTONES: &str = "tombstones";
+pub(super) const POINTS: &str = "points";
+pub(super) const TOMBSTONES: &str = "tombstones";
 
 /// Why a collection could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -94,7 +94,7 @@ pub enum TakeError {
 
 /// Why one snapshot could not be used.
 #[derive(Debug, thiserror::Error)]
-enum LoadError {
+pub(super) enum LoadError {
     #[error(transparent)]
     Io(#[from] io::Error),
     #[error(transparent)]
@@ -164,6 +164,7 @@ pub(super) fn open(
     id: CollectionId,
     schema: &CollectionSchema,
     segment_bytes: u64,
+    progress: &Progress,
 ) -> Result<Opened, OpenError> {
     let sync = match schema.fsync {
         Fsync::Always => SyncPolicy::Always,
@@ -177,11 +178,13 @@ pub(super) fn open(
     if recovery.torn_bytes_cut > 0 {
         warn!(directory, bytes = recovery.torn_bytes_cut, "the log ended in a write that never finished; cut it");
     }
-    let (mut tables, indexes, snapshot_lsn) = load_newest(&snapshots, id, schema, recovery.first_lsn)?;
+    let (mut tables, indexes, snapshot_lsn) = load_newest(&snapshots, id, schema, recovery.first_lsn, progress)?;
+    progress.begin(Phase::Replay, log.next_lsn().saturating_sub(snapshot_lsn));
     let (mut replayed, mut replayed_bytes) = (0u64, 0u64);
     log.replay(snapshot_lsn, &mut |lsn, bytes| {
         replay_one(&mut tables, &indexes, id, bytes).map_err(|reason| OpenError::Record { lsn, reason })?;
         replayed += 1;
+        progress.add(1);
         replayed_bytes += bytes.len() as u64;
         Ok(())
     })?;
@@ -194,15 +197,16 @@ fn load_newest(
     id: CollectionId,
     schema: &CollectionSchema,
     first_lsn: u64,
+    progress: &Progress,
 ) -> Result<(Tables, Indexes, u64), OpenError> {
     let mut reason = String::new();
     for snapshot in snapshots.snapshots() {
         let lsn = snapshot.lsn();
-        match load(&snapshot, id, schema) {
+        match load(&snapshot, id, schema, progress) {
             Ok((tables, indexes)) => return Ok((tables, indexes, lsn)),
             Err(error) => {
-                warn!(lsn, %error, "a snapshot cannot be used; trying what is older");
-                reason = error.to_string();
+                warn!(lsn, error = causes(&error), "a snapshot cannot be used; trying what is older");
+                reason = causes(&error);
             }
         }
     }
@@ -213,6 +217,12 @@ fn load_newest(
         return Err(OpenError::Incomplete { first_lsn, reason });
     }
     Ok((Tables::default(), empty_indexes(id, schema)?, 1))
+}
+
+/// An error with what caused it: which page it was, and where.
+fn causes(error: &LoadError) -> String {
+    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 fn empty_indexes(id: CollectionId, schema: &CollectionSchema) -> Result<Indexes, OpenError> {
@@ -370,46 +380,70 @@ impl ArenaSink for FieldSink<'_, '_> {
 struct FieldSource<'s> {
     snapshot: &'s Snapshot,
     number: usize,
+    progress: &'s Progress,
+}
+
+/// One arena of a field, page by page.
+struct FieldPages<'s> {
+    pages: ArenaPages<'s>,
+    progress: &'s Progress,
 }
 
 impl ArenaSource for FieldSource<'_> {
-    fn open<'s>(&'s mut self, arena: &str) -> io::Result<Option<Box<dyn Read + 's>>> {
-        let reader = self.snapshot.open_arena(&field_arena(self.number, arena)).map_err(io::Error::other)?;
-        Ok(reader.map(|reader| Box::new(reader) as Box<dyn Read + 's>))
+    fn open<'s>(&'s self, arena: &str) -> io::Result<Option<Box<dyn ArenaPieces + 's>>> {
+        let pages = self.snapshot.pages(&field_arena(self.number, arena));
+        let pages = pages.map(|pages| FieldPages { pages, progress: self.progress });
+        Ok(pages.map(|pages| Box::new(pages) as Box<dyn ArenaPieces + 's>))
     }
 }
 
-fn load(snapshot: &Snapshot, id: CollectionId, schema: &CollectionSchema) -> Result<(Tables, Indexes), LoadError> {
-    let mut meta = Entries::open(snapshot, META)?;
-    let Meta { format, collection, fields } = meta.next()?.ok_or(LoadError::MissingArena(META))?;
+impl ArenaPieces for FieldPages<'_> {
+    fn bytes(&self) -> u64 {
+        self.pages.bytes()
+    }
+
+    fn piece_bytes(&self) -> usize {
+        PAGE_BYTES
+    }
+
+    fn read(&self, piece: u64, into: &mut Vec<u8>) -> io::Result<()> {
+        self.pages.read(piece as usize, into)?;
+        self.progress.add(into.len() as u64);
+        Ok(())
+    }
+}
+
+fn load(
+    snapshot: &Snapshot,
+    id: CollectionId,
+    schema: &CollectionSchema,
+    progress: &Progress,
+) -> Result<(Tables, Indexes), LoadError> {
+    progress.begin(Phase::Snapshot, snapshot.bytes());
+    let Meta { format, collection, fields } = points::first(snapshot, META)?;
     if format > FORMAT {
         return Err(LoadError::Newer { found: format });
     }
     if collection != id || !fields.iter().eq(schema.fields.keys()) {
         return Err(LoadError::Foreign(format!("collection {collection} with fields {fields:?}")));
     }
-
-    let mut tables = Tables::default();
-    for arena in [POINTS, TOMBSTONES] {
-        let mut entries = Entries::open(snapshot, arena)?;
-        while let Some(SnapshotEntry { id: point, version, slot, payload }) = entries.next()? {
-            if slot.is_some_and(|slot| slot > vecino_index::SLOT_MAX) {
-                return Err(LoadError::Decode { arena, reason: format!("slot {slot:?} is over the limit") });
-            }
-            let key = Key { position: ring::position(id, &point), id: point };
-            // A point that was written while the snapshot ran may stand here twice; the newer one stays.
-            tables.apply(key, version, slot.map(|slot| (slot, payload.into_boxed_slice())));
-        }
-    }
-
-    let mut indexes = Vec::with_capacity(schema.fields.len());
-    for (number, (name, field)) in schema.fields.iter().enumerate() {
-        let index = Index::load(params(id, number, field), &mut FieldSource { snapshot, number })?;
+    // Tables and indexes are in different arenas: each is made while the other is read.
+    let (tables, indexes) = std::thread::scope(|scope| {
+        let tables = scope.spawn(|| points::load(snapshot, id, progress));
+        let load_index = |(number, (name, field)): (usize, (&String, &FieldSchema))| {
+            let index = Index::load(params(id, number, field), &FieldSource { snapshot, number, progress })?;
+            Ok((name.clone(), index))
+        };
+        let indexes: Result<Indexes, LoadError> = schema.fields.iter().enumerate().map(load_index).collect();
+        let tables = tables.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        (tables, indexes)
+    });
+    let (mut tables, indexes) = (tables?, indexes?);
+    for (_, index) in &indexes {
         for slot in (0..index.slots()).filter(|slot| tables.in_slot(*slot as Slot).is_none()) {
             index.bury(slot as Slot);
         }
         tables.skip_slots_below(index.slots());
-        indexes.push((name.clone(), index));
     }
     Ok((tables, indexes))
 }
@@ -430,7 +464,8 @@ impl<'a> Inspector<'a> {
 
     /// Reads a snapshot in full, as opening does; gives the number of live points, or says why it cannot be used.
     pub fn points(&self, snapshot: &Snapshot) -> Result<u64, String> {
-        let (tables, _) = load(snapshot, self.id, self.schema).map_err(|error| error.to_string())?;
+        let (tables, _) =
+            load(snapshot, self.id, self.schema, &Progress::default()).map_err(|error| error.to_string())?;
         Ok(tables.live() as u64)
     }
 
@@ -440,35 +475,5 @@ impl<'a> Inspector<'a> {
         let vectors = value.map(|RecordValue { vectors, payload: _ }| vectors).unwrap_or_default();
         let fitting = |(name, index): &(String, Index)| vectors.get(name).map_or(Ok(()), |v| index.validate(&v.0));
         self.indexes.iter().try_for_each(fitting).map_err(|error| error.to_string())
-    }
-}
-
-/// Reads length-prefixed entries of one arena.
-struct Entries<'s> {
-    arena: &'static str,
-    reader: io::BufReader<Box<dyn Read + 's>>,
-}
-
-impl<'s> Entries<'s> {
-    fn open(snapshot: &'s Snapshot, arena: &'static str) -> Result<Self, LoadError> {
-        let reader = snapshot.open_arena(arena)?.ok_or(LoadError::MissingArena(arena))?;
-        Ok(Self { arena, reader: io::BufReader::with_capacity(1 << 20, Box::new(reader)) })
-    }
-
-    fn next<T: serde::de::DeserializeOwned>(&mut self) -> Result<Option<T>, LoadError> {
-        let mut length = [0; 4];
-        // The arena's length is verified with its pages, so it ends between entries or is not ours.
-        match self.reader.read(&mut length[..1])? {
-            0 => return Ok(None),
-            _ => self.reader.read_exact(&mut length[1..])?,
-        }
-        let length = u32::from_le_bytes(length) as usize;
-        let decode = |reason: String| LoadError::Decode { arena: self.arena, reason };
-        if length > ENTRY_BYTES_MAX {
-            return Err(decode(format!("an entry of {length} bytes is over the limit of {ENTRY_BYTES_MAX}")));
-        }
-        let mut bytes = vec![0; length];
-        self.reader.read_exact(&mut bytes)?;
-        rmp_serde::from_slice(&bytes).map(Some).map_err(|error| decode(error.to_string()))
     }
 }
