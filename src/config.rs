@@ -8,6 +8,7 @@ use clap::ValueEnum;
 use serde::Deserialize;
 
 use crate::cli::args::{LogFormat, NodeArgs};
+use crate::node::shelf::OPEN_MAX_DEFAULT;
 
 /// Where a node keeps everything unless told otherwise.
 pub const DATA_DEFAULT: &str = "./vecino-data";
@@ -27,6 +28,8 @@ pub struct Settings {
     pub seeds: Vec<String>,
     /// Folder with the node's certificate; made in the data folder where absent.
     pub certs: Option<PathBuf>,
+    /// Collections that are open at once; those that are idle longest are closed beyond it.
+    pub open_collections: usize,
     /// How log lines look.
     pub log_format: LogFormat,
 }
@@ -40,6 +43,7 @@ struct Layer {
     advertise: Option<String>,
     seeds: Option<Vec<String>>,
     certs: Option<PathBuf>,
+    open_collections: Option<usize>,
     log_format: Option<LogFormat>,
 }
 
@@ -87,6 +91,12 @@ pub enum ConfigError {
         /// Where it listens.
         listen: SocketAddr,
     },
+    /// Nothing could be open.
+    #[error("at most {value} collections open at once: use 1 or more, {OPEN_MAX_DEFAULT} is usual")]
+    OpenCollections {
+        /// What was asked for.
+        value: usize,
+    },
     /// An address without a port, or without a host.
     #[error("{setting} {value:?} is no address: use HOST:PORT, for example 10.0.0.7:7400")]
     Address {
@@ -100,8 +110,9 @@ pub enum ConfigError {
 impl Settings {
     /// Puts together what file, environment and command line say. `variable` looks up an environment variable.
     pub fn load(args: NodeArgs, variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, ConfigError> {
-        let NodeArgs { data, listen, advertise, seeds, certs, config, log_format } = args;
-        let flags = Layer { data, listen, advertise, seeds: (!seeds.is_empty()).then_some(seeds), certs, log_format };
+        let NodeArgs { data, listen, advertise, seeds, certs, open_collections, config, log_format } = args;
+        let seeds = (!seeds.is_empty()).then_some(seeds);
+        let flags = Layer { data, listen, advertise, seeds, certs, open_collections, log_format };
         let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
         let environment = Layer::of_environment(variable)?;
         let file = match config.or_else(|| variable("VECINO_CONFIG").map(PathBuf::from)) {
@@ -156,6 +167,13 @@ impl Layer {
                 value,
             })
         });
+        let open_collections = text("VECINO_OPEN_COLLECTIONS")?.map(|value| {
+            value.parse().map_err(|_| ConfigError::Variable {
+                name: "VECINO_OPEN_COLLECTIONS",
+                reason: "use a whole number, for example 256".to_owned(),
+                value,
+            })
+        });
         let split = |list: String| list.split(',').map(|seed| seed.trim().to_owned()).collect();
         Ok(Self {
             data: variable("VECINO_DATA").map(PathBuf::from),
@@ -163,24 +181,26 @@ impl Layer {
             advertise: text("VECINO_ADVERTISE")?,
             seeds: text("VECINO_SEEDS")?.map(split),
             certs: variable("VECINO_CERTS").map(PathBuf::from),
+            open_collections: open_collections.transpose()?,
             log_format: log_format.transpose()?,
         })
     }
 
     fn overlaid_by(self, upper: Self) -> Self {
-        let Self { data, listen, advertise, seeds, certs, log_format } = upper;
+        let Self { data, listen, advertise, seeds, certs, open_collections, log_format } = upper;
         Self {
             data: data.or(self.data),
             listen: listen.or(self.listen),
             advertise: advertise.or(self.advertise),
             seeds: seeds.or(self.seeds),
             certs: certs.or(self.certs),
+            open_collections: open_collections.or(self.open_collections),
             log_format: log_format.or(self.log_format),
         }
     }
 
     fn into_settings(self) -> Result<Settings, ConfigError> {
-        let Self { data, listen, advertise, seeds, certs, log_format } = self;
+        let Self { data, listen, advertise, seeds, certs, open_collections, log_format } = self;
         let listen = listen.unwrap_or_else(|| LISTEN_DEFAULT.parse().expect("the default is an address"));
         if listen.ip().is_unspecified() && advertise.is_none() {
             return Err(ConfigError::NothingToAdvertise { listen });
@@ -194,7 +214,12 @@ impl Layer {
                 return Err(ConfigError::Address { setting, value: value.clone() });
             }
         }
+        let open_collections = open_collections.unwrap_or(OPEN_MAX_DEFAULT);
+        if open_collections == 0 {
+            return Err(ConfigError::OpenCollections { value: open_collections });
+        }
         Ok(Settings {
+            open_collections,
             data: data.unwrap_or_else(|| PathBuf::from(DATA_DEFAULT)),
             listen,
             advertise,
@@ -221,10 +246,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let toml = folder.path().join("node.toml");
         let yaml = folder.path().join("node.yaml");
-        let file =
-            "data = 'file'\nlisten = '127.0.0.1:1'\nadvertise = 'file:1'\nseeds = ['file:1']\nlog_format = 'json'\n";
+        let file = "data = 'file'\nlisten = '127.0.0.1:1'\nadvertise = 'file:1'\nseeds = ['file:1']\nopen_collections = 7\nlog_format = 'json'\n";
         std::fs::write(&toml, file).unwrap();
-        let file = "data: file\nlisten: 127.0.0.1:1\nadvertise: file:1\nseeds: [file:1]\nlog_format: json\n";
+        let file = "data: file\nlisten: 127.0.0.1:1\nadvertise: file:1\nseeds: [file:1]\nopen_collections: 7\nlog_format: json\n";
         std::fs::write(&yaml, file).unwrap();
         for config in [toml, yaml] {
             let args = NodeArgs {
@@ -239,6 +263,7 @@ mod tests {
                 advertise: Some("env:2".into()),
                 seeds: vec!["flag:3".into(), "flag:4".into()],
                 certs: None,
+                open_collections: 7,
                 log_format: LogFormat::Json,
             };
             assert_eq!(load(args, &variables).unwrap(), expected);
@@ -264,6 +289,8 @@ mod tests {
         assert!(told(anywhere(), &[]).contains("--advertise"));
         assert!(load(anywhere(), &[("VECINO_ADVERTISE", "here:7400")]).is_ok());
         assert!(told(NodeArgs::default(), &[("VECINO_LISTEN", "7400")]).starts_with("VECINO_LISTEN is \"7400\""));
+        assert!(told(NodeArgs { open_collections: Some(0), ..NodeArgs::default() }, &[]).contains("1 or more"));
+        assert!(told(NodeArgs::default(), &[("VECINO_OPEN_COLLECTIONS", "many")]).contains("whole number"));
         for seed in ["host", "host:", ":7400", "host:0", "host:65536"] {
             let args = NodeArgs { seeds: vec![seed.into()], ..NodeArgs::default() };
             assert!(told(args, &[]).contains("HOST:PORT"), "{seed}");

@@ -110,7 +110,7 @@ pub use scan::Pages;
 pub use vecino_certs::{Identity, NodeId};
 pub use vecino_net::error::{ErrorCode, Retry};
 pub use vecino_net::message::{
-    CollectionInfo, CollectionStats, Hit, NodeState, NodeStatus, Outcome, RangeInfo, RingReply, ScanCursor,
+    CollectionInfo, CollectionStats, Hit, NodeState, NodeStatus, Outcome, RangeInfo, RingReply, ScanCursor, Serving,
     SearchReply, SnapshotReport, StatusReply,
 };
 pub use vecino_net::model::{

@@ -115,19 +115,31 @@ fn render_one(info: &CollectionInfo, style: Style) -> String {
         "#log bytes",
         "#index bytes",
         "#snapshot",
+        "state",
         "error",
     ]);
     for node in info.placement.keys() {
         let Some(stats) = info.nodes.get(node) else {
             let dash = || "-".to_owned();
             let unheard = "did not answer".to_owned();
-            table.row(vec![node.short(), dash(), dash(), dash(), dash(), dash(), dash(), unheard]);
+            table.row(vec![node.short(), dash(), dash(), dash(), dash(), dash(), dash(), dash(), unheard]);
             continue;
         };
-        let CollectionStats { points, tombstones, unlinked, log_bytes, index_bytes, snapshot_lsn, error } = stats;
+        let CollectionStats {
+            points,
+            tombstones,
+            unlinked,
+            log_bytes,
+            index_bytes,
+            snapshot_lsn,
+            error,
+            serving,
+            percent,
+        } = stats;
+        let state = percent.map_or(serving.name().to_owned(), |percent| format!("{} {percent} %", serving.name()));
         let numbers = [points, tombstones, unlinked, log_bytes, index_bytes, snapshot_lsn].map(u64::to_string);
         let error = error.as_deref().map(printable).unwrap_or_default();
-        table.row([node.short()].into_iter().chain(numbers).chain([error]).collect());
+        table.row([node.short()].into_iter().chain(numbers).chain([state, error]).collect());
     }
     text.push_str(&table.render(style));
     text
@@ -187,11 +199,23 @@ pub(super) struct StatsJson<'a> {
     index_bytes: u64,
     snapshot_lsn: u64,
     error: Option<&'a str>,
+    state: &'static str,
+    percent: Option<u8>,
 }
 
 impl<'a> From<&'a CollectionStats> for StatsJson<'a> {
     fn from(stats: &'a CollectionStats) -> Self {
-        let CollectionStats { points, tombstones, unlinked, log_bytes, index_bytes, snapshot_lsn, error } = stats;
+        let CollectionStats {
+            points,
+            tombstones,
+            unlinked,
+            log_bytes,
+            index_bytes,
+            snapshot_lsn,
+            error,
+            serving,
+            percent,
+        } = stats;
         Self {
             points: *points,
             tombstones: *tombstones,
@@ -200,6 +224,8 @@ impl<'a> From<&'a CollectionStats> for StatsJson<'a> {
             index_bytes: *index_bytes,
             snapshot_lsn: *snapshot_lsn,
             error: error.as_deref(),
+            state: serving.name(),
+            percent: *percent,
         }
     }
 }
@@ -267,7 +293,7 @@ mod tests {
              \"fields\":{{\"\":{{\"dim\":3,\"metric\":\"cosine\",\"m\":16,\"ef_construction\":200}}}},\
              \"replication_factor\":2,\"fsync\":\"always\",\"points\":5,\"placement\":[\"{one}\",\"{two}\"],\
              \"nodes\":{{\"{one}\":{{\"points\":5,\"tombstones\":0,\"unlinked\":0,\"log_bytes\":640,\"index_bytes\":0,\
-             \"snapshot_lsn\":0,\"error\":null}}}}}}",
+             \"snapshot_lsn\":0,\"error\":null,\"state\":\"open\",\"percent\":null}}}}}}",
             "ab".repeat(16)
         );
         assert_eq!(render_one(&info(Fsync::Always), Style::Json), expected);

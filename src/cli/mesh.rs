@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use vecino_client::{NodeId, NodeState, NodeStatus, RangeInfo, RingReply, SnapshotReport, StatusReply};
+use vecino_client::{NodeId, NodeState, NodeStatus, RangeInfo, RingReply, Serving, SnapshotReport, StatusReply};
 
 use super::args::{RingArgs, SnapshotArgs, StatusArgs};
 use super::collection::StatsJson;
@@ -55,7 +55,14 @@ pub fn render_status(reply: &StatusReply, style: Style) -> String {
         let NodeStatus { id, address, state, points, owns, software, collections } = node;
         let trouble: Vec<String> = collections
             .iter()
-            .filter_map(|(name, stats)| stats.error.as_ref().map(|error| format!("{name}: {error}")))
+            .filter_map(|(name, stats)| match (&stats.error, stats.serving) {
+                (Some(error), Serving::NeedsCopy) => Some(format!("{name}: {error} ({})", stats.serving.name())),
+                (Some(error), _) => Some(format!("{name}: {error}")),
+                (None, Serving::Opening | Serving::Warming) => {
+                    Some(format!("{name}: {} {} %", stats.serving.name(), stats.percent.unwrap_or(0)))
+                }
+                (None, _) => None,
+            })
             .collect();
         table.row(vec![
             id.short() + if id == answered_by { " *" } else { "" },
@@ -218,7 +225,8 @@ mod tests {
     }
 
     fn status() -> StatusReply {
-        let quarantined = CollectionStats { error: Some("bad page".into()), ..Default::default() };
+        let quarantined =
+            CollectionStats { error: Some("bad page".into()), serving: Serving::NeedsCopy, ..Default::default() };
         let one = NodeStatus {
             id: node(1),
             address: "127.0.0.1:7400".into(),
@@ -250,6 +258,7 @@ mod tests {
         assert_eq!(value["nodes"][0]["points"], 5);
         assert_eq!(value["nodes"][0]["owns"], 0.25);
         assert_eq!(value["nodes"][0]["collections"]["films"]["error"], "bad page");
+        assert_eq!(value["nodes"][0]["collections"]["films"]["state"], "needs copy from replicas");
         assert_eq!(value["nodes"][1]["state"], "down");
         assert_eq!(value["nodes"][1]["points"], serde_json::Value::Null);
     }
@@ -260,7 +269,7 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], format!("mesh {}: 1 of 2 nodes up; * answered", "cd".repeat(16)));
         assert!(lines[2].starts_with("01010101 *  127.0.0.1:7400  up"), "{text}");
-        assert!(lines[2].contains("25.0 %") && lines[2].ends_with("films: bad page"), "{text}");
+        assert!(lines[2].contains("25.0 %") && lines[2].contains("films: bad page"), "{text}");
         assert!(lines[3].contains("down") && lines[3].contains('?'), "{text}");
     }
 

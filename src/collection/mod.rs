@@ -23,7 +23,7 @@ use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, oneshot};
 use vecino_index::{Index, SearchOptions};
-use vecino_net::message::{CollectionStats, Hit, Outcome, Record, RecordValue, ReplicaSearch};
+use vecino_net::message::{CollectionStats, Hit, Outcome, Record, RecordValue, ReplicaSearch, Serving};
 use vecino_net::model::{CollectionId, CollectionSchema, Fields, PointId, Vector, Version};
 use vecino_net::ring;
 use vecino_storage::{Disk, SnapshotStore, SnapshotSummary};
@@ -197,7 +197,7 @@ impl Collection {
                 move || writer::run(&core, (opened.log, opened.log_place), commands, &runtime)
             })
             .map_err(OpenError::Thread)?;
-        core.wake_indexers();
+        core.wake_all_indexers();
         let writer = WriterHandle { queue: Mutex::new(Some(queue)), thread: Mutex::new(Some(thread)) };
         Ok(Self { core, writer: Arc::new(writer) })
     }
@@ -346,13 +346,27 @@ impl Collection {
         self.core.indexes.iter().map(|(_, index)| index.unlinked()).max().unwrap_or(0)
     }
 
+    /// How many slots of loaded indexes have their codes, and of how many, while some have not.
+    pub fn warming(&self) -> Option<(usize, usize)> {
+        let warming = self.core.indexes.iter().filter_map(|(_, index)| index.warming());
+        warming.reduce(|(done, total), next| (done + next.0, total + next.1))
+    }
+
+    /// Whether nobody but the caller holds the collection, and nothing waits to be linked or coded.
+    pub fn is_idle(&self) -> bool {
+        Arc::strong_count(&self.writer) == 1 && self.unlinked() == 0 && self.warming().is_none()
+    }
+
     /// Counts and sizes.
     pub fn stats(&self) -> CollectionStats {
         let (points, tombstones) = {
             let tables = self.core.tables();
             (tables.live() as u64, tables.tombstones() as u64)
         };
+        let warming = self.warming();
         CollectionStats {
+            serving: if warming.is_some() { Serving::Warming } else { Serving::Open },
+            percent: warming.map(|(done, total)| progress::percent(done as u64, total as u64)),
             points,
             tombstones,
             unlinked: self.unlinked() as u64,
@@ -407,6 +421,11 @@ impl Core {
         let tables::Entry { version, live } = entry;
         let value = live.map(|live| RecordValue { vectors: self.vectors(&live), payload: live.payload.to_vec() });
         Record { id, version, value }
+    }
+
+    /// Codes of many slots may have to be made: every indexer takes part.
+    fn wake_all_indexers(self: &Arc<Self>) {
+        (0..self.indexers.threads()).for_each(|_| self.wake_indexers());
     }
 
     fn wake_indexers(self: &Arc<Self>) {

@@ -72,6 +72,17 @@ pub enum OpenError {
     Thread(#[source] io::Error),
 }
 
+impl OpenError {
+    /// Whether what lies on disk is damaged or incomplete, so that trying again is no use: only other replicas have what
+    /// is missing.
+    pub fn needs_copy(&self) -> bool {
+        match self {
+            Self::Log(LogError::Corrupt { .. }) | Self::Incomplete { .. } | Self::Record { .. } => true,
+            Self::Log(_) | Self::Snapshot(_) | Self::Index(_) | Self::Thread(_) => false,
+        }
+    }
+}
+
 /// Why a snapshot could not be taken. The older ones are as they were.
 #[derive(Debug, thiserror::Error)]
 pub enum TakeError {

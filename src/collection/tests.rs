@@ -333,7 +333,15 @@ fn a_graph_is_loaded_and_not_linked_again() {
     drop(collection);
     // Nobody links here, so what is unlinked after opening stays so.
     let idle = Arc::new(Indexers::start(1).unwrap());
-    let opened = persist::open(Arc::new(lab.disk.clone()), "films", CollectionId([1; 16]), &schema(), 1 << 20).unwrap();
+    let opened = persist::open(
+        Arc::new(lab.disk.clone()),
+        "films",
+        CollectionId([1; 16]),
+        &schema(),
+        1 << 20,
+        &Progress::default(),
+    )
+    .unwrap();
     drop(idle);
     assert_eq!(opened.indexes[0].1.unlinked(), 0);
     assert_eq!(opened.tables.live(), 3_000);

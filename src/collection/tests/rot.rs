@@ -43,7 +43,10 @@ fn contents(disk: &MemDisk) -> BTreeMap<String, Vec<u8>> {
 }
 
 fn open(lab: &Lab, disk: &MemDisk) -> Result<Collection, OpenError> {
-    let opened = persist::open(Arc::new(disk.clone()), &directory(), ID, &small_schema(), SEGMENT_BYTES)?;
+    let opened = {
+        let progress = Progress::default();
+        persist::open(Arc::new(disk.clone()), &directory(), ID, &small_schema(), SEGMENT_BYTES, &progress)?
+    };
     Collection::start(opened, "films", ID, small_schema(), Arc::clone(&lab.indexers), lab.runtime.handle().clone())
 }
 
