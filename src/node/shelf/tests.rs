@@ -136,6 +136,7 @@ fn what_is_idle_longest_is_closed_and_has_everything_when_it_is_opened_again() {
     assert_eq!(open_ids(&shelf), [id(4), id(5)]);
     drop(lab.get(&shelf, 4).unwrap());
     let first = lab.get(&shelf, 1).unwrap();
+    shelf.make_room();
     assert_eq!(open_ids(&shelf), [id(1), id(4)], "5 was idle longer than 4");
     assert!(first.read(&[PointId::Number(1)])[0].is_some());
     let closed = shelf.stats(id(2)).unwrap();
