@@ -57,6 +57,9 @@ async fn main() -> Result<()> {
         listen: ([127, 0, 0, 1], 0).into(),
         certs: None,
         seeds: Vec::new(),
+        memory_limit: None,
+        environment: Vec::new(),
+        launcher: Vec::new(),
     };
     let node = command.start().await?;
     let certs = node.client_certs().ok_or("the node made no client certificate")?.to_owned();

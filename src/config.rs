@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use crate::cli::args::{LogFormat, NodeArgs};
 use crate::memory::{LIMIT_DEFAULT, MemoryLimit, NoLimit};
+use crate::node::shelf::OPEN_MAX_DEFAULT;
 
 /// Where a node keeps everything unless told otherwise.
 pub const DATA_DEFAULT: &str = "./vecino-data";
@@ -30,6 +31,8 @@ pub struct Settings {
     pub certs: Option<PathBuf>,
     /// How much memory the node may take.
     pub memory_limit: MemoryLimit,
+    /// Collections that are open at once; those that are idle longest are closed beyond it.
+    pub open_collections: usize,
     /// How log lines look.
     pub log_format: LogFormat,
 }
@@ -44,6 +47,7 @@ struct Layer {
     seeds: Option<Vec<String>>,
     certs: Option<PathBuf>,
     memory_limit: Option<MemoryLimit>,
+    open_collections: Option<usize>,
     log_format: Option<LogFormat>,
 }
 
@@ -91,6 +95,12 @@ pub enum ConfigError {
         /// Where it listens.
         listen: SocketAddr,
     },
+    /// Nothing could be open.
+    #[error("at most {value} collections open at once: use 1 or more, {OPEN_MAX_DEFAULT} is usual")]
+    OpenCollections {
+        /// What was asked for.
+        value: usize,
+    },
     /// An address without a port, or without a host.
     #[error("{setting} {value:?} is no address: use HOST:PORT, for example 10.0.0.7:7400")]
     Address {
@@ -104,9 +114,10 @@ pub enum ConfigError {
 impl Settings {
     /// Puts together what file, environment and command line say. `variable` looks up an environment variable.
     pub fn load(args: NodeArgs, variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, ConfigError> {
-        let NodeArgs { data, listen, advertise, seeds, certs, config, memory_limit, log_format } = args;
+        let NodeArgs { data, listen, advertise, seeds, certs, config, memory_limit, open_collections, log_format } =
+            args;
         let seeds = (!seeds.is_empty()).then_some(seeds);
-        let flags = Layer { data, listen, advertise, seeds, certs, memory_limit, log_format };
+        let flags = Layer { data, listen, advertise, seeds, certs, memory_limit, open_collections, log_format };
         let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
         let environment = Layer::of_environment(variable)?;
         let file = match config.or_else(|| variable("VECINO_CONFIG").map(PathBuf::from)) {
@@ -168,6 +179,13 @@ impl Layer {
                 value,
             })
         });
+        let open_collections = text("VECINO_OPEN_COLLECTIONS")?.map(|value| {
+            value.parse().map_err(|_| ConfigError::Variable {
+                name: "VECINO_OPEN_COLLECTIONS",
+                reason: "use a whole number, for example 256".to_owned(),
+                value,
+            })
+        });
         let split = |list: String| list.split(',').map(|seed| seed.trim().to_owned()).collect();
         Ok(Self {
             data: variable("VECINO_DATA").map(PathBuf::from),
@@ -176,12 +194,13 @@ impl Layer {
             seeds: text("VECINO_SEEDS")?.map(split),
             certs: variable("VECINO_CERTS").map(PathBuf::from),
             memory_limit: memory_limit.transpose()?,
+            open_collections: open_collections.transpose()?,
             log_format: log_format.transpose()?,
         })
     }
 
     fn overlaid_by(self, upper: Self) -> Self {
-        let Self { data, listen, advertise, seeds, certs, memory_limit, log_format } = upper;
+        let Self { data, listen, advertise, seeds, certs, memory_limit, open_collections, log_format } = upper;
         Self {
             data: data.or(self.data),
             listen: listen.or(self.listen),
@@ -189,12 +208,13 @@ impl Layer {
             seeds: seeds.or(self.seeds),
             certs: certs.or(self.certs),
             memory_limit: memory_limit.or(self.memory_limit),
+            open_collections: open_collections.or(self.open_collections),
             log_format: log_format.or(self.log_format),
         }
     }
 
     fn into_settings(self) -> Result<Settings, ConfigError> {
-        let Self { data, listen, advertise, seeds, certs, memory_limit, log_format } = self;
+        let Self { data, listen, advertise, seeds, certs, memory_limit, open_collections, log_format } = self;
         let listen = listen.unwrap_or_else(|| LISTEN_DEFAULT.parse().expect("the default is an address"));
         if listen.ip().is_unspecified() && advertise.is_none() {
             return Err(ConfigError::NothingToAdvertise { listen });
@@ -208,7 +228,12 @@ impl Layer {
                 return Err(ConfigError::Address { setting, value: value.clone() });
             }
         }
+        let open_collections = open_collections.unwrap_or(OPEN_MAX_DEFAULT);
+        if open_collections == 0 {
+            return Err(ConfigError::OpenCollections { value: open_collections });
+        }
         Ok(Settings {
+            open_collections,
             data: data.unwrap_or_else(|| PathBuf::from(DATA_DEFAULT)),
             listen,
             advertise,
@@ -237,10 +262,10 @@ mod tests {
         let toml = folder.path().join("node.toml");
         let yaml = folder.path().join("node.yaml");
         let file = "data = 'file'\nlisten = '127.0.0.1:1'\nadvertise = 'file:1'\nseeds = ['file:1']\nlog_format = 'json'\n\
-             memory_limit = '50%'\n";
+             memory_limit = '50%'\nopen_collections = 7\n";
         std::fs::write(&toml, file).unwrap();
         let file = "data: file\nlisten: 127.0.0.1:1\nadvertise: file:1\nseeds: [file:1]\nlog_format: json\n\
-             memory_limit: 1073741824\n";
+             memory_limit: 1073741824\nopen_collections: 7\n";
         std::fs::write(&yaml, file).unwrap();
         for (config, limit) in [(toml, MemoryLimit::Percent(50)), (yaml, MemoryLimit::Bytes(1 << 30))] {
             let args = NodeArgs {
@@ -256,6 +281,7 @@ mod tests {
                 seeds: vec!["flag:3".into(), "flag:4".into()],
                 certs: None,
                 memory_limit: limit,
+                open_collections: 7,
                 log_format: LogFormat::Json,
             };
             assert_eq!(load(args, &variables).unwrap(), expected);
@@ -286,6 +312,8 @@ mod tests {
         assert!(told(NodeArgs::default(), &[("VECINO_LISTEN", "7400")]).starts_with("VECINO_LISTEN is \"7400\""));
         let limit = told(NodeArgs::default(), &[("VECINO_MEMORY_LIMIT", "much")]);
         assert!(limit.contains("VECINO_MEMORY_LIMIT") && limit.contains("512MiB"), "{limit}");
+        assert!(told(NodeArgs { open_collections: Some(0), ..NodeArgs::default() }, &[]).contains("1 or more"));
+        assert!(told(NodeArgs::default(), &[("VECINO_OPEN_COLLECTIONS", "many")]).contains("whole number"));
         for seed in ["host", "host:", ":7400", "host:0", "host:65536"] {
             let args = NodeArgs { seeds: vec![seed.into()], ..NodeArgs::default() };
             assert!(told(args, &[]).contains("HOST:PORT"), "{seed}");

@@ -111,7 +111,7 @@ pub use vecino_certs::{Identity, NodeId};
 pub use vecino_net::error::{ErrorCode, Retry};
 pub use vecino_net::message::{
     CollectionInfo, CollectionStats, Dropped, Hit, MemoryUse, NodeState, NodeStatus, Outcome, RangeInfo, RingReply,
-    ScanCursor, SearchReply, SnapshotReport, StatusReply,
+    ScanCursor, SearchReply, Serving, SnapshotReport, StatusReply,
 };
 pub use vecino_net::model::{
     CollectionSchema, FieldSchema, Fields, Fsync, Level, Metric, Payload, Point, PointId, Profile, StoredPoint, Value,

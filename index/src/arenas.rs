@@ -1,4 +1,4 @@
-//! Where a dump goes to and a load comes from: named streams of bytes. The caller makes pages or files of them.
+//! Where a dump goes to and a load comes from: named runs of bytes. The caller makes pages or files of them.
 
 use std::io;
 
@@ -11,7 +11,21 @@ pub trait ArenaSink {
 }
 
 /// Gives the arenas of a dump back.
-pub trait ArenaSource {
-    /// The bytes of an arena from its beginning, or `None` where there is no arena of that name.
-    fn open<'s>(&'s mut self, arena: &str) -> io::Result<Option<Box<dyn io::Read + 's>>>;
+pub trait ArenaSource: Sync {
+    /// An arena, or `None` where there is none of that name.
+    fn open<'s>(&'s self, arena: &str) -> io::Result<Option<Box<dyn ArenaPieces + 's>>>;
 }
+
+/// One arena in pieces that are read in any order, by any number of threads at once.
+pub trait ArenaPieces: Sync {
+    /// Bytes of the arena.
+    fn bytes(&self) -> u64;
+    /// Bytes of each piece but the last, which may be shorter: a multiple of [`PIECE_MULTIPLE`], so that no value of an
+    /// arena lies in two pieces.
+    fn piece_bytes(&self) -> usize;
+    /// Reads the piece of that number, counted from 0, in place of what is in `into`.
+    fn read(&self, piece: u64, into: &mut Vec<u8>) -> io::Result<()>;
+}
+
+/// What the length of a piece is a multiple of.
+pub const PIECE_MULTIPLE: usize = 64;

@@ -97,6 +97,19 @@ impl Graph {
         self.base.bytes(1) + self.nodes.bytes(1) + self.upper.bytes(1).div_ceil(self.m - 1)
     }
 
+    /// Writes links as a dump has them, from the beginning of `links` on. Nobody reads them yet.
+    pub fn restore(links: &[AtomicU32], bytes: &[u8]) {
+        for (link, bytes) in links.iter().zip(bytes.as_chunks().0) {
+            link.store(u32::from_le_bytes(*bytes), Ordering::Relaxed);
+        }
+    }
+
+    /// The links of one block of the layers above.
+    pub fn block(&self, block: u32) -> &[AtomicU32] {
+        let links = self.upper.get(block);
+        &links[..links.len().min(self.m)]
+    }
+
     /// Number of blocks of upper links.
     pub fn blocks(&self) -> u32 {
         self.blocks.load(Ordering::Relaxed)

@@ -179,13 +179,39 @@ impl Index {
                 fast.hold()
             });
             let mut cached = scratch.generation.take();
-            let generation = self.fast.as_ref().and_then(|fast| fast.current(&mut cached)).map(Arc::as_ref);
+            let current = self.fast.as_ref().and_then(|fast| fast.current(&mut cached)).map(Arc::as_ref);
+            let is_coded = current.is_some();
+            let warming = if is_coded { None } else { self.fast.as_ref().and_then(Fast::warming) };
+            let generation = current.or_else(|| warming.as_ref().map(|warming| warming.generation()));
             let Self { rows, graph, states, .. } = self;
             let scalar = self.scalar.as_ref();
-            Linker { rows, graph, states, generation, scalar, m, ef_construction }.link(slot, scratch);
+            Linker { rows, graph, states, generation, is_coded, scalar, m, ef_construction }.link(slot, scratch);
             scratch.generation = cached;
         });
         self.states.finish_linking(slot);
+    }
+
+    /// Makes the codes of up to so many slots of an index that was loaded, in step with links that are made meanwhile;
+    /// once all are made, searches go by them. Any number of threads may do so at once, beside everything else. Whether
+    /// there may be more to do.
+    pub fn warm(&self, slots: usize) -> bool {
+        if let Some(scalar) = &self.scalar
+            && scalar.is_untrained()
+            && scalar.wants_training(self.states.slots())
+        {
+            scalar.train(&self.rows, &self.states);
+            self.scratches.forget_codes();
+        }
+        self.fast.as_ref().is_some_and(|fast| fast.warm(&self.rows, &self.graph, &self.states, slots))
+    }
+
+    /// How many of the slots that were loaded have their codes, and of how many, while not all have.
+    pub fn warming(&self) -> Option<(usize, usize)> {
+        let slots = self.states.slots();
+        if self.scalar.as_ref().is_some_and(|scalar| scalar.is_untrained() && scalar.wants_training(slots)) {
+            return Some((0, slots as usize));
+        }
+        self.fast.as_ref().and_then(Fast::warming).map(|warming| warming.progress())
     }
 
     /// A live slot that is not in the graph, for the caller to [link](Self::link); each is handed out once.

@@ -15,6 +15,7 @@ mod kernel;
 mod link;
 mod load;
 mod params;
+mod pieces;
 mod pool;
 mod projection;
 mod rows;
@@ -25,7 +26,7 @@ mod states;
 mod tests;
 mod walk;
 
-pub use arenas::{ArenaSink, ArenaSource};
+pub use arenas::{ArenaPieces, ArenaSink, ArenaSource, PIECE_MULTIPLE};
 pub use error::{IndexError, LoadError, VectorError};
 pub use index::{Allowance, Index};
 pub use kernel::Kernel;

@@ -27,6 +27,8 @@ pub(crate) struct Linker<'a> {
     pub states: &'a States,
     /// The codes to link by, if there are any: those of the fast profile, or of the compact one.
     pub generation: Option<&'a Generation>,
+    /// Whether every node has its codes in that generation, so that walks may go by them.
+    pub is_coded: bool,
     pub scalar: Option<&'a ScalarCodes>,
     pub m: usize,
     pub ef_construction: usize,
@@ -87,7 +89,7 @@ impl Linker<'_> {
         let mut chosen = Vec::new();
         let query = self.rows.query(new.slot);
         // Under dot nodes are linked by a distance that the codes do not know.
-        if let Some(generation) = self.generation.filter(|_| self.rows.metric() != Metric::Dot) {
+        if let Some(generation) = self.generation.filter(|_| self.is_coded && self.rows.metric() != Metric::Dot) {
             let mut asked = std::mem::take(&mut scratch.asked);
             generation.ask(query, &mut asked);
             let near = Coded { generation, query: &asked };

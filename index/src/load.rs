@@ -3,7 +3,6 @@
 //! Nothing that is read is trusted: every value is checked against its range and against the other arenas before it
 //! is used, and memory grows with the bytes that really come, never with a number that announces them.
 
-use std::io::{BufReader, Read};
 use std::sync::atomic::Ordering;
 
 use crate::arenas::ArenaSource;
@@ -13,17 +12,10 @@ use crate::dump::{
 };
 use crate::error::LoadError;
 use crate::fast::Model;
-use crate::graph::{Entry, LEVEL_MAX};
+use crate::graph::{Entry, Graph, LEVEL_MAX};
 use crate::index::Index;
-use crate::params::{Params, Profile, SLOT_MAX, Slot};
-
-/// One arena being read.
-struct Reader<'s> {
-    arena: &'static str,
-    source: BufReader<Box<dyn Read + 's>>,
-    got: u64,
-    expected: u64,
-}
+use crate::params::{M_MAX, Params, Profile, SLOT_MAX, Slot};
+use crate::pieces::{Pieces, for_slots};
 
 /// What the header says that the parameters do not.
 struct Header {
@@ -45,14 +37,18 @@ impl Index {
     /// Makes an index of what [`Index::dump`] wrote. `params` must have the dimension, metric and `m` of the dump.
     ///
     /// Slots that were not linked when the dump began, or lost their last link while it went on, are handed out by
-    /// [`Index::next_unlinked`]; they are found by searches meanwhile.
-    pub fn load(params: Params, source: &mut dyn ArenaSource) -> Result<Self, LoadError> {
+    /// [`Index::next_unlinked`]; they are found by searches meanwhile. Codes are not made yet: searches go by the
+    /// vectors until [`Index::warm`] has made them.
+    pub fn load(params: Params, source: &dyn ArenaSource) -> Result<Self, LoadError> {
         let index = Self::new(params)?;
         let header = index.load_header(source)?;
         let mut nodes = load_nodes(source, &header)?;
+        index.make_room(&nodes)?;
         index.load_vectors(source, &nodes)?;
         index.load_links(source, &header, &nodes)?;
-        index.keep_reachable(&mut nodes);
+        if !index.keeps_all(&nodes, &header)? {
+            index.keep_reachable(&mut nodes);
+        }
         for (slot, node) in (0..).zip(&nodes) {
             if node.flags & STORED != 0 {
                 index.states.restore(slot, node.flags & LINKED != 0, node.flags & BURIED != 0);
@@ -60,39 +56,35 @@ impl Index {
         }
         index.states.restored(header.slots);
         index.load_model(source, &header)?;
-        if let Some(scalar) = &index.scalar
-            && scalar.wants_training(header.slots)
-        {
-            scalar.train(&index.rows, &index.states);
-        }
         Ok(index)
     }
 
-    fn load_header(&self, source: &mut dyn ArenaSource) -> Result<Header, LoadError> {
-        let mut reader = Reader::open(source, HEADER, HEADER_BYTES as u64)?;
-        let magic: [u8; 6] = reader.array()?;
+    fn load_header(&self, source: &dyn ArenaSource) -> Result<Header, LoadError> {
+        let bytes = Pieces::open(source, HEADER, HEADER_BYTES as u64)?.whole()?;
+        let mut header = Values(&bytes);
+        let magic: [u8; 6] = header.next();
         if magic != MAGIC {
             let value = magic.iter().fold(0, |value, byte| (value << 8) | u64::from(*byte));
             return Err(invalid(HEADER, "magic", value, "this is no dump of an index".into()));
         }
-        let format = u16::from_le_bytes(reader.array()?);
+        let format = u16::from_le_bytes(header.next());
         if format != FORMAT && format != FORMAT_WITHOUT_PROFILE {
             return Err(invalid(HEADER, "format", format.into(), format!("this version reads format {FORMAT}")));
         }
         let expected =
             [("dim", self.params.dim as u32), ("metric", metric_code(self.params.metric)), ("m", self.params.m as u32)];
         for (field, expected) in expected {
-            let value = u32::from_le_bytes(reader.array()?);
+            let value = u32::from_le_bytes(header.next());
             if value != expected {
                 return Err(invalid(HEADER, field, value.into(), format!("this index has {expected}")));
             }
         }
-        let slots = u32::from_le_bytes(reader.array()?);
+        let slots = u32::from_le_bytes(header.next());
         if slots > SLOT_MAX {
             return Err(invalid(HEADER, "slots", slots.into(), format!("at most {SLOT_MAX} are possible")));
         }
-        let blocks = u32::from_le_bytes(reader.array()?);
-        let profile = u32::from_le_bytes(reader.array()?);
+        let blocks = u32::from_le_bytes(header.next());
+        let profile = u32::from_le_bytes(header.next());
         let is_known = match format {
             FORMAT_WITHOUT_PROFILE => profile == 0,
             _ => Profile::ALL.into_iter().any(|known| profile_code(known) == profile),
@@ -100,96 +92,149 @@ impl Index {
         if !is_known {
             return Err(invalid(HEADER, "profile", profile.into(), "1 to 3 are known".into()));
         }
-        let learned = u32::from_le_bytes(reader.array()?);
+        let learned = u32::from_le_bytes(header.next());
         let is_learned = learned <= slots && (learned == 0 || profile == profile_code(Profile::Fast));
         if !is_learned {
             return Err(invalid(HEADER, "learned", learned.into(), format!("at most {slots}, and 0 but under fast")));
         }
-        while reader.got < HEADER_BYTES as u64 {
-            let [zero] = reader.array()?;
-            if zero != 0 {
-                return Err(invalid(HEADER, "padding", zero.into(), "it must be 0".into()));
-            }
+        if let Some(value) = header.0.iter().find(|byte| **byte != 0) {
+            return Err(invalid(HEADER, "padding", (*value).into(), "it must be 0".into()));
         }
-        reader.finish()?;
         Ok(Header { slots, blocks, learned })
     }
 
-    /// Reads the model that codes are made by, where both the dump and the profile have one, and makes them. A dump
-    /// of another profile serves as well: codes follow from vectors and links, and a model can be learned anew.
-    fn load_model(&self, source: &mut dyn ArenaSource, header: &Header) -> Result<(), LoadError> {
+    /// Reads the model that codes are made by, where both the dump and the profile have one. A dump of another profile
+    /// serves as well: codes follow from vectors and links, and a model can be learned anew.
+    fn load_model(&self, source: &dyn ArenaSource, header: &Header) -> Result<(), LoadError> {
         let Some(fast) = self.fast.as_ref().filter(|_| header.learned > 0) else { return Ok(()) };
         let values = Model::values_of(fast.shape());
-        let mut reader = Reader::open(source, MODEL, (values * size_of::<f32>()) as u64)?;
-        let mut model = Vec::new();
-        for _ in 0..values {
-            model.push(f32::from_le_bytes(reader.array()?));
-        }
-        reader.finish()?;
+        let bytes = Pieces::open(source, MODEL, (values * size_of::<f32>()) as u64)?.whole()?;
+        let model: Vec<f32> = bytes.as_chunks().0.iter().map(|value| f32::from_le_bytes(*value)).collect();
         let model = Model::restore(&model, fast.shape(), self.kernel).ok_or_else(|| {
             invalid(MODEL, "values", values as u64, "a slope, a step, an origin and rows of length one".into())
         })?;
-        let made = fast.install(model, header.learned as usize, &self.rows, &self.graph, &self.states);
-        made.map_err(|error| LoadError::Index(error.into()))
+        let begun = fast.begin_warming(model, header.learned as usize, header.slots);
+        begun.map_err(|error| LoadError::Index(error.into()))
     }
 
-    fn load_vectors(&self, source: &mut dyn ArenaSource, nodes: &[Node]) -> Result<(), LoadError> {
+    /// Takes memory for every slot, all of it before many threads write there.
+    fn make_room(&self, nodes: &[Node]) -> Result<(), LoadError> {
+        let Some(last) = nodes.len().checked_sub(1) else { return Ok(()) };
+        let last = last as Slot;
+        let room = self.states.reserve(last).and_then(|()| self.rows.reserve(last));
+        room.map_err(|error| LoadError::Index(error.into()))?;
+        for (slot, node) in (0..).zip(nodes).filter(|(_, node)| node.flags & STORED != 0) {
+            let room = self.graph.reserve(slot, node.level.into());
+            room.map_err(|error| LoadError::Index(error.into()))?;
+        }
+        Ok(())
+    }
+
+    /// Copies the vectors, then checks them: a vector may lie in two pieces.
+    fn load_vectors(&self, source: &dyn ArenaSource, nodes: &[Node]) -> Result<(), LoadError> {
         let dim = self.params.dim;
-        let mut reader = Reader::open(source, VECTORS, (nodes.len() * dim * size_of::<f32>()) as u64)?;
-        let mut bytes = vec![0; dim * size_of::<f32>()];
-        let mut vector = vec![0.0; dim];
-        for (slot, node) in (0..).zip(nodes) {
-            reader.read(&mut bytes)?;
-            if node.flags & STORED != 0 {
-                for (value, bytes) in vector.iter_mut().zip(bytes.as_chunks().0) {
-                    *value = f32::from_le_bytes(*bytes);
+        let row_bytes = dim * size_of::<f32>();
+        let pieces = Pieces::open(source, VECTORS, (nodes.len() * row_bytes) as u64)?;
+        pieces.for_each(|first, bytes| {
+            for (slot, at, part) in parts(first, bytes, row_bytes) {
+                if nodes[slot as usize].flags & STORED != 0 {
+                    self.rows.restore(slot, at, part);
                 }
-                let check = self.params.check_vector(&vector);
+            }
+            Ok(())
+        })?;
+        for_slots(nodes.len() as u32, |slots| {
+            for slot in slots.filter(|slot| nodes[*slot as usize].flags & STORED != 0) {
+                let check = self.params.check_vector(self.rows.vector(slot));
                 let norm = check.map_err(|source| LoadError::Vector { slot, source })?;
-                self.store_raw(slot, &vector, norm, node.level.into())?;
+                self.rows.restore_norm(slot, norm);
             }
-        }
-        reader.finish()
+            Ok(())
+        })
     }
 
-    fn load_links(&self, source: &mut dyn ArenaSource, header: &Header, nodes: &[Node]) -> Result<(), LoadError> {
-        let degree = self.graph.degree_max(0);
-        let mut reader = Reader::open(source, LINKS0, nodes.len() as u64 * (degree * size_of::<u32>()) as u64)?;
-        for slot in 0..header.slots {
-            self.load_list(&mut reader, nodes, slot, 0)?;
-        }
-        reader.finish()?;
-        let degree = self.graph.degree_max(1);
-        let mut reader = Reader::open(source, UPPER, u64::from(header.blocks) * (degree * size_of::<u32>()) as u64)?;
-        for (slot, node) in (0..).zip(nodes) {
-            for layer in 1..=usize::from(node.level) {
-                self.load_list(&mut reader, nodes, slot, layer)?;
+    /// Copies the links, then checks them.
+    fn load_links(&self, source: &dyn ArenaSource, header: &Header, nodes: &[Node]) -> Result<(), LoadError> {
+        let list_bytes = self.graph.degree_max(0) * size_of::<u32>();
+        let pieces = Pieces::open(source, LINKS0, (nodes.len() * list_bytes) as u64)?;
+        pieces.for_each(|first, bytes| {
+            for (slot, at, part) in parts(first, bytes, list_bytes) {
+                match self.graph.links(slot, 0) {
+                    // A slot that was skipped may have no memory of its own. It has no links either.
+                    [] if part.iter().all(|byte| *byte == 0) => {}
+                    [] => return Err(invalid(LINKS0, "link", 0, format!("slot {slot} is not stored"))),
+                    links => Graph::restore(&links[at..], part),
+                }
             }
-        }
-        reader.finish()
+            Ok(())
+        })?;
+        let list_bytes = self.graph.degree_max(1) * size_of::<u32>();
+        let pieces = Pieces::open(source, UPPER, u64::from(header.blocks) * list_bytes as u64)?;
+        pieces.for_each(|first, bytes| {
+            for (block, at, part) in parts(first, bytes, list_bytes) {
+                Graph::restore(&self.graph.block(block)[at..], part);
+            }
+            Ok(())
+        })?;
+        for_slots(header.slots, |slots| {
+            for slot in slots {
+                for layer in 0..=usize::from(nodes[slot as usize].level) {
+                    self.check_links(nodes, slot, layer)?;
+                }
+            }
+            Ok(())
+        })
     }
 
-    fn load_list(&self, reader: &mut Reader<'_>, nodes: &[Node], slot: Slot, layer: usize) -> Result<(), LoadError> {
-        let (arena, degree) = (reader.arena, self.graph.degree_max(layer));
-        let is_linked = nodes[slot as usize].flags & LINKED != 0;
-        let mut list = Vec::with_capacity(degree);
-        for at in 0..degree {
-            let link = u32::from_le_bytes(reader.array()?);
+    /// Checks one list of links, and counts the elders of those that it leads to.
+    fn check_links(&self, nodes: &[Node], slot: Slot, layer: usize) -> Result<(), LoadError> {
+        let node = nodes[slot as usize];
+        let is_linked = node.flags & LINKED != 0;
+        let mut list = [0; LINKS_MAX];
+        let mut count = 0;
+        for (at, link) in self.graph.links(slot, layer).iter().enumerate() {
+            let link = link.load(Ordering::Relaxed);
             let Some(other) = link.checked_sub(1) else { continue };
             let fits = nodes
                 .get(other as usize)
                 .is_some_and(|other| other.flags & LINKED != 0 && usize::from(other.level) >= layer);
-            if !fits || !is_linked || list.len() < at || other == slot || list.contains(&other) {
+            let is_again = list[..count].iter().fold(false, |is_again, before| is_again | (*before == link));
+            if !fits || !is_linked || count < at || other == slot || is_again {
+                let arena = if layer == 0 { LINKS0 } else { UPPER };
                 let limit =
                     format!("slot {slot} may link to other linked slots of layer {layer}, once each, without gaps");
                 return Err(invalid(arena, "link", link.into(), limit));
             }
-            list.push(other);
-        }
-        if !list.is_empty() {
-            self.graph.set_neighbours(slot, layer, &list);
+            list[count] = link;
+            count += 1;
+            if layer == 0 && node.order < nodes[other as usize].order {
+                self.graph.elders(other).fetch_add(1, Ordering::Relaxed);
+            }
         }
         Ok(())
+    }
+
+    /// Puts every node where it stood in the sequence, if each but the first has an elder that links to it: then all of
+    /// them can be reached, for elders lead back to the first.
+    fn keeps_all(&self, nodes: &[Node], header: &Header) -> Result<bool, LoadError> {
+        let linked = || (0..).zip(nodes).filter(|(_, node)| node.flags & LINKED != 0);
+        let Some(first) = linked().map(|(_, node)| node.order).min() else { return Ok(true) };
+        let last = linked().map(|(_, node)| node.order).max().unwrap_or(first);
+        let is_dense = first == Graph::FIRST_ORDER && last <= header.slots.saturating_mul(2);
+        let is_led_to = |slot, node: &Node| node.order == first || self.graph.elders(slot).load(Ordering::Relaxed) > 0;
+        if !is_dense || !linked().all(|(slot, node)| is_led_to(slot, node)) {
+            return Ok(false);
+        }
+        let highest = linked().max_by_key(|(_, node)| (node.level, std::cmp::Reverse(node.order)));
+        for (slot, node) in linked() {
+            self.graph.set_order(slot, node.order);
+        }
+        if let Some((slot, node)) = highest {
+            // The graph is empty: nothing is there before.
+            let _ = self.graph.enter_first(Entry { slot, level: node.level.into() });
+        }
+        self.graph.set_orders(last);
+        Ok(true)
     }
 
     /// Finds what can be reached from the first node by links from elders to younger ones, and takes all else, and
@@ -198,6 +243,7 @@ impl Index {
         let mut sequence: Vec<Slot> =
             (0..).zip(&*nodes).filter(|(_, n)| n.flags & LINKED != 0).map(|(s, _)| s).collect();
         sequence.sort_unstable_by_key(|slot| nodes[*slot as usize].order);
+        sequence.iter().for_each(|slot| self.graph.elders(*slot).store(0, Ordering::Relaxed));
         let mut reached = vec![false; nodes.len()];
         if let Some(first) = sequence.first() {
             reached[*first as usize] = true;
@@ -238,13 +284,15 @@ impl Index {
     }
 }
 
-fn load_nodes(source: &mut dyn ArenaSource, header: &Header) -> Result<Vec<Node>, LoadError> {
-    let mut reader = Reader::open(source, NODES, u64::from(header.slots) * NODE_BYTES as u64)?;
-    let mut nodes: Vec<Node> = Vec::new();
+fn load_nodes(source: &dyn ArenaSource, header: &Header) -> Result<Vec<Node>, LoadError> {
+    let pieces = Pieces::open(source, NODES, u64::from(header.slots) * NODE_BYTES as u64)?;
+    let bytes = pieces.whole()?;
+    let mut nodes: Vec<Node> = Vec::with_capacity(bytes.len() / NODE_BYTES);
     let mut blocks = 0u64;
-    for slot in 0..header.slots {
-        let order = u32::from_le_bytes(reader.array()?);
-        let [level, flags, zeros @ ..] = reader.array::<4>()?;
+    for (slot, node) in bytes.as_chunks::<NODE_BYTES>().0.iter().enumerate() {
+        let mut node = Values(node);
+        let order = u32::from_le_bytes(node.next());
+        let [level, flags, zeros @ ..] = node.next::<4>();
         let fail =
             |field, value: u32, limit: &str| Err(invalid(NODES, field, value.into(), format!("slot {slot}: {limit}")));
         if usize::from(level) > LEVEL_MAX {
@@ -263,7 +311,7 @@ fn load_nodes(source: &mut dyn ArenaSource, header: &Header) -> Result<Vec<Node>
         blocks += u64::from(level);
         nodes.push(Node { order, level, flags });
     }
-    reader.finish()?;
+    drop(bytes);
     if nodes.last().is_some_and(|node| node.flags & STORED == 0) {
         return Err(invalid(HEADER, "slots", header.slots.into(), "the last slot must be a stored one".into()));
     }
@@ -281,44 +329,32 @@ fn load_nodes(source: &mut dyn ArenaSource, header: &Header) -> Result<Vec<Node>
     Ok(nodes)
 }
 
-impl<'s> Reader<'s> {
-    fn open(source: &'s mut dyn ArenaSource, arena: &'static str, expected: u64) -> Result<Self, LoadError> {
-        let stream = source.open(arena).map_err(|source| LoadError::Io { arena, source })?;
-        let stream = stream.ok_or(LoadError::Missing { arena })?;
-        Ok(Self { arena, source: BufReader::with_capacity(BUFFER_BYTES, stream), got: 0, expected })
-    }
+/// Values read one after another, from bytes that were counted before.
+struct Values<'b>(&'b [u8]);
 
-    fn read(&mut self, mut bytes: &mut [u8]) -> Result<(), LoadError> {
-        let arena = self.arena;
-        while !bytes.is_empty() {
-            match self.source.read(bytes) {
-                Ok(0) => return Err(LoadError::Truncated { arena, got: self.got, expected: self.expected }),
-                Ok(count) => {
-                    self.got += count as u64;
-                    bytes = &mut bytes[count..];
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(source) => return Err(LoadError::Io { arena, source }),
-            }
+impl Values<'_> {
+    fn next<const N: usize>(&mut self) -> [u8; N] {
+        let (value, rest) = self.0.split_first_chunk().expect("the caller counted the bytes");
+        self.0 = rest;
+        *value
+    }
+}
+
+/// What lies of each item in a piece of an arena whose items are all as long: its number, the first of its values that
+/// is there, and the bytes from there on.
+fn parts(first: u64, bytes: &[u8], item_bytes: usize) -> impl Iterator<Item = (u32, usize, &[u8])> {
+    let mut item = (first / item_bytes as u64) as u32;
+    let mut skipped = (first % item_bytes as u64) as usize;
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
         }
-        Ok(())
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], LoadError> {
-        let mut bytes = [0; N];
-        self.read(&mut bytes)?;
-        Ok(bytes)
-    }
-
-    /// The arena must end here.
-    fn finish(mut self) -> Result<(), LoadError> {
-        let (arena, expected) = (self.arena, self.expected);
-        match self.read(&mut [0]) {
-            Err(LoadError::Truncated { .. }) => Ok(()),
-            Ok(()) => Err(LoadError::Trailing { arena, expected }),
-            Err(error) => Err(error),
-        }
-    }
+        let (part, later) = rest.split_at((item_bytes - skipped).min(rest.len()));
+        let found = (item, skipped / size_of::<u32>(), part);
+        (item, skipped, rest) = (item + 1, 0, later);
+        Some(found)
+    })
 }
 
 fn invalid(arena: &'static str, field: &'static str, value: u64, limit: String) -> LoadError {
@@ -327,5 +363,5 @@ fn invalid(arena: &'static str, field: &'static str, value: u64, limit: String) 
 
 /// The format of dumps from before there were profiles: the same, with zeros in the place of profile and model.
 const FORMAT_WITHOUT_PROFILE: u16 = 1;
-/// Bytes asked of the source at once.
-const BUFFER_BYTES: usize = 64 * 1024;
+/// Links of a list, at most.
+const LINKS_MAX: usize = 2 * M_MAX;

@@ -75,28 +75,40 @@ impl Rows {
         self.metric
     }
 
-    /// Writes the row of a slot that nobody reads yet. `norm` is the vector's Euclidean norm.
-    pub fn store(&self, slot: Slot, vector: &[f32], norm: f64) -> Result<(), NoMemory> {
+    /// Takes memory for every slot up to this one.
+    pub fn reserve(&self, slot: Slot) -> Result<(), NoMemory> {
         self.rows.reserve(slot)?;
         if let Some(norms) = &self.norms {
             norms.reserve(slot)?;
         }
+        Ok(())
+    }
+
+    /// Writes the row of a slot that nobody reads yet. `norm` is the vector's Euclidean norm.
+    pub fn store(&self, slot: Slot, vector: &[f32], norm: f64) -> Result<(), NoMemory> {
+        self.reserve(slot)?;
         let row = self.rows.get(slot);
         for (to, from) in row.iter().zip(vector) {
             to.store(from.to_bits(), Ordering::Relaxed);
         }
+        self.restore_norm(slot, norm);
+        Ok(())
+    }
+
+    /// Writes values as a dump has them, from the one at `at` on, to a row that has memory and that nobody reads yet.
+    pub fn restore(&self, slot: Slot, at: usize, bytes: &[u8]) {
+        for (to, from) in self.rows.get(slot)[at..].iter().zip(bytes.as_chunks().0) {
+            to.store(u32::from_le_bytes(*from), Ordering::Relaxed);
+        }
+    }
+
+    /// Writes what goes with the vector of a slot that nobody reads yet.
+    pub fn restore_norm(&self, slot: Slot, norm: f64) {
         let norm = self.carried(norm);
         if let Some(carried) = self.carrier(slot) {
             carried.store(norm.to_bits(), Ordering::Relaxed);
             self.longest.fetch_max(norm.to_bits(), Ordering::Relaxed);
         }
-        Ok(())
-    }
-
-    /// Makes sure that every slot up to this one has memory.
-    pub fn reserve(&self, slot: Slot) -> Result<(), NoMemory> {
-        self.rows.reserve(slot)?;
-        self.norms.as_ref().map_or(Ok(()), |norms| norms.reserve(slot))
     }
 
     /// The vector of a stored slot.

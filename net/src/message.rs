@@ -195,6 +195,49 @@ pub struct CollectionStats {
     pub snapshot_lsn: u64,
     /// Why the collection does not serve here, if it does not.
     pub error: Option<String>,
+    /// How the collection serves on this node.
+    #[serde(default)]
+    pub serving: Serving,
+    /// How far opening or warming is.
+    #[serde(default)]
+    pub percent: Option<u8>,
+}
+
+/// How a node serves a collection that it keeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Serving {
+    /// In full.
+    #[default]
+    Open,
+    /// Searches are slower than they will be: codes are being made.
+    Warming,
+    /// It is being opened; requests wait.
+    Opening,
+    /// Nobody asked for it lately: the next request opens it. What is counted is what it held when it was last open.
+    Closed,
+    /// It cannot be opened; it is tried again every now and then.
+    Failed,
+    /// What lies on disk is damaged or incomplete: other replicas have what is missing.
+    NeedsCopy,
+    /// What a newer version calls otherwise.
+    #[serde(other)]
+    Unknown,
+}
+
+impl Serving {
+    /// What people are told.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Warming => "warming",
+            Self::Opening => "opening",
+            Self::Closed => "closed",
+            Self::Failed => "failed",
+            Self::NeedsCopy => "needs copy from replicas",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 /// Writes points, up to [`crate::limits::BATCH_POINTS_MAX`].

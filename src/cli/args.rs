@@ -162,6 +162,10 @@ pub struct NodeArgs {
     /// Folder with the node's certificate [env: VECINO_CERTS] [default: made in the data folder]
     #[arg(long, value_name = "DIR")]
     pub certs: Option<PathBuf>,
+    /// Collections that are open at once; beyond it those that are idle longest are closed [env:
+    /// VECINO_OPEN_COLLECTIONS] [default: 256]
+    #[arg(long, value_name = "N")]
+    pub open_collections: Option<usize>,
     /// TOML or YAML file with the same settings [env: VECINO_CONFIG]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,

@@ -118,6 +118,7 @@ fn render_one(info: &CollectionInfo, style: Style) -> String {
         "#index bytes",
         "#memory",
         "#snapshot",
+        "state",
         "error",
     ]);
     for node in info.placement.keys() {
@@ -127,12 +128,23 @@ fn render_one(info: &CollectionInfo, style: Style) -> String {
             table.row(vec![node.short(), dash(), dash(), dash(), dash(), dash(), dash(), dash(), unheard]);
             continue;
         };
-        let CollectionStats { points, tombstones, unlinked, log_bytes, index_bytes, memory_bytes, snapshot_lsn, error } =
-            stats;
+        let CollectionStats {
+            points,
+            tombstones,
+            unlinked,
+            log_bytes,
+            index_bytes,
+            memory_bytes,
+            snapshot_lsn,
+            error,
+            serving,
+            percent,
+        } = stats;
+        let state = percent.map_or(serving.name().to_owned(), |percent| format!("{} {percent} %", serving.name()));
         let numbers = [points, tombstones, unlinked, log_bytes, index_bytes, memory_bytes, snapshot_lsn];
         let numbers = numbers.map(u64::to_string);
         let error = error.as_deref().map(printable).unwrap_or_default();
-        table.row([node.short()].into_iter().chain(numbers).chain([error]).collect());
+        table.row([node.short()].into_iter().chain(numbers).chain([state, error]).collect());
     }
     text.push_str(&table.render(style));
     text
@@ -194,12 +206,24 @@ pub(super) struct StatsJson<'a> {
     memory_bytes: u64,
     snapshot_lsn: u64,
     error: Option<&'a str>,
+    state: &'static str,
+    percent: Option<u8>,
 }
 
 impl<'a> From<&'a CollectionStats> for StatsJson<'a> {
     fn from(stats: &'a CollectionStats) -> Self {
-        let CollectionStats { points, tombstones, unlinked, log_bytes, index_bytes, memory_bytes, snapshot_lsn, error } =
-            stats;
+        let CollectionStats {
+            points,
+            tombstones,
+            unlinked,
+            log_bytes,
+            index_bytes,
+            memory_bytes,
+            snapshot_lsn,
+            error,
+            serving,
+            percent,
+        } = stats;
         Self {
             points: *points,
             tombstones: *tombstones,
@@ -209,6 +233,8 @@ impl<'a> From<&'a CollectionStats> for StatsJson<'a> {
             memory_bytes: *memory_bytes,
             snapshot_lsn: *snapshot_lsn,
             error: error.as_deref(),
+            state: serving.name(),
+            percent: *percent,
         }
     }
 }
@@ -277,7 +303,7 @@ mod tests {
              \"fields\":{{\"\":{{\"dim\":3,\"metric\":\"cosine\",\"profile\":\"fast\",\"m\":16,\"ef_construction\":200}}}},\
              \"replication_factor\":2,\"fsync\":\"always\",\"points\":5,\"placement\":[\"{one}\",\"{two}\"],\
              \"nodes\":{{\"{one}\":{{\"points\":5,\"tombstones\":0,\"unlinked\":0,\"log_bytes\":640,\"index_bytes\":0,\
-             \"memory_bytes\":0,\"snapshot_lsn\":0,\"error\":null}}}}}}",
+             \"memory_bytes\":0,\"snapshot_lsn\":0,\"error\":null,\"state\":\"open\",\"percent\":null}}}}}}",
             "ab".repeat(16)
         );
         assert_eq!(render_one(&info(Fsync::Always), Style::Json), expected);

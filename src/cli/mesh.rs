@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use vecino_client::{MemoryUse, NodeId, NodeState, NodeStatus, RangeInfo, RingReply, SnapshotReport, StatusReply};
+use vecino_client::{
+    MemoryUse, NodeId, NodeState, NodeStatus, RangeInfo, RingReply, Serving, SnapshotReport, StatusReply,
+};
 
 use super::args::{RingArgs, SnapshotArgs, StatusArgs};
 use super::collection::StatsJson;
@@ -56,7 +58,14 @@ pub fn render_status(reply: &StatusReply, style: Style) -> String {
         let NodeStatus { id, address, state, points, owns, software, memory, collections } = node;
         let trouble: Vec<String> = collections
             .iter()
-            .filter_map(|(name, stats)| stats.error.as_ref().map(|error| format!("{name}: {error}")))
+            .filter_map(|(name, stats)| match (&stats.error, stats.serving) {
+                (Some(error), Serving::NeedsCopy) => Some(format!("{name}: {error} ({})", stats.serving.name())),
+                (Some(error), _) => Some(format!("{name}: {error}")),
+                (None, Serving::Opening | Serving::Warming) => {
+                    Some(format!("{name}: {} {} %", stats.serving.name(), stats.percent.unwrap_or(0)))
+                }
+                (None, _) => None,
+            })
             .collect();
         table.row(vec![
             id.short() + if id == answered_by { " *" } else { "" },
@@ -237,7 +246,8 @@ mod tests {
     }
 
     fn status() -> StatusReply {
-        let quarantined = CollectionStats { error: Some("bad page".into()), ..Default::default() };
+        let quarantined =
+            CollectionStats { error: Some("bad page".into()), serving: Serving::NeedsCopy, ..Default::default() };
         let one = NodeStatus {
             id: node(1),
             address: "127.0.0.1:7400".into(),
@@ -276,6 +286,7 @@ mod tests {
             serde_json::json!({ "used_bytes": 3u64 << 29, "limit_bytes": 4u64 << 30 })
         );
         assert_eq!(value["nodes"][1]["memory"], serde_json::Value::Null);
+        assert_eq!(value["nodes"][0]["collections"]["films"]["state"], "needs copy from replicas");
         assert_eq!(value["nodes"][1]["state"], "down");
         assert_eq!(value["nodes"][1]["points"], serde_json::Value::Null);
     }
@@ -287,7 +298,7 @@ mod tests {
         assert_eq!(lines[0], format!("mesh {}: 1 of 2 nodes up; * answered", "cd".repeat(16)));
         assert!(lines[2].starts_with("01010101 *  127.0.0.1:7400  up"), "{text}");
         assert!(lines[2].contains("1.5 GiB of 4.0 GiB"), "{text}");
-        assert!(lines[2].contains("25.0 %") && lines[2].ends_with("films: bad page"), "{text}");
+        assert!(lines[2].contains("25.0 %") && lines[2].contains("films: bad page"), "{text}");
         assert!(lines[3].contains("down") && lines[3].contains('?'), "{text}");
     }
 

@@ -55,6 +55,11 @@ impl Indexers {
         Ok(Self { shared, threads })
     }
 
+    /// How many threads there are.
+    pub fn threads(&self) -> usize {
+        self.threads.len()
+    }
+
     /// Has the threads link what a collection has stored.
     pub fn wake(&self, collection: &Arc<dyn Linkable>) {
         self.shared.push(Arc::downgrade(collection), self.threads.len());
@@ -109,12 +114,13 @@ impl Shared {
     }
 }
 
-/// Links up to `limit` slots of each index; true if there may be more.
+/// Links up to `limit` slots of each index, and makes the codes of as many that were loaded; true if there may be more.
 pub fn link_some(linkable: &dyn Linkable, limit: usize) -> bool {
     let mut more = false;
     for index in linkable.indexes() {
         let linked = std::iter::from_fn(|| index.next_unlinked()).take(limit).inspect(|slot| index.link(*slot)).count();
         more |= linked == limit;
+        more |= index.warm(limit);
     }
     more
 }

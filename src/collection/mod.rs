@@ -12,6 +12,8 @@
 mod group;
 pub mod indexers;
 pub mod persist;
+mod points;
+pub mod progress;
 pub mod record;
 pub mod tables;
 mod trouble;
@@ -23,12 +25,13 @@ use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, oneshot};
 use vecino_index::{Index, SearchOptions};
-use vecino_net::message::{CollectionStats, Hit, Outcome, Record, RecordValue, ReplicaSearch};
+use vecino_net::message::{CollectionStats, Hit, Outcome, Record, RecordValue, ReplicaSearch, Serving};
 use vecino_net::model::{CollectionId, CollectionSchema, Fields, PointId, Vector, Version};
 use vecino_net::ring;
 use vecino_storage::{Disk, SnapshotStore, SnapshotSummary};
 
 use self::indexers::{Indexers, Linkable};
+use self::progress::Progress;
 use self::tables::{Key, Live, Tables};
 
 use crate::resources::Share;
@@ -134,7 +137,22 @@ impl Collection {
         indexers: Arc<Indexers>,
         runtime: tokio::runtime::Handle,
     ) -> Result<Self, OpenError> {
-        let opened = persist::open(disk, directory, id, &schema, persist::SEGMENT_BYTES, share)?;
+        Self::open_watched(disk, directory, share, id, schema, indexers, runtime, &Progress::default())
+    }
+
+    /// [`Self::open`], telling how far it is.
+    #[allow(clippy::too_many_arguments, reason = "those of open, and one more")]
+    pub fn open_watched(
+        disk: Arc<dyn Disk>,
+        directory: &str,
+        share: Share,
+        id: CollectionId,
+        schema: CollectionSchema,
+        indexers: Arc<Indexers>,
+        runtime: tokio::runtime::Handle,
+        progress: &Progress,
+    ) -> Result<Self, OpenError> {
+        let opened = persist::open(disk, directory, id, &schema, persist::SEGMENT_BYTES, share, progress)?;
         Self::start(opened, id, schema, indexers, runtime)
     }
 
@@ -174,7 +192,7 @@ impl Collection {
                 move || writer::run(&core, (opened.log, opened.log_place), commands, &runtime)
             })
             .map_err(OpenError::Thread)?;
-        core.wake_indexers();
+        core.wake_all_indexers();
         let writer = WriterHandle { queue: Mutex::new(Some(queue)), thread: Mutex::new(Some(thread)) };
         Ok(Self { core, writer: Arc::new(writer) })
     }
@@ -334,6 +352,17 @@ impl Collection {
         self.core.indexes.iter().map(|(_, index)| index.unlinked()).max().unwrap_or(0)
     }
 
+    /// How many slots of loaded indexes have their codes, and of how many, while some have not.
+    pub fn warming(&self) -> Option<(usize, usize)> {
+        let warming = self.core.indexes.iter().filter_map(|(_, index)| index.warming());
+        warming.reduce(|(done, total), next| (done + next.0, total + next.1))
+    }
+
+    /// Whether nobody but the caller holds the collection, and nothing waits to be linked or coded.
+    pub fn is_idle(&self) -> bool {
+        Arc::strong_count(&self.writer) == 1 && self.unlinked() == 0 && self.warming().is_none()
+    }
+
     /// Counts and sizes.
     pub fn stats(&self) -> CollectionStats {
         // Indexers change what indexes take, so this is not only the writer's to find out.
@@ -342,7 +371,10 @@ impl Collection {
             let tables = self.core.tables();
             (tables.live() as u64, tables.tombstones() as u64)
         };
+        let warming = self.warming();
         CollectionStats {
+            serving: if warming.is_some() { Serving::Warming } else { Serving::Open },
+            percent: warming.map(|(done, total)| progress::percent(done as u64, total as u64)),
             points,
             tombstones,
             unlinked: self.unlinked() as u64,
@@ -405,6 +437,11 @@ impl Core {
         let indexes: usize = self.indexes.iter().map(|(_, index)| index.memory_bytes()).sum();
         let tables = self.tables().memory_bytes();
         self.share.account.hold((indexes + tables) as u64);
+    }
+
+    /// Codes of many slots may have to be made: every indexer takes part.
+    fn wake_all_indexers(self: &Arc<Self>) {
+        (0..self.indexers.threads()).for_each(|_| self.wake_indexers());
     }
 
     fn wake_indexers(self: &Arc<Self>) {

@@ -5,22 +5,24 @@
 //! written before the indexes, so a slot that it names has its vectors in the index arenas that follow; slots in the
 //! arenas that the table does not name are buried on loading.
 
-use std::io::{self, Read};
+use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, TryLockError};
 
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
-use vecino_index::{ArenaSink, ArenaSource, Index, Slot};
+use vecino_index::{ArenaPieces, ArenaSink, ArenaSource, Index, Slot};
 use vecino_net::message::{Record, RecordValue};
 use vecino_net::model::{CollectionId, CollectionSchema, FieldSchema, Fsync, Metric, Profile};
 use vecino_net::ring;
 use vecino_storage::{
-    Disk, Log, LogError, LogOptions, Snapshot, SnapshotError, SnapshotStore, SnapshotSummary, SnapshotWriter,
-    SyncPolicy,
+    ArenaPages, Disk, Log, LogError, LogOptions, PAGE_BYTES, Snapshot, SnapshotError, SnapshotStore, SnapshotSummary,
+    SnapshotWriter, SyncPolicy,
 };
 
 use super::Core;
+use super::points;
+use super::progress::{Phase, Progress};
 use super::record::{self, SnapshotEntry};
 use super::tables::{Key, Live, Tables};
 use crate::memory::{Account, OverLimit};
@@ -32,12 +34,10 @@ pub(super) const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 const FORMAT: u32 = 1;
 /// Slots or entries that are copied under one read lock.
 const CHUNK: usize = 1024;
-/// Longest entry that is believed when a snapshot is read.
-const ENTRY_BYTES_MAX: usize = 1024 * 1024;
 
 const META: &str = "meta";
-const POINTS: &str = "points";
-const TOMBSTONES: &str = "tombstones";
+pub(super) const POINTS: &str = "points";
+pub(super) const TOMBSTONES: &str = "tombstones";
 /// Where the pages of a snapshot lie.
 const PAGES: &str = "pages";
 /// The arena of an index that holds its vectors as they were given.
@@ -81,6 +81,17 @@ pub enum OpenError {
     Thread(#[source] io::Error),
 }
 
+impl OpenError {
+    /// Whether what lies on disk is damaged or incomplete, so that trying again is no use: only other replicas have what
+    /// is missing.
+    pub fn needs_copy(&self) -> bool {
+        match self {
+            Self::Log(LogError::Corrupt { .. }) | Self::Incomplete { .. } | Self::Record { .. } => true,
+            Self::Log(_) | Self::Snapshot(_) | Self::Index(_) | Self::Memory(_) | Self::Thread(_) => false,
+        }
+    }
+}
+
 /// Why a snapshot could not be taken. The older ones are as they were.
 #[derive(Debug, thiserror::Error)]
 pub enum TakeError {
@@ -103,7 +114,7 @@ pub enum TakeError {
 
 /// Why one snapshot could not be used.
 #[derive(Debug, thiserror::Error)]
-enum LoadError {
+pub(super) enum LoadError {
     #[error(transparent)]
     Io(#[from] io::Error),
     #[error(transparent)]
@@ -188,6 +199,7 @@ pub(super) fn open(
     schema: &CollectionSchema,
     segment_bytes: u64,
     share: Share,
+    progress: &Progress,
 ) -> Result<Opened, OpenError> {
     let sync = match schema.fsync {
         Fsync::Always => SyncPolicy::Always,
@@ -201,7 +213,9 @@ pub(super) fn open(
     if recovery.torn_bytes_cut > 0 {
         warn!(directory, bytes = recovery.torn_bytes_cut, "the log ended in a write that never finished; cut it");
     }
-    let (mut tables, indexes, snapshot_lsn) = load_newest(&snapshots, id, schema, recovery.first_lsn, &share.account)?;
+    let (mut tables, indexes, snapshot_lsn) =
+        load_newest(&snapshots, id, schema, recovery.first_lsn, &share.account, progress)?;
+    progress.begin(Phase::Replay, log.next_lsn().saturating_sub(snapshot_lsn));
     let (mut replayed, mut replayed_bytes) = (0u64, 0u64);
     let mut over_limit = None;
     let done = log.replay(snapshot_lsn, &mut |lsn, bytes| {
@@ -213,6 +227,7 @@ pub(super) fn open(
         }
         replay_one(&mut tables, &indexes, id, bytes).map_err(|reason| OpenError::Record { lsn, reason })?;
         replayed += 1;
+        progress.add(1);
         replayed_bytes += bytes.len() as u64;
         Ok(())
     });
@@ -231,17 +246,18 @@ fn load_newest(
     schema: &CollectionSchema,
     first_lsn: u64,
     account: &Account,
+    progress: &Progress,
 ) -> Result<(Tables, Indexes, u64), OpenError> {
     let mut reason = String::new();
     for snapshot in snapshots.snapshots() {
         let lsn = snapshot.lsn();
-        match load(&snapshot, id, schema, account) {
+        match load(&snapshot, id, schema, account, progress) {
             Ok((tables, indexes)) => return Ok((tables, indexes, lsn)),
             // The older one would not fit either, and nothing is wrong with this one.
             Err(LoadError::Memory(over)) => return Err(OpenError::Memory(over)),
             Err(error) => {
-                warn!(lsn, %error, "a snapshot cannot be used; trying what is older");
-                reason = error.to_string();
+                warn!(lsn, error = causes(&error), "a snapshot cannot be used; trying what is older");
+                reason = causes(&error);
             }
         }
     }
@@ -252,6 +268,12 @@ fn load_newest(
         return Err(OpenError::Incomplete { first_lsn, reason });
     }
     Ok((Tables::default(), empty_indexes(id, schema)?, 1))
+}
+
+/// An error with what caused it: which page it was, and where.
+fn causes(error: &LoadError) -> String {
+    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 fn empty_indexes(id: CollectionId, schema: &CollectionSchema) -> Result<Indexes, OpenError> {
@@ -413,12 +435,20 @@ impl ArenaSink for FieldSink<'_, '_> {
 struct FieldSource<'s> {
     snapshot: &'s Snapshot,
     number: usize,
+    progress: &'s Progress,
+}
+
+/// One arena of a field, page by page.
+struct FieldPages<'s> {
+    pages: ArenaPages<'s>,
+    progress: &'s Progress,
 }
 
 impl ArenaSource for FieldSource<'_> {
-    fn open<'s>(&'s mut self, arena: &str) -> io::Result<Option<Box<dyn Read + 's>>> {
-        let reader = self.snapshot.open_arena(&field_arena(self.number, arena)).map_err(io::Error::other)?;
-        Ok(reader.map(|reader| Box::new(reader) as Box<dyn Read + 's>))
+    fn open<'s>(&'s self, arena: &str) -> io::Result<Option<Box<dyn ArenaPieces + 's>>> {
+        let pages = self.snapshot.pages(&field_arena(self.number, arena));
+        let pages = pages.map(|pages| FieldPages { pages, progress: self.progress });
+        Ok(pages.map(|pages| Box::new(pages) as Box<dyn ArenaPieces + 's>))
     }
 }
 
@@ -439,14 +469,31 @@ fn index_bytes(snapshot: &Snapshot, id: CollectionId, schema: &CollectionSchema)
     Ok(bytes)
 }
 
+impl ArenaPieces for FieldPages<'_> {
+    fn bytes(&self) -> u64 {
+        self.pages.bytes()
+    }
+
+    fn piece_bytes(&self) -> usize {
+        PAGE_BYTES
+    }
+
+    fn read(&self, piece: u64, into: &mut Vec<u8>) -> io::Result<()> {
+        self.pages.read(piece as usize, into)?;
+        self.progress.add(into.len() as u64);
+        Ok(())
+    }
+}
+
 fn load(
     snapshot: &Snapshot,
     id: CollectionId,
     schema: &CollectionSchema,
     account: &Account,
+    progress: &Progress,
 ) -> Result<(Tables, Indexes), LoadError> {
-    let mut meta = Entries::open(snapshot, META)?;
-    let Meta { format, collection, fields } = meta.next()?.ok_or(LoadError::MissingArena(META))?;
+    progress.begin(Phase::Snapshot, snapshot.bytes());
+    let Meta { format, collection, fields } = points::first(snapshot, META)?;
     if format > FORMAT {
         return Err(LoadError::Newer { found: format });
     }
@@ -457,31 +504,24 @@ fn load(
     // Known before anything large is read, so that what does not fit costs little to find out, again and again.
     let index_bytes = index_bytes(snapshot, id, schema)?;
     account.open_with(index_bytes)?;
-    let (mut tables, mut loaded) = (Tables::default(), 0usize);
-    for arena in [POINTS, TOMBSTONES] {
-        let mut entries = Entries::open(snapshot, arena)?;
-        while let Some(SnapshotEntry { id: point, version, slot, payload }) = entries.next()? {
-            if loaded.is_multiple_of(CHUNK) {
-                account.open_with(index_bytes + tables.memory_bytes() as u64)?;
-            }
-            loaded += 1;
-            if slot.is_some_and(|slot| slot > vecino_index::SLOT_MAX) {
-                return Err(LoadError::Decode { arena, reason: format!("slot {slot:?} is over the limit") });
-            }
-            let key = Key { position: ring::position(id, &point), id: point };
-            // A point that was written while the snapshot ran may stand here twice; the newer one stays.
-            tables.apply(key, version, slot.map(|slot| (slot, payload.into_boxed_slice())));
-        }
-    }
-
-    let mut indexes = Vec::with_capacity(schema.fields.len());
-    for (number, (name, field)) in schema.fields.iter().enumerate() {
-        let index = Index::load(params(id, number, field), &mut FieldSource { snapshot, number })?;
+    // Tables and indexes are in different arenas: each is made while the other is read.
+    let (tables, indexes) = std::thread::scope(|scope| {
+        let fits = |bytes: usize| account.open_with(index_bytes + bytes as u64);
+        let tables = scope.spawn(move || points::load(snapshot, id, progress, &fits));
+        let load_index = |(number, (name, field)): (usize, (&String, &FieldSchema))| {
+            let index = Index::load(params(id, number, field), &FieldSource { snapshot, number, progress })?;
+            Ok((name.clone(), index))
+        };
+        let indexes: Result<Indexes, LoadError> = schema.fields.iter().enumerate().map(load_index).collect();
+        let tables = tables.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        (tables, indexes)
+    });
+    let (mut tables, indexes) = (tables?, indexes?);
+    for (_, index) in &indexes {
         for slot in (0..index.slots()).filter(|slot| tables.in_slot(*slot as Slot).is_none()) {
             index.bury(slot as Slot);
         }
         tables.skip_slots_below(index.slots());
-        indexes.push((name.clone(), index));
     }
     Ok((tables, indexes))
 }
@@ -503,7 +543,8 @@ impl<'a> Inspector<'a> {
     /// Reads a snapshot in full, as opening does; gives the number of live points, or says why it cannot be used.
     pub fn points(&self, snapshot: &Snapshot) -> Result<u64, String> {
         let account = Resources::unlimited().share("").account;
-        let (tables, _) = load(snapshot, self.id, self.schema, &account).map_err(|error| error.to_string())?;
+        let (tables, _) =
+            load(snapshot, self.id, self.schema, &account, &Progress::default()).map_err(|error| error.to_string())?;
         Ok(tables.live() as u64)
     }
 
@@ -513,35 +554,5 @@ impl<'a> Inspector<'a> {
         let vectors = value.map(|RecordValue { vectors, payload: _ }| vectors).unwrap_or_default();
         let fitting = |(name, index): &(String, Index)| vectors.get(name).map_or(Ok(()), |v| index.validate(&v.0));
         self.indexes.iter().try_for_each(fitting).map_err(|error| error.to_string())
-    }
-}
-
-/// Reads length-prefixed entries of one arena.
-struct Entries<'s> {
-    arena: &'static str,
-    reader: io::BufReader<Box<dyn Read + 's>>,
-}
-
-impl<'s> Entries<'s> {
-    fn open(snapshot: &'s Snapshot, arena: &'static str) -> Result<Self, LoadError> {
-        let reader = snapshot.open_arena(arena)?.ok_or(LoadError::MissingArena(arena))?;
-        Ok(Self { arena, reader: io::BufReader::with_capacity(1 << 20, Box::new(reader)) })
-    }
-
-    fn next<T: serde::de::DeserializeOwned>(&mut self) -> Result<Option<T>, LoadError> {
-        let mut length = [0; 4];
-        // The arena's length is verified with its pages, so it ends between entries or is not ours.
-        match self.reader.read(&mut length[..1])? {
-            0 => return Ok(None),
-            _ => self.reader.read_exact(&mut length[1..])?,
-        }
-        let length = u32::from_le_bytes(length) as usize;
-        let decode = |reason: String| LoadError::Decode { arena: self.arena, reason };
-        if length > ENTRY_BYTES_MAX {
-            return Err(decode(format!("an entry of {length} bytes is over the limit of {ENTRY_BYTES_MAX}")));
-        }
-        let mut bytes = vec![0; length];
-        self.reader.read_exact(&mut bytes)?;
-        rmp_serde::from_slice(&bytes).map(Some).map_err(|error| decode(error.to_string()))
     }
 }

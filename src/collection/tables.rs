@@ -113,6 +113,19 @@ impl Tables {
         Some(Applied { buried })
     }
 
+    /// Tables of many versions at once, in any order: the same as if each had been [applied](Self::apply).
+    pub fn of(mut entries: Vec<(Key, Entry)>) -> Self {
+        entries.sort_by(|(a, older), (b, newer)| a.cmp(b).then(newer.version.cmp(&older.version)));
+        entries.dedup_by(|(later, _), (first, _)| later == first);
+        let newest = entries.iter().map(|(_, entry)| entry.version).max();
+        let lives = || entries.iter().filter_map(|(_, entry)| entry.live.as_ref());
+        let mut slots = vec![None; lives().map(|live| live.slot as usize + 1).max().unwrap_or(0)];
+        let live = lives().map(|live| slots[live.slot as usize] = Some(Arc::clone(live))).count();
+        let ids: usize = entries.iter().map(|(key, _)| heap_of_id(&key.id)).sum();
+        let heap = ids + lives().map(|live| heap_of_live(live)).sum::<usize>();
+        Self { entries: entries.into_iter().collect(), slots, live, newest, heap }
+    }
+
     /// Number of live points.
     pub fn live(&self) -> usize {
         self.live
@@ -206,12 +219,16 @@ mod tests {
         fn the_newest_version_stands_in_any_order(
             writes in prop::collection::vec((0..8u64, 1..50u64, any::<bool>()), 1..100)
         ) {
-            let (mut tables, mut oracle) = (Tables::default(), BTreeMap::new());
+            let (mut tables, mut oracle, mut all) = (Tables::default(), BTreeMap::new(), Vec::new());
             for (slot, (id, time, live)) in writes.into_iter().enumerate() {
                 // What a version is never changes: a write of an even time is a put, of an odd one a delete.
                 let live = live || time % 2 == 0;
                 let time = time * 2 + u64::from(live);
                 let value = live.then(|| (slot as Slot, Box::from(time.to_le_bytes())));
+                let live = value.clone().map(|(slot, payload)| {
+                    Arc::new(Live { key: key(id), version: version(time), slot, payload })
+                });
+                all.push((key(id), Entry { version: version(time), live }));
                 let applied = tables.apply(key(id), version(time), value);
                 let newest = oracle.entry(id).or_insert(0);
                 prop_assert_eq!(applied.is_some(), time > *newest);
@@ -226,6 +243,10 @@ mod tests {
                     prop_assert_eq!(tables.in_slot(live.slot), Some(live));
                 }
             }
+            let mut at_once = Tables::of(all);
+            at_once.skip_slots_below(tables.slots());
+            prop_assert_eq!((&at_once.entries, &at_once.slots), (&tables.entries, &tables.slots));
+            prop_assert_eq!((at_once.live, at_once.newest), (tables.live, tables.newest));
             let live = oracle.values().filter(|time| **time % 2 == 1).count();
             // What is accounted is what is there, whatever was there before.
             let slots = tables.slots.capacity() * 8;

@@ -11,6 +11,7 @@ use crate::resources::Resources;
 
 mod limits;
 
+mod crash;
 mod rot;
 
 const DIM: usize = 8;
@@ -343,7 +344,8 @@ fn a_graph_is_loaded_and_not_linked_again() {
     // Nobody links here, so what is unlinked after opening stays so.
     let idle = Arc::new(Indexers::start(1).unwrap());
     let (disk, share) = (Arc::new(lab.disk.clone()), Resources::unlimited().share("films"));
-    let opened = persist::open(disk, "films", CollectionId([1; 16]), &schema(), 1 << 20, share).unwrap();
+    let progress = Progress::default();
+    let opened = persist::open(disk, "films", CollectionId([1; 16]), &schema(), 1 << 20, share, &progress).unwrap();
     drop(idle);
     assert_eq!(opened.indexes[0].1.unlinked(), 0);
     assert_eq!(opened.tables.live(), 3_000);

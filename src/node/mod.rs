@@ -9,6 +9,7 @@ pub mod identity;
 pub mod join;
 pub mod replica;
 pub mod service;
+pub mod shelf;
 pub mod snapshots;
 pub mod state;
 pub mod store;
@@ -47,6 +48,8 @@ use crate::resources::Resources;
 const PUBLISH_EVERY: Duration = Duration::from_secs(1);
 /// How often collections that could not be opened are tried again.
 const REOPEN_EVERY: Duration = Duration::from_secs(30);
+/// How often a node says how far a collection is that takes long to open.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 /// How long requests under way may take when the node stops.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -108,7 +111,8 @@ impl Node {
     /// When the data directory is in use, damaged or another node's, there is no certificate, or the address cannot be
     /// listened on.
     pub async fn start(settings: &Settings) -> Result<Self, StartError> {
-        let Settings { data, listen, advertise, seeds, certs, memory_limit, log_format: _ } = settings;
+        let Settings { data, listen, advertise, seeds, certs, memory_limit, open_collections, log_format: _ } =
+            settings;
         let lock = DirLock::acquire(data)?;
         let NodeIdentity { identity, client_certs, made_authority } =
             identity::load_or_make(data, certs.as_deref(), !seeds.is_empty())?;
@@ -126,16 +130,19 @@ impl Node {
         let store = {
             let disk = Arc::clone(&disk);
             let clock = Arc::new(Clock::new(node_id));
+            let open_max = *open_collections;
             blocking(move || {
                 // What the process itself takes comes first, and then what the collections do.
                 let memory = Budget::new(limit, memory::resident());
                 let ballast = Ballast::load(Arc::clone(&disk), BALLAST_BYTES);
                 let resources = Arc::new(Resources { memory, ballast });
-                Store::open(node_id, disk, indexers, clock, runtime, resources)
+                Store::open(node_id, disk, indexers, clock, open_max, runtime, resources)
             })
             .await??
         };
         let store = Arc::new(store);
+        let mut background = JoinSet::new();
+        background.spawn(open_large(Arc::clone(&store)));
 
         // The port may be left to the system, so the address for others is known only once there is a socket; and the
         // service has to know it before the first connection. So the socket is bound here, and asked for again.
@@ -173,11 +180,10 @@ impl Node {
             Coordinator::new(node_id, mesh_id, endpoint.clone(), Arc::clone(&store), membership.view(), remembered);
         coordinator.take_over(catalog).await;
 
-        let mut background = JoinSet::new();
         background.spawn(publish(Arc::clone(&membership), Arc::clone(&store)));
         background.spawn(follow(coordinator.clone(), Arc::clone(&store), state, disk));
         background.spawn(snapshots::run(Arc::clone(&store)));
-        background.spawn(reopen(Arc::clone(&store)));
+        background.spawn(tend(Arc::clone(&store)));
         service.open(coordinator);
         info!(node = %node_id, mesh = %mesh_id, %advertise, "ready");
         Ok(Self {
@@ -269,12 +275,30 @@ async fn publish(membership: Arc<Membership>, store: Arc<Store>) {
     }
 }
 
-/// Tries to open what could not be opened, for ever.
-async fn reopen(store: Arc<Store>) {
+/// Opens large collections, and says every second how far those are that take long, for ever.
+async fn open_large(store: Arc<Store>) {
+    let opening = blocking({
+        let store = Arc::clone(&store);
+        move || store.open_large()
+    });
+    let telling = async {
+        loop {
+            tokio::time::sleep(PROGRESS_EVERY).await;
+            store.tell_progress();
+        }
+    };
+    let ((), opened) = tokio::join!(telling, opening);
+    if let Err(error) = opened {
+        warn!(%error, "opening large collections failed");
+    }
+}
+
+/// Tries to open what could not be opened, and closes what is idle where too many are open, for ever.
+async fn tend(store: Arc<Store>) {
     loop {
         tokio::time::sleep(REOPEN_EVERY).await;
         let store = Arc::clone(&store);
-        if let Err(error) = blocking(move || store.retry_failed()).await {
+        if let Err(error) = blocking(move || store.tend()).await {
             warn!(%error, "opening collections again failed");
         }
     }

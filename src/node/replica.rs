@@ -57,7 +57,7 @@ impl ReplicaRequest for ReplicaVersions {
     async fn answer(self, store: &Arc<Store>) -> Result<Vec<Option<Version>>, RpcError> {
         let Self { collection, ids } = self;
         check_batch(ids.len())?;
-        Ok(store.collection(collection)?.versions(&ids))
+        Ok(store.collection(collection).await?.versions(&ids))
     }
 }
 
@@ -69,7 +69,7 @@ impl ReplicaRequest for ReplicaRead {
     async fn answer(self, store: &Arc<Store>) -> Result<Vec<Option<Record>>, RpcError> {
         let Self { collection, ids } = self;
         check_batch(ids.len())?;
-        let collection = store.collection(collection)?;
+        let collection = store.collection(collection).await?;
         blocking(move || collection.read(&ids)).await
     }
 }
@@ -82,7 +82,7 @@ impl ReplicaRequest for ReplicaApply {
     async fn answer(self, store: &Arc<Store>) -> Result<Vec<Outcome>, RpcError> {
         let Self { collection, records } = self;
         check_batch(records.len())?;
-        let collection = store.collection(collection)?;
+        let collection = store.collection(collection).await?;
         // A version from the future would win over every later write until the clocks catch up.
         let refusals: Vec<Option<String>> = records
             .iter()
@@ -109,7 +109,7 @@ impl ReplicaRequest for ReplicaSearch {
     }
 
     async fn answer(self, store: &Arc<Store>) -> Result<Vec<Hit>, RpcError> {
-        let collection = store.collection(self.collection)?;
+        let collection = store.collection(self.collection).await?;
         let permit = store.search_permit().await;
         let searched = blocking(move || {
             let _permit = permit;
@@ -128,7 +128,7 @@ impl ReplicaRequest for ReplicaScan {
 
     async fn answer(self, store: &Arc<Store>) -> Result<ReplicaScanReply, RpcError> {
         let Self { collection, after, limit } = self;
-        let collection = store.collection(collection)?;
+        let collection = store.collection(collection).await?;
         let limit = (limit as usize).clamp(1, SCAN_RECORDS_MAX);
         let page = blocking(move || collection.scan(after.as_ref().map(Into::into).as_ref(), limit)).await?;
         Ok(ReplicaScanReply { records: page.records, end: page.end })

@@ -1,31 +1,40 @@
 //! The collections of one node: which there are, and those that it keeps, open.
 //!
 //! Owns the [`Catalog`] and its file. A change of the catalog is durable before it takes effect; a collection whose
-//! placement names this node is opened, one that is dropped or replaced is closed and its files removed. A collection
-//! that cannot be opened stays closed with its reason, and the node serves the others.
+//! placement names this node is put on the [shelf](super::shelf), one that is dropped or replaced is closed and its files
+//! removed. A collection that cannot be opened stays closed with its reason, and the node serves the others.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{error, info};
 use vecino_certs::NodeId;
-use vecino_net::error::{ErrorCode, RpcError};
+use vecino_net::error::{ErrorCode, Retry, RpcError};
 use vecino_net::message::{CatalogEntry, CollectionStats, LiveCollection, MemoryUse};
 use vecino_net::model::{CollectionId, CollectionSchema};
 use vecino_net::ring::Ring;
 use vecino_storage::{Disk, FileError, read_verified, write_atomically};
 
 use super::clock::Clock;
+use super::shelf::{Absent, Kept, Opener, Shelf};
 use crate::catalog::{Catalog, Change};
 use crate::collection::indexers::Indexers;
-use crate::collection::{Collection, Trouble, persist};
+use crate::collection::progress::Progress;
+use crate::collection::{Collection, OpenError, Trouble, persist};
 use crate::resources::Resources;
 
 /// Where the catalog stands in the data directory.
 pub const CATALOG_FILE: &str = "catalog";
 /// The folder of the collections, each under its id.
 pub const COLLECTIONS: &str = "collections";
+
+/// With no more collections than these, all but the large ones are opened when the node starts.
+const EAGER_MAX: usize = 16;
+/// A collection that takes so many bytes on disk is opened before anybody asks.
+const LARGE_BYTES: u64 = 32 * 1024 * 1024;
+/// When a collection that is being opened is worth asking again.
+const OPENING_RETRY_MS: u32 = 500;
 
 /// Searches at a time for each processor; more wait.
 const SEARCHES_PER_PROCESSOR: usize = 2;
@@ -34,10 +43,9 @@ const SEARCHES_PER_PROCESSOR: usize = 2;
 pub struct Store {
     node_id: NodeId,
     disk: Arc<dyn Disk>,
-    indexers: Arc<Indexers>,
     clock: Arc<Clock>,
     searches: Arc<Semaphore>,
-    runtime: tokio::runtime::Handle,
+    shelf: Arc<Shelf>,
     resources: Arc<Resources>,
     /// Held while the catalog changes, so that file, memory and open collections change together.
     changing: Mutex<()>,
@@ -48,7 +56,15 @@ pub struct Store {
 struct State {
     catalog: Catalog,
     routes: HashMap<String, Arc<Route>>,
-    open: HashMap<CollectionId, Result<Collection, String>>,
+}
+
+/// Opens collections and removes their files.
+struct Files {
+    disk: Arc<dyn Disk>,
+    indexers: Arc<Indexers>,
+    clock: Arc<Clock>,
+    runtime: tokio::runtime::Handle,
+    resources: Arc<Resources>,
 }
 
 /// Where the points of a collection go.
@@ -94,12 +110,14 @@ pub enum StoreError {
 }
 
 impl Store {
-    /// Opens the catalog and every collection that this node keeps. Blocks.
+    /// Opens the catalog. Of the collections that this node keeps, as many as `open_max` are open at once, from when they
+    /// are first asked for; a few small ones are opened here. Blocks.
     pub fn open(
         node_id: NodeId,
         disk: Arc<dyn Disk>,
         indexers: Arc<Indexers>,
         clock: Arc<Clock>,
+        open_max: usize,
         runtime: tokio::runtime::Handle,
         resources: Arc<Resources>,
     ) -> Result<Self, StoreError> {
@@ -108,23 +126,56 @@ impl Store {
             None => Vec::new(),
         };
         let searches = SEARCHES_PER_PROCESSOR * std::thread::available_parallelism().map_or(1, usize::from);
+        let files = Files {
+            disk: Arc::clone(&disk),
+            indexers,
+            clock: Arc::clone(&clock),
+            runtime: runtime.clone(),
+            resources: Arc::clone(&resources),
+        };
         let store = Self {
             node_id,
             disk,
-            indexers,
             clock,
             searches: Arc::new(Semaphore::new(searches)),
-            runtime,
+            shelf: Shelf::new(files, open_max, runtime),
             resources,
             changing: Mutex::new(()),
             state: RwLock::new(State::default()),
         };
         for entry in entries {
             store.clock.raise(entry.version);
-            store.take_effect(entry, None);
+            store.take_effect(entry);
         }
         store.remove_leftovers();
+        let closed = store.shelf.closed_ones();
+        if closed.len() <= EAGER_MAX {
+            for id in closed.into_iter().filter(|id| store.disk_bytes(*id) < LARGE_BYTES) {
+                // Why it cannot be is kept with it.
+                let _ = store.shelf.open(id);
+            }
+        }
         Ok(store)
+    }
+
+    /// Opens large collections before anybody asks, since that takes long: the largest first, one after another, up to
+    /// as many as may be open. Blocks.
+    pub fn open_large(&self) {
+        let sized = self.shelf.closed_ones().into_iter().map(|id| (self.disk_bytes(id), id));
+        let mut large: Vec<(u64, CollectionId)> = sized.filter(|(bytes, _)| *bytes >= LARGE_BYTES).collect();
+        large.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+        for (_, id) in large {
+            if !self.shelf.has_room() {
+                break;
+            }
+            // Why it cannot be opened is kept with it.
+            let _ = self.shelf.open(id);
+        }
+    }
+
+    /// Bytes that a collection takes on disk; 0 where that cannot be told.
+    fn disk_bytes(&self, id: CollectionId) -> u64 {
+        persist::disk_bytes(&*self.disk, &format!("{COLLECTIONS}/{id}"))
     }
 
     /// Takes an entry over: durable first, then in effect. Gives the bytes of files that this removed. Blocks.
@@ -141,27 +192,33 @@ impl Store {
         if self.read(|state| state.catalog == next) {
             return Ok(0);
         }
-        let opened = match &entry.live {
+        let is_made = match &entry.live {
             Some(live) if exclusive && change == Change::Created && live.placement.contains_key(&self.node_id) => {
-                let opened = self.open_collection(&entry, live).map_err(|reason| {
-                    self.remove_files(&entry.id.to_string());
-                    StoreError::Open { name: entry.name.clone(), reason }
-                })?;
-                Some(opened)
+                self.shelf.keep(Kept { name: entry.name.clone(), id: entry.id, schema: live.schema.clone() });
+                if let Err(reason) = self.shelf.open(entry.id) {
+                    self.discard(entry.id);
+                    return Err(StoreError::Open { name: entry.name, reason: reason.to_string() });
+                }
+                true
             }
-            _ => None,
+            _ => false,
         };
         self.clock.raise(entry.version);
         let entries: Vec<_> = next.entries().collect();
         let bytes = rmp_serde::to_vec_named(&entries).expect("a catalog of strings, numbers and bytes always encodes");
         if let Err(error) = self.keep_catalog(&bytes, entry.live.is_none()) {
-            if let Some(opened) = opened {
-                opened.close();
-                self.remove_files(&entry.id.to_string());
+            if is_made {
+                self.discard(entry.id);
             }
             return Err(error.into());
         }
-        Ok(self.take_effect(entry, opened))
+        let id = entry.id;
+        let freed = self.take_effect(entry);
+        if self.shelf.closed_ones().contains(&id) {
+            // Why it cannot be opened is kept with it.
+            let _ = self.shelf.open(id);
+        }
+        Ok(freed)
     }
 
     /// What the node uses of its memory.
@@ -206,81 +263,69 @@ impl Store {
         self.read(|state| state.routes.get(name).cloned())
     }
 
-    /// A collection that this node keeps.
-    pub fn collection(&self, id: CollectionId) -> Result<Collection, RpcError> {
-        let found = self.read(|state| state.open.get(&id).cloned());
-        match found {
-            Some(Ok(collection)) => Ok(collection),
-            Some(Err(reason)) => Err(RpcError::new(
-                ErrorCode::Unavailable,
-                format_args!("collection {id} could not be opened on node {}: {reason}", self.node_id.short()),
-            )),
-            None => Err(RpcError::new(
-                ErrorCode::NotFound,
-                format_args!("node {} keeps no collection {id}", self.node_id.short()),
-            )),
-        }
+    /// A collection that this node keeps, opened if it was not. Waits for that, for a while.
+    pub async fn collection(&self, id: CollectionId) -> Result<Collection, RpcError> {
+        let node = self.node_id.short();
+        self.shelf.get(id).await.map_err(|absent| match &absent {
+            Absent::Unknown => RpcError::new(ErrorCode::NotFound, format_args!("node {node} keeps no collection {id}")),
+            Absent::Failed { needs_copy, .. } => {
+                let way_out = if *needs_copy { "; its data have to be copied from other replicas" } else { "" };
+                let message = format_args!("collection {id} could not be opened on node {node}: {absent}{way_out}");
+                RpcError::new(ErrorCode::Unavailable, message)
+            }
+            Absent::Opening { .. } => {
+                let message = format_args!("collection {id} cannot be asked on node {node} yet: {absent}; try again");
+                RpcError { retry: Retry::AfterMs(OPENING_RETRY_MS), ..RpcError::new(ErrorCode::NotReady, message) }
+            }
+            Absent::Stopping => RpcError::new(ErrorCode::NotReady, format_args!("node {node} is stopping")),
+        })
     }
 
     /// Whether this node keeps a collection, open or not.
     pub fn keeps(&self, id: CollectionId) -> bool {
-        self.read(|state| state.open.contains_key(&id))
+        self.shelf.keeps(id)
     }
 
     /// The collections that this node keeps and that are open.
     pub fn open_collections(&self) -> Vec<Collection> {
-        self.read(|state| state.open.values().filter_map(|open| open.as_ref().ok().cloned()).collect())
+        self.shelf.open_ones()
     }
 
     /// What this node holds of each collection that it keeps.
     pub fn stats(&self) -> Vec<(String, CollectionStats)> {
         let kept: Vec<_> = self.read(|state| {
             let live = state.catalog.entries().filter(|entry| entry.live.is_some());
-            let kept = live.filter_map(|entry| Some((entry, state.open.get(&entry.id)?)));
-            kept.map(|(entry, open)| {
+            live.map(|entry| {
                 let has_name = state.routes.get(&entry.name).is_some_and(|route| route.id == entry.id);
-                (entry.name.clone(), (!has_name).then_some(entry.id), open.clone())
+                (entry.name.clone(), entry.id, has_name)
             })
             .collect()
         });
-        let stats = |(name, nameless, open): (String, Option<CollectionId>, Result<Collection, String>)| {
-            let stats = match open {
-                Ok(collection) => collection.stats(),
-                Err(reason) => CollectionStats { error: Some(reason), ..CollectionStats::default() },
-            };
-            match nameless {
-                None => (name, stats),
-                Some(id) => {
-                    let error = Some(format!("an older collection has the name {name:?}: drop that one to reach this"));
-                    (format!("{name}@{id}"), CollectionStats { error, ..stats })
-                }
+        let stats = |(name, id, has_name): (String, CollectionId, bool)| {
+            let stats = self.shelf.stats(id)?;
+            if has_name {
+                return Some((name, stats));
             }
+            let error = Some(format!("an older collection has the name {name:?}: drop that one to reach this"));
+            Some((format!("{name}@{id}"), CollectionStats { error, ..stats }))
         };
-        kept.into_iter().map(stats).collect()
+        kept.into_iter().filter_map(stats).collect()
     }
 
-    /// Tries again to open the collections that could not be opened: the cause may have been passing. Blocks.
-    pub fn retry_failed(&self) {
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let failed: Vec<CatalogEntry> = self.read(|state| {
-            let failed = state.open.iter().filter(|(_, open)| open.is_err()).map(|(id, _)| *id);
-            failed.filter_map(|id| state.catalog.entry(id).cloned()).collect()
-        });
-        for entry in failed {
-            if let Some(live) = &entry.live
-                && let Ok(opened) = self.open_collection(&entry, live)
-            {
-                info!(collection = entry.name, id = %entry.id, "a collection that could not be opened is open now");
-                self.write(|state| state.open.insert(entry.id, Ok(opened)));
-            }
-        }
+    /// Tries again to open the collections that could not be opened, and closes idle ones where too many are open. Blocks.
+    pub fn tend(&self) {
+        self.shelf.retry_failed();
+        self.shelf.make_room();
+    }
+
+    /// Says how far those collections are that take long to open.
+    pub fn tell_progress(&self) {
+        self.shelf.tell_progress();
     }
 
     /// Closes every collection: writes that were accepted are finished, later ones refused. Blocks.
     pub fn close(&self) {
-        for collection in self.open_collections() {
-            collection.close();
-        }
+        self.shelf.close();
     }
 
     fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
@@ -301,15 +346,12 @@ impl Store {
         }
     }
 
-    /// Opens and closes what a durable entry asks for. Gives the bytes of files that were removed.
-    fn take_effect(&self, entry: CatalogEntry, opened: Option<Collection>) -> u64 {
+    /// Keeps or drops what a durable entry asks for. Gives the bytes of files that were removed.
+    fn take_effect(&self, entry: CatalogEntry) -> u64 {
         let id = entry.id;
-        let opened = opened.map(Ok).or_else(|| {
-            let live = entry.live.as_ref().filter(|live| live.placement.contains_key(&self.node_id))?;
-            let known = self.read(|state| state.open.contains_key(&id));
-            (!known).then(|| self.open_collection(&entry, live))
-        });
-        let gone = self.write(|state| {
+        let live = entry.live.as_ref().filter(|live| live.placement.contains_key(&self.node_id));
+        let kept = live.map(|live| Kept { name: entry.name.clone(), id, schema: live.schema.clone() });
+        let change = self.write(|state| {
             let name = entry.name.clone();
             let change = state.catalog.merge(entry);
             match state.catalog.named(&name) {
@@ -322,67 +364,73 @@ impl Store {
                     state.routes.remove(&name);
                 }
             }
-            match (change, opened) {
-                (Change::Created, Some(opened)) => {
-                    state.open.insert(id, opened);
-                    None
-                }
-                (Change::Dropped, _) => Some(state.open.remove(&id)),
-                (Change::Created, None) | (Change::None, _) => None,
-            }
+            change
         });
-        let Some(open) = gone else { return 0 };
-        if let Some(Ok(collection)) = open {
-            collection.close();
-        }
-        self.remove_files(&id.to_string())
-    }
-
-    fn open_collection(&self, entry: &CatalogEntry, live: &LiveCollection) -> Result<Collection, String> {
-        let CatalogEntry { name, version: _, id, live: _ } = entry;
-        let opened = Collection::open(
-            Arc::clone(&self.disk),
-            &format!("{COLLECTIONS}/{id}"),
-            self.resources.share(name),
-            *id,
-            live.schema.clone(),
-            Arc::clone(&self.indexers),
-            self.runtime.clone(),
-        );
-        if let Ok(Some(newest)) = opened.as_ref().map(Collection::newest_version) {
-            self.clock.raise(newest);
-        }
-        opened.map_err(|reason| {
-            error!(collection = name, %id, %reason, "a collection could not be opened; its files are left as they are");
-            reason.to_string()
-        })
-    }
-
-    /// Removes what is on disk of a collection; gives how many bytes that was.
-    fn remove_files(&self, id: &str) -> u64 {
-        let directory = format!("{COLLECTIONS}/{id}");
-        let bytes = persist::disk_bytes(&*self.disk, &directory);
-        match self.disk.remove_dir_all(&directory) {
-            Ok(()) => {
-                info!(directory, bytes, "removed the files of a dropped collection");
-                bytes
-            }
-            Err(reason) => {
-                error!(directory, %reason, "the files of a dropped collection could not be removed");
+        match (change, kept) {
+            (Change::Created, Some(kept)) => {
+                self.shelf.keep(kept);
                 0
             }
+            (Change::Dropped, _) => self.discard(id),
+            (Change::Created, None) | (Change::None, _) => 0,
         }
+    }
+
+    /// Closes a collection and removes its files; gives how many bytes that were.
+    fn discard(&self, id: CollectionId) -> u64 {
+        if let Some(collection) = self.shelf.forget(id) {
+            collection.close();
+        }
+        remove_files(&*self.disk, id)
     }
 
     /// Removes the files of collections that were dropped while the node was not there to remove them.
     fn remove_leftovers(&self) {
-        let dropped: Vec<String> = self.read(|state| {
-            let entries = state.catalog.entries().filter(|entry| entry.live.is_none());
-            entries.map(|entry| entry.id.to_string()).collect()
-        });
-        let there = self.disk.list(COLLECTIONS).unwrap_or_default();
-        for id in dropped.iter().filter(|id| there.contains(id)) {
-            self.remove_files(id);
+        let dropped: Vec<CollectionId> = self
+            .read(|state| state.catalog.entries().filter(|entry| entry.live.is_none()).map(|entry| entry.id).collect());
+        let there: HashSet<String> = self.disk.list(COLLECTIONS).unwrap_or_default().into_iter().collect();
+        for id in dropped.into_iter().filter(|id| there.contains(&id.to_string())) {
+            remove_files(&*self.disk, id);
+        }
+    }
+}
+
+impl Opener for Files {
+    fn open(&self, kept: &Kept, progress: &Progress) -> Result<Collection, OpenError> {
+        let Kept { name, id, schema } = kept;
+        let opened = Collection::open_watched(
+            Arc::clone(&self.disk),
+            &format!("{COLLECTIONS}/{id}"),
+            self.resources.share(name),
+            *id,
+            schema.clone(),
+            Arc::clone(&self.indexers),
+            self.runtime.clone(),
+            progress,
+        )?;
+        if let Some(newest) = opened.newest_version() {
+            self.clock.raise(newest);
+        }
+        Ok(opened)
+    }
+
+    fn remove(&self, id: CollectionId) {
+        remove_files(&*self.disk, id);
+    }
+}
+
+/// Removes what is on disk of a collection; gives how many bytes that were.
+fn remove_files(disk: &dyn Disk, id: CollectionId) -> u64 {
+    let directory = format!("{COLLECTIONS}/{id}");
+    let bytes = persist::disk_bytes(disk, &directory);
+    match disk.remove_dir_all(&directory) {
+        Ok(()) => {
+            info!(directory, bytes, "removed the files of a dropped collection");
+            bytes
+        }
+        Err(reason) => {
+            error!(directory, %reason, "the files of a dropped collection could not be removed");
+            0
         }
     }
 }
@@ -398,6 +446,7 @@ mod tests {
     use super::*;
     use crate::ballast::Ballast;
     use crate::memory::Budget;
+    use crate::node::shelf::OPEN_MAX_DEFAULT;
 
     struct Lab {
         memory: MemDisk,
@@ -426,7 +475,11 @@ mod tests {
         fn open_with(&self, resources: Arc<Resources>) -> Store {
             let (indexers, clock) = (Arc::clone(&self.indexers), Arc::new(Clock::new(NODE)));
             let (disk, runtime) = (Arc::new(self.disk.clone()), self.runtime.handle().clone());
-            Store::open(NODE, disk, indexers, clock, runtime, resources).unwrap()
+            Store::open(NODE, disk, indexers, clock, OPEN_MAX_DEFAULT, runtime, resources).unwrap()
+        }
+
+        fn get(&self, store: &Store, id: CollectionId) -> Result<Collection, RpcError> {
+            self.runtime.block_on(store.collection(id))
         }
     }
 
@@ -457,7 +510,7 @@ mod tests {
         store.merge(films.clone(), true).unwrap();
         store.merge(drop_of(&create("films", 2, 2), 3), false).unwrap();
         assert_eq!(store.route("films").unwrap().id, films.id);
-        assert!(store.collection(films.id).is_ok());
+        assert!(lab.get(&store, films.id).is_ok());
         // A second collection of that name, from the other side of a partition, is kept and reported.
         store.merge(create("films", 3, 4), false).unwrap();
         let stats = store.stats();
@@ -509,7 +562,7 @@ mod tests {
         let films = create("films", 1, 1);
         let store = lab.open();
         store.merge(films.clone(), true).unwrap();
-        let collection = store.collection(films.id).unwrap_or_else(|error| panic!("{error}"));
+        let collection = lab.get(&store, films.id).unwrap_or_else(|error| panic!("{error}"));
         let record = |id: u64| Record {
             id: id.into(),
             version: Version { time: id, node: NODE },
@@ -526,14 +579,14 @@ mod tests {
         let other = resources.share("other");
         other.account.hold(needed / 2);
         let store = lab.open_with(Arc::clone(&resources));
-        let error = store.collection(films.id).err().unwrap();
+        let error = lab.get(&store, films.id).err().unwrap();
         assert!(error.message.contains("of its limit of") && error.code == ErrorCode::Unavailable, "{error}");
         assert!(store.stats()[0].1.error.as_deref().unwrap().contains("--memory-limit"));
-        store.retry_failed();
-        assert!(store.collection(films.id).is_err());
+        store.tend();
+        assert!(lab.get(&store, films.id).is_err());
         drop(other);
-        store.retry_failed();
-        assert!(store.collection(films.id).is_ok());
+        store.tend();
+        assert!(lab.get(&store, films.id).is_ok());
         assert_eq!(store.memory().limit_bytes, needed);
     }
 
@@ -544,12 +597,74 @@ mod tests {
         lab.disk.set(Fault::EverySync);
         let store = lab.open();
         let id = CollectionId([1; 16]);
-        let error = store.collection(id).err().unwrap();
+        let error = lab.get(&store, id).err().unwrap();
         assert_eq!(error.code, ErrorCode::Unavailable, "{error}");
-        store.retry_failed();
-        assert!(store.collection(id).is_err());
+        store.tend();
+        assert!(lab.get(&store, id).is_err());
         lab.disk.heal();
-        store.retry_failed();
-        assert!(store.collection(id).is_ok());
+        store.tend();
+        assert!(lab.get(&store, id).is_ok());
+    }
+
+    fn put(lab: &Lab, store: &Store, id: CollectionId, point: u64) {
+        let collection = lab.get(store, id).unwrap();
+        let vectors = BTreeMap::from([(String::new(), vecino_net::model::Vector(vec![1.0, point as f32]))]);
+        let value = Some(vecino_net::message::RecordValue { vectors, payload: vec![0x80] });
+        let version = Version { time: point, node: NODE };
+        let record = vecino_net::message::Record { id: point.into(), version, value };
+        lab.runtime.block_on(collection.apply(vec![record])).unwrap();
+    }
+
+    fn points(lab: &Lab, store: &Store, id: CollectionId) -> u64 {
+        lab.get(store, id).unwrap().stats().points
+    }
+
+    #[test]
+    fn of_many_collections_none_is_opened_before_it_is_asked_for() {
+        let lab = Lab::new();
+        let store = lab.open();
+        for id in 1..=20 {
+            store.merge(create(&format!("c{id}"), id, u64::from(id)), true).unwrap();
+        }
+        put(&lab, &store, CollectionId([7; 16]), 5);
+        store.close();
+        drop(store);
+        let store = lab.open();
+        assert!(store.open_collections().is_empty());
+        assert!(store.stats().iter().all(|(_, stats)| stats.serving == vecino_net::message::Serving::Closed));
+        assert_eq!(points(&lab, &store, CollectionId([7; 16])), 1);
+        assert_eq!(store.open_collections().len(), 1);
+    }
+
+    #[test]
+    fn a_collection_that_is_closed_is_dropped_with_its_files_and_its_name_begins_anew() {
+        let lab = Lab::new();
+        let store = lab.open();
+        for id in 1..=20 {
+            store.merge(create(&format!("c{id}"), id, u64::from(id)), true).unwrap();
+        }
+        let old = CollectionId([7; 16]);
+        put(&lab, &store, old, 5);
+        store.close();
+        drop(store);
+        let store = lab.open();
+        assert!(lab.memory.list(COLLECTIONS).unwrap().contains(&old.to_string()));
+        store.merge(drop_of(&create("c7", 7, 7), 30), false).unwrap();
+        assert!(!lab.memory.list(COLLECTIONS).unwrap().contains(&old.to_string()), "it takes no room any more");
+        assert_eq!(lab.get(&store, old).err().unwrap().code, ErrorCode::NotFound);
+        store.merge(create("c7", 77, 31), true).unwrap();
+        let new = store.route("c7").unwrap().id;
+        assert_eq!((new, points(&lab, &store, new)), (CollectionId([77; 16]), 0));
+        store.close();
+        drop(store);
+        let store = lab.open();
+        assert_eq!(points(&lab, &store, new), 0, "nor after a restart");
+    }
+
+    #[test]
+    fn a_few_small_collections_are_open_from_the_start() {
+        let lab = Lab::new();
+        lab.open().merge(create("films", 1, 1), true).unwrap();
+        assert_eq!(lab.open().open_collections().len(), 1);
     }
 }

@@ -45,6 +45,6 @@ pub use log::{
     SyncPolicy,
 };
 pub use snapshot::{
-    ARENA_NAME_BYTES_MAX, ARENAS_MAX, ArenaReader, PAGE_BYTES, SNAPSHOT_FORMAT_VERSION, Snapshot, SnapshotError,
-    SnapshotStore, SnapshotSummary, SnapshotWriter,
+    ARENA_NAME_BYTES_MAX, ARENAS_MAX, ArenaPages, ArenaReader, PAGE_BYTES, SNAPSHOT_FORMAT_VERSION, Snapshot,
+    SnapshotError, SnapshotStore, SnapshotSummary, SnapshotWriter,
 };

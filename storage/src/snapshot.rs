@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 pub use error::SnapshotError;
 pub use inspect::{InspectedSnapshot, SnapshotsInspection, inspect_snapshots};
 pub use manifest::{ARENA_NAME_BYTES_MAX, ARENAS_MAX, PAGE_BYTES, SNAPSHOT_FORMAT_VERSION};
-pub use reader::{ArenaReader, Snapshot};
+pub use reader::{ArenaPages, ArenaReader, Snapshot};
 pub use writer::{SnapshotSummary, SnapshotWriter};
 
 use crate::disk::{Disk, join, read_whole};

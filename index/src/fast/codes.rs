@@ -1,10 +1,10 @@
 //! The generation of codes that is in use, and when the next one is made.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use crate::arena::NoMemory;
-use crate::fast::{Generation, Model, Projections, Shape};
+use crate::fast::{Generation, Model, Projections, Shape, Warming};
 use crate::graph::Graph;
 use crate::kernel::Kernel;
 use crate::params::{Metric, Params, Profile, Slot};
@@ -20,9 +20,20 @@ pub(crate) struct Fast {
     kernel: Kernel,
     /// Number of the generation in use; 0 while there is none.
     number: AtomicU64,
-    current: Mutex<Option<Arc<Generation>>>,
+    kept: Mutex<Kept>,
+    /// Whether codes are being made by a model that was loaded, and there are none to go by.
+    is_warming: AtomicBool,
     /// Held for reading while a slot is linked, and for writing while a generation takes the place of another.
     linking: RwLock<()>,
+}
+
+/// What is only touched under the lock.
+#[derive(Default)]
+struct Kept {
+    /// The generation in use.
+    current: Option<Arc<Generation>>,
+    /// The one that is being made of what was loaded; then there is none in use.
+    warming: Option<Arc<Warming>>,
 }
 
 impl Fast {
@@ -35,7 +46,8 @@ impl Fast {
             seed: params.seed,
             kernel,
             number: AtomicU64::new(0),
-            current: Mutex::new(None),
+            kept: Mutex::default(),
+            is_warming: AtomicBool::new(false),
             linking: RwLock::default(),
         })
     }
@@ -45,16 +57,17 @@ impl Fast {
     pub fn current<'c>(&self, cached: &'c mut Option<Arc<Generation>>) -> Option<&'c Arc<Generation>> {
         let number = self.number.load(Ordering::Acquire);
         if cached.as_ref().map_or(0, |cached| cached.number) != number {
-            cached.clone_from(&self.current.lock().unwrap_or_else(PoisonError::into_inner));
+            cached.clone_from(&self.kept().current);
         }
         cached.as_ref()
     }
 
     /// Makes room for the codes of a slot. The caller stores, and so no generation is being put in place.
     pub fn reserve(&self, slot: Slot) -> Result<(), NoMemory> {
-        match &*self.current.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(generation) => generation.reserve(slot),
-            None => Ok(()),
+        match &*self.kept() {
+            Kept { current: Some(generation), .. } => generation.reserve(slot),
+            Kept { warming: Some(warming), .. } => warming.generation().reserve(slot),
+            Kept { current: None, warming: None } => Ok(()),
         }
     }
 
@@ -66,7 +79,8 @@ impl Fast {
     /// Whether there are so many more slots than the generation in use was learned from that it is time for another.
     #[inline]
     pub fn is_due(&self, slots: usize, cached: &mut Option<Arc<Generation>>) -> bool {
-        slots >= self.current(cached).map_or(LEARN_SLOTS_MIN, |generation| generation.slots.saturating_mul(GROWTH))
+        let due = self.current(cached).map_or(LEARN_SLOTS_MIN, |generation| generation.slots.saturating_mul(GROWTH));
+        slots >= due && !self.is_warming.load(Ordering::Acquire)
     }
 
     /// Learns a new generation from what is stored and makes all codes anew, unless another thread is about to. Slots
@@ -96,20 +110,53 @@ impl Fast {
         self.shape
     }
 
-    /// The generation in use, to keep.
+    /// The generation in use or in the making, to keep.
     pub fn keep(&self) -> Option<Arc<Generation>> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let Kept { current, warming } = &*self.kept();
+        current.clone().or_else(|| warming.as_ref().map(|warming| Arc::clone(&warming.generation)))
+    }
+
+    /// Puts a model that was loaded in the place of none, with room for the codes of so many slots, which
+    /// [`Self::warm`] makes. Nobody else uses the index yet.
+    pub fn begin_warming(&self, model: Model, learned: usize, slots: u32) -> Result<(), NoMemory> {
+        let generation = Generation::new(1, learned, model, self.metric, self.lanes, self.kernel);
+        if let Some(last) = slots.checked_sub(1) {
+            generation.reserve(last)?;
+        }
+        self.kept().warming = Some(Arc::new(Warming::new(generation, slots)));
+        self.is_warming.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// The codes in the making, if there are any. Who links writes codes there too; the lock of [`Self::hold`] keeps
+    /// them from being taken into use meanwhile.
+    pub fn warming(&self) -> Option<Arc<Warming>> {
+        if !self.is_warming.load(Ordering::Acquire) {
+            return None;
+        }
+        self.kept().warming.clone()
+    }
+
+    /// Makes the codes of up to so many slots; takes them into use once all are made. Whether there may be more to do.
+    pub fn warm(&self, rows: &Rows, graph: &Graph, states: &States, slots: usize) -> bool {
+        let Some(warming) = self.warming() else { return false };
+        if warming.encode(rows, graph, states, slots) {
+            // Who links either sees codes in the making, or those in use: never neither.
+            let _linking = self.linking.write().unwrap_or_else(PoisonError::into_inner);
+            let mut kept = self.kept();
+            kept.current = kept.warming.take().map(|warming| Arc::clone(&warming.generation));
+            self.number.store(warming.generation.number, Ordering::Release);
+            self.is_warming.store(false, Ordering::Release);
+        }
+        warming.has_more()
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes all codes by a model, and puts them in use. Nobody stores or links meanwhile.
-    pub fn install(
-        &self,
-        model: Model,
-        slots: usize,
-        rows: &Rows,
-        graph: &Graph,
-        states: &States,
-    ) -> Result<(), NoMemory> {
+    fn install(&self, model: Model, slots: usize, rows: &Rows, graph: &Graph, states: &States) -> Result<(), NoMemory> {
         let number = self.number.load(Ordering::Relaxed) + 1;
         let generation = Generation::new(number, slots, model, self.metric, self.lanes, self.kernel);
         let mut seen = Projections::default();
@@ -119,7 +166,7 @@ impl Fast {
                 generation.encode(rows, graph, slot, &mut seen);
             }
         }
-        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(generation));
+        self.kept().current = Some(Arc::new(generation));
         self.number.store(number, Ordering::Release);
         Ok(())
     }
@@ -131,8 +178,7 @@ impl Fast {
 
     /// Bytes of memory that the codes of so many slots take.
     pub fn bytes(&self, slots: usize) -> usize {
-        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        current.as_ref().map_or(0, |generation| generation.bytes(slots))
+        self.keep().map_or(0, |generation| generation.bytes(slots))
     }
 }
 

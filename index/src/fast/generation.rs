@@ -135,10 +135,32 @@ impl Generation {
     /// Makes the codes of a node and of all its edges, where nobody else writes.
     pub fn encode(&self, rows: &Rows, graph: &Graph, slot: Slot, seen: &mut Projections) {
         seen.clear();
+        self.encode_seen(rows, graph, slot, seen);
+    }
+
+    /// Projects a node and its neighbours ahead of [`Self::encode_seen`].
+    pub fn project(&self, rows: &Rows, graph: &Graph, slot: Slot, seen: &mut Projections) {
+        seen.clear();
+        seen.place(self, rows, slot);
+        for to in graph.neighbours(slot, 0) {
+            seen.place(self, rows, to);
+        }
+    }
+
+    /// Makes the codes of a node and of all its edges. Nobody else writes, or the caller holds the node's lock.
+    pub fn encode_seen(&self, rows: &Rows, graph: &Graph, slot: Slot, seen: &mut Projections) {
         self.write_node(rows, slot, seen);
         for (lane, to) in graph.neighbours(slot, 0).enumerate() {
             self.write_edge(rows, seen, lane, slot, to);
         }
+    }
+
+    /// The codes of a node and of its edges.
+    #[cfg(test)]
+    pub fn codes_of(&self, graph: &Graph, slot: Slot) -> (Vec<u32>, Vec<Edge>) {
+        let node = self.nodes.get(slot).iter().map(|word| word.load(Ordering::Relaxed)).collect();
+        let lanes = 0..graph.neighbours(slot, 0).count();
+        (node, lanes.map(|lane| self.layout.read(self.edges.get(slot), lane)).collect())
     }
 
     /// Prepares a query.

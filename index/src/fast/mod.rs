@@ -25,6 +25,7 @@ mod generation;
 mod layout;
 mod model;
 mod walk;
+mod warming;
 
 pub(crate) use codes::Fast;
 pub(crate) use edge::Edge;
@@ -32,3 +33,4 @@ pub(crate) use generation::{Coded, FastQuery, Generation, Projections};
 pub(crate) use layout::Layout;
 pub(crate) use model::{Model, Shape};
 pub(crate) use walk::FastWalk;
+pub(crate) use warming::Warming;

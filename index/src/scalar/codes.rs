@@ -119,6 +119,11 @@ impl ScalarCodes {
         slots >= self.due_slots.load(Ordering::Relaxed) || self.drift.is_large()
     }
 
+    /// Whether there are no codes yet.
+    pub fn is_untrained(&self) -> bool {
+        self.number.load(Ordering::Acquire) == 0
+    }
+
     /// Makes the next generation from what is live, and puts it in place. One thread does; others pass by. Where there is
     /// no memory for it, the generation that is there stays.
     pub fn train(&self, rows: &Rows, states: &States) {

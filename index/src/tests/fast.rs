@@ -115,15 +115,15 @@ fn codes_keep_within_their_memory() {
 fn a_dump_of_another_profile_gets_codes_of_its_own() {
     let vectors = clustered(1_500, DIM, 68);
     let plain = Params { profile: Profile::Plain, ..params(DIM, Metric::Euclidean) };
-    let mut dump = Arenas::of(&built(plain.clone(), &vectors));
-    let index = Index::load(params(DIM, Metric::Euclidean), &mut dump).unwrap();
+    let dump = Arenas::of(&built(plain.clone(), &vectors));
+    let index = Index::load(params(DIM, Metric::Euclidean), &dump).unwrap();
     assert_eq!((index.unlinked(), generation(&index)), (0, 0));
     index.store(1_500, &[0.5; DIM]).unwrap();
     index.link(1_500);
     assert_eq!(generation(&index), 1, "learned with the next slot");
     check_graph(&index);
     assert_eq!(walked(&index, &[0.5; DIM], &SearchOptions::new(1, 64))[0].slot, 1_500);
-    let back = Index::load(plain, &mut Arenas::of(&index)).unwrap();
+    let back = Index::load(plain, &Arenas::of(&index)).unwrap();
     assert_eq!(walked(&back, &[0.5; DIM], &SearchOptions::new(1, 64))[0].slot, 1_500);
 }
 
@@ -134,7 +134,7 @@ fn a_dump_from_before_there_were_profiles_is_read() {
     let header = dump.arenas.get_mut("header").unwrap();
     header[6..8].copy_from_slice(&1u16.to_le_bytes());
     header[28..32].fill(0);
-    let index = Index::load(params(DIM, Metric::Euclidean), &mut dump).unwrap();
+    let index = Index::load(params(DIM, Metric::Euclidean), &dump).unwrap();
     assert_eq!((index.slots(), index.unlinked()), (1_100, 0));
 }
 
@@ -145,7 +145,7 @@ fn a_model_that_is_cut_foreign_or_missing_is_refused() {
     let refusal = |change: &dyn Fn(&mut Arenas)| {
         let mut changed = dump.clone();
         change(&mut changed);
-        Index::load(params.clone(), &mut changed).err().expect("the dump was accepted")
+        Index::load(params.clone(), &changed).err().expect("the dump was accepted")
     };
     let length = dump.arenas["model"].len();
     let missing = refusal(&|dump| drop(dump.arenas.remove("model")));

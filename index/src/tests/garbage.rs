@@ -15,8 +15,8 @@ fn small() -> (Params, Arenas) {
     (params, Arenas::of(&index))
 }
 
-fn refusal(params: Params, mut dump: Arenas) -> LoadError {
-    match Index::load(params, &mut dump) {
+fn refusal(params: Params, dump: Arenas) -> LoadError {
+    match Index::load(params, &dump) {
         Ok(_) => panic!("the dump was accepted"),
         Err(error) => error,
     }
@@ -134,7 +134,7 @@ fn nodes_that_lost_their_last_link_are_linked_again() {
         kept.resize(stride / 4, [0; 4]);
         list.copy_from_slice(kept.as_flattened());
     }
-    let loaded = Index::load(params, &mut dump).unwrap();
+    let loaded = Index::load(params, &dump).unwrap();
     assert!(loaded.unlinked() >= 4, "the three, and the one that was not linked: {}", loaded.unlinked());
     for slot in [100, 150, 200] {
         assert!(!loaded.states.is_linked(slot));
@@ -157,7 +157,7 @@ proptest! {
             let at = at.index(bytes.len());
             bytes[at] ^= flip;
         }
-        if let Ok(index) = Index::load(params, &mut dump) {
+        if let Ok(index) = Index::load(params, &dump) {
             link_all(&index);
             prop_assert_eq!(index.unlinked(), 0);
             let hits = walked(&index, &[0.5; DIM], &SearchOptions::new(20, 400));

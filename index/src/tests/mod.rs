@@ -12,10 +12,12 @@ mod reload;
 mod room;
 
 use std::collections::{BTreeMap, HashSet};
-use std::io::{self, Read};
+use std::io;
 use std::ops::Range;
 
-use crate::{ArenaSink, ArenaSource, Hit, Index, Metric, Params, Profile, SearchOptions, Slot};
+use crate::{
+    ArenaPieces, ArenaSink, ArenaSource, Hit, Index, Metric, PIECE_MULTIPLE, Params, Profile, SearchOptions, Slot,
+};
 
 /// Vectors around a few centres, as real embeddings lie.
 fn clustered(count: usize, dim: usize, seed: u64) -> Vec<Vec<f32>> {
@@ -44,6 +46,12 @@ fn link_all(index: &Index) {
     while let Some(slot) = index.next_unlinked() {
         index.link(slot);
     }
+}
+
+/// Makes the codes of an index that was loaded.
+fn warm_all(index: &Index) {
+    while index.warm(100) {}
+    assert_eq!(index.warming(), None);
 }
 
 fn built(params: Params, vectors: &[Vec<f32>]) -> Index {
@@ -150,7 +158,26 @@ impl ArenaSink for Arenas {
 }
 
 impl ArenaSource for Arenas {
-    fn open<'s>(&'s mut self, arena: &str) -> io::Result<Option<Box<dyn Read + 's>>> {
-        Ok(self.arenas.get(arena).map(|bytes| Box::new(bytes.as_slice()) as Box<dyn Read>))
+    fn open<'s>(&'s self, arena: &str) -> io::Result<Option<Box<dyn ArenaPieces + 's>>> {
+        Ok(self.arenas.get(arena).map(|bytes| Box::new(Piece(bytes)) as Box<dyn ArenaPieces>))
+    }
+}
+
+/// An arena in the shortest pieces there can be, so that most vectors and lists lie in two.
+struct Piece<'s>(&'s [u8]);
+
+impl ArenaPieces for Piece<'_> {
+    fn bytes(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn piece_bytes(&self) -> usize {
+        PIECE_MULTIPLE
+    }
+
+    fn read(&self, piece: u64, into: &mut Vec<u8>) -> io::Result<()> {
+        into.clear();
+        into.extend(self.0.chunks(PIECE_MULTIPLE).nth(piece as usize).unwrap_or_default());
+        Ok(())
     }
 }

@@ -62,7 +62,7 @@ proptest! {
                 }
                 Step::Bury(_) => {}
                 Step::Link => if let Some(slot) = index.next_unlinked() { index.link(slot) },
-                Step::Reload => index = Index::load(params.clone(), &mut Arenas::of(&index)).unwrap(),
+                Step::Reload => index = Index::load(params.clone(), &Arenas::of(&index)).unwrap(),
                 Step::Search { query, k, modulus } => {
                     let filter = move |slot: Slot| slot.is_multiple_of(modulus);
                     let sign = if metric.higher_is_better() { -1.0 } else { 1.0 };

@@ -14,12 +14,13 @@ fn a_loaded_index_answers_alike_without_linking() {
         for slot in (0..2_500).step_by(5) {
             index.bury(slot);
         }
-        let mut dump = Arenas::of(&index);
-        let loaded = Index::load(params(DIM, metric), &mut dump).unwrap();
+        let dump = Arenas::of(&index);
+        let loaded = Index::load(params(DIM, metric), &dump).unwrap();
         assert_eq!((loaded.unlinked(), loaded.next_unlinked()), (0, None), "nothing is to be linked");
         assert_eq!((loaded.slots(), loaded.len_live()), (2_500, 2_000));
         assert_eq!(loaded.graph.entry(), index.graph.entry());
         check_graph(&loaded);
+        warm_all(&loaded);
         for query in &clustered(50, DIM, 42) {
             let options = SearchOptions::new(10, 40);
             assert_eq!(walked(&loaded, query, &options), walked(&index, query, &options));
@@ -34,10 +35,8 @@ fn a_loaded_index_answers_alike_without_linking() {
 #[test]
 fn a_loaded_index_grows_on() {
     let vectors = clustered(2_000, DIM, 43);
-    let index = Index::load(
-        params(DIM, Metric::Cosine),
-        &mut Arenas::of(&built(params(DIM, Metric::Cosine), &vectors[..1_000])),
-    );
+    let index =
+        Index::load(params(DIM, Metric::Cosine), &Arenas::of(&built(params(DIM, Metric::Cosine), &vectors[..1_000])));
     let index = index.unwrap();
     assert!(matches!(index.store(999, &vectors[0]), Err(crate::IndexError::SlotOrder { slot: 999, next: 1_000 })));
     store_all(&index, 1_000..2_000, &vectors[1_000..]);
@@ -54,7 +53,7 @@ fn what_was_not_linked_is_handed_out_after_loading() {
     let index = built(params(DIM, Metric::Euclidean), &vectors[..1_200]);
     store_all(&index, 1_200..1_400, &vectors[1_200..]);
     index.store(1_450, &vectors[1_450]).unwrap();
-    let loaded = Index::load(params(DIM, Metric::Euclidean), &mut Arenas::of(&index)).unwrap();
+    let loaded = Index::load(params(DIM, Metric::Euclidean), &Arenas::of(&index)).unwrap();
     assert_eq!((loaded.unlinked(), loaded.slots()), (201, 1_451));
     assert_eq!(walked(&loaded, &vectors[1_450], &SearchOptions::new(1, 64))[0].slot, 1_450);
     assert_eq!(loaded.vector(1_420), None);
@@ -65,8 +64,63 @@ fn what_was_not_linked_is_handed_out_after_loading() {
 }
 
 #[test]
+fn a_loaded_index_is_searched_before_it_is_warm() {
+    for profile in Profile::ALL {
+        let params = Params { profile, ..params(DIM, Metric::Cosine) };
+        let vectors = clustered(2_500, DIM, 48);
+        let dump = Arenas::of(&built(params.clone(), &vectors));
+        let cold = Index::load(params, &dump).unwrap();
+        assert_eq!(cold.warming().is_some(), profile != Profile::Plain, "{profile:?}");
+        let plain = Params { profile: Profile::Plain, ..cold.params().clone() };
+        let plain = Index::load(plain, &dump).unwrap();
+        for query in &clustered(20, DIM, 49) {
+            let options = SearchOptions::new(10, 40);
+            assert_eq!(walked(&cold, query, &options), walked(&plain, query, &options), "{profile:?}");
+        }
+        assert!(Arenas::of(&cold) == dump, "{profile:?}: a dump of what is cold has the model");
+        warm_all(&cold);
+        assert!(!cold.warm(100));
+    }
+}
+
+/// While two threads make the codes, slots are stored, linked and buried; then every code is what it would be, had it
+/// been made in peace.
+#[test]
+fn codes_that_are_made_beside_writers_are_those_of_the_links() {
+    for metric in [Metric::Euclidean, Metric::Dot] {
+        let vectors = clustered(3_500, DIM, 50);
+        let index =
+            Index::load(params(DIM, metric), &Arenas::of(&built(params(DIM, metric), &vectors[..2_500]))).unwrap();
+        let generation = index.fast.as_ref().unwrap().keep().unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| while index.warm(7) {});
+            }
+            scope.spawn(|| {
+                for (slot, vector) in (2_500..).zip(&vectors[2_500..]) {
+                    index.store(slot, vector).unwrap();
+                    index.link(slot);
+                    index.bury(slot - 2_000);
+                }
+            });
+        });
+        assert_eq!(index.warming(), None);
+        check_graph(&index);
+        let made = |slot| generation.codes_of(&index.graph, slot);
+        let beside: Vec<_> = (0..3_500).map(made).collect();
+        let mut seen = Default::default();
+        (0..3_500).for_each(|slot| generation.encode(&index.rows, &index.graph, slot, &mut seen));
+        for (slot, beside) in (0..).zip(beside) {
+            assert!(beside == made(slot), "{metric:?}: the codes of slot {slot}");
+        }
+        let recall = recall(&index, &vectors[2_500..2_600], 10, 100);
+        assert!(recall >= 0.9, "{metric:?}: {recall}");
+    }
+}
+
+#[test]
 fn an_empty_index_survives() {
-    let loaded = Index::load(params(DIM, Metric::Dot), &mut Arenas::of(&built(params(DIM, Metric::Dot), &[]))).unwrap();
+    let loaded = Index::load(params(DIM, Metric::Dot), &Arenas::of(&built(params(DIM, Metric::Dot), &[]))).unwrap();
     assert_eq!((loaded.slots(), loaded.search(&[1.0; DIM], &SearchOptions::new(3, 3)).unwrap()), (0, vec![]));
     loaded.store(0, &[1.0; DIM]).unwrap();
     link_all(&loaded);
@@ -112,8 +166,8 @@ fn a_dump_beside_writers_loses_nothing() {
     });
     assert!(dumps.iter().any(|(stored, _)| (1..4_000).contains(stored)), "no dump was made while slots were stored");
     let every = dumps.len().div_ceil(8);
-    for (stored, mut dump) in dumps.into_iter().step_by(every) {
-        let loaded = Index::load(params(DIM, Metric::Euclidean), &mut dump).unwrap();
+    for (stored, dump) in dumps.into_iter().step_by(every) {
+        let loaded = Index::load(params(DIM, Metric::Euclidean), &dump).unwrap();
         assert!(loaded.slots() >= stored);
         let unlinked = loaded.unlinked();
         link_all(&loaded);

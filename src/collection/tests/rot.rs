@@ -56,6 +56,7 @@ fn open(lab: &Lab, disk: &MemDisk) -> Result<Collection, OpenError> {
         &small_schema(),
         SEGMENT_BYTES,
         Resources::unlimited().share("films"),
+        &Progress::default(),
     )?;
     Collection::start(opened, ID, small_schema(), Arc::clone(&lab.indexers), lab.runtime.handle().clone())
 }

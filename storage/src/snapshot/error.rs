@@ -110,3 +110,9 @@ impl SnapshotError {
         io::Error::new(kind, self)
     }
 }
+
+impl From<SnapshotError> for io::Error {
+    fn from(error: SnapshotError) -> Self {
+        error.into_io()
+    }
+}

@@ -33,10 +33,47 @@ impl Snapshot {
         self.manifest.arenas.iter().map(|arena| arena.name.as_str())
     }
 
+    /// Bytes of all arenas together.
+    pub fn bytes(&self) -> u64 {
+        self.manifest.arenas.iter().map(|arena| arena.bytes).sum()
+    }
+
+    /// The pages of the arena `name`; `None` where the snapshot has none of that name.
+    pub fn pages(&self, name: &str) -> Option<ArenaPages<'_>> {
+        let arena = self.manifest.arenas.iter().find(|arena| arena.name == name)?;
+        Some(ArenaPages { shared: &self.shared, arena })
+    }
+
     /// A reader of the arena `name`; `None` where the snapshot has none of that name.
     pub fn open_arena(&self, name: &str) -> Result<Option<ArenaReader<'_>>, SnapshotError> {
         let Some(arena) = self.manifest.arenas.iter().find(|arena| arena.name == name) else { return Ok(None) };
         Ok(Some(ArenaReader { shared: &self.shared, arena, next_page: 0, page: Vec::new(), offset: 0 }))
+    }
+}
+
+/// The pages of one arena, to be read in any order and by any number of threads.
+pub struct ArenaPages<'a> {
+    shared: &'a Shared,
+    arena: &'a Arena,
+}
+
+impl ArenaPages<'_> {
+    /// Length of the arena in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.arena.bytes
+    }
+
+    /// How many pages it has; each but the last is [`PAGE_BYTES`] long.
+    pub fn count(&self) -> usize {
+        self.arena.pages.len()
+    }
+
+    /// Reads a page, counted from 0, in place of what is in `page`, and verifies it. A page that is not there, or not
+    /// what it should be, is written anew by the next snapshot.
+    pub fn read(&self, index: usize, page: &mut Vec<u8>) -> Result<(), SnapshotError> {
+        self.shared.read_page(self.arena, index, page).inspect_err(|_| {
+            self.shared.lock().bad_pages.insert(self.arena.pages[index]);
+        })
     }
 }
 
@@ -62,9 +99,7 @@ impl ArenaReader<'_> {
     }
 
     fn load_page(&mut self) -> Result<(), SnapshotError> {
-        self.shared.read_page(self.arena, self.next_page, &mut self.page).inspect_err(|_| {
-            self.shared.lock().bad_pages.insert(self.arena.pages[self.next_page]);
-        })?;
+        ArenaPages { shared: self.shared, arena: self.arena }.read(self.next_page, &mut self.page)?;
         self.next_page += 1;
         self.offset = 0;
         Ok(())
