@@ -70,6 +70,10 @@ impl Graph {
     pub fn reserve(&self, slot: Slot, level: usize) -> Result<(), NoMemory> {
         self.base.reserve(slot)?;
         self.nodes.reserve(slot)?;
+        if self.level(slot) == level {
+            // A slot that is used again has its block already, and one of level 0 needs none.
+            return Ok(());
+        }
         let block = self.blocks.load(Ordering::Relaxed);
         if level > 0 {
             self.upper.reserve(block + level as u32 - 1)?;
@@ -152,6 +156,20 @@ impl Graph {
     pub fn enter_higher(&self, entry: Entry) {
         let raise = |before| unpack(before).is_none_or(|before| before.level < entry.level).then(|| pack(entry));
         let _ = self.entry.fetch_update(Ordering::AcqRel, Ordering::Acquire, raise);
+    }
+
+    /// Makes another node the entry in place of one that leaves.
+    pub fn enter_instead(&self, leaving: Entry, entry: Entry) {
+        let _ = self.entry.compare_exchange(pack(leaving), pack(entry), Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    /// Forgets what a slot was as a node. Nobody reads its links, and no node links to it.
+    pub fn clear(&self, slot: Slot) {
+        for layer in 0..=self.level(slot) {
+            self.set_neighbours(slot, layer, &[]);
+        }
+        self.set_order(slot, 0);
+        self.elders(slot).store(0, Ordering::Release);
     }
 
     /// The place of a node in the sequence of linking, from 1; 0 for slots that are no nodes.

@@ -1,8 +1,10 @@
 //! The index: slots, their vectors, the graph over them, and the searches.
 
+use std::cell::Cell;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::arena::NoMemory;
+use crate::consolidate::Rounds;
 use crate::error::{IndexError, VectorError};
 use crate::fast::{Coded, Fast, FastWalk, Generation};
 use crate::graph::{Entry, Graph};
@@ -10,6 +12,7 @@ use crate::kernel::Kernel;
 use crate::link::Linker;
 use crate::params::{Hit, Metric, Params, Profile, SLOT_MAX, SearchOptions, Slot};
 use crate::pool::{Pool, key};
+use crate::readers::{Readers, Reading};
 use crate::rows::{Query, Rows};
 use crate::scalar::{ScalarCodes, ScalarNear};
 use crate::scratch::{Scratch, Scratches};
@@ -40,9 +43,11 @@ pub struct Index {
     pub(crate) states: States,
     pub(crate) fast: Option<Fast>,
     pub(crate) scalar: Option<ScalarCodes>,
+    pub(crate) readers: Readers,
+    pub(crate) rounds: Rounds,
     scratches: Scratches,
     /// Held while a slot is stored: arenas grow under one thread.
-    storing: Mutex<()>,
+    pub(crate) storing: Mutex<()>,
 }
 
 impl Index {
@@ -56,6 +61,8 @@ impl Index {
             states: States::new(),
             scalar: (params.profile == Profile::Compact && params.metric != Metric::Manhattan)
                 .then(|| ScalarCodes::new(params.metric, params.seed, kernel)),
+            readers: Readers::new(),
+            rounds: Rounds::new(),
             scratches: Scratches::new(),
             storing: Mutex::default(),
             params,
@@ -79,8 +86,9 @@ impl Index {
         self.params.check_vector(vector).map(|_| ())
     }
 
-    /// Stores a vector under a slot above all those stored before; slots between are skipped for ever. The slot is
-    /// live from now on and found by searches, by a scan until it is linked.
+    /// Stores a vector under a slot that is [vacant](Self::is_vacant): above all those stored before, skipped by them, or
+    /// [handed out](Self::take_vacant) to be used again. The slot is live from now on and found by searches, by a scan
+    /// until it is linked.
     pub fn store(&self, slot: Slot, vector: &[f32]) -> Result<(), IndexError> {
         let norm = self.params.check_vector(vector)?;
         let _storing = self.storing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -91,9 +99,8 @@ impl Index {
 
     /// Writes a slot's row and makes room for its links, unpublished. `norm` is that of the vector.
     pub(crate) fn store_raw(&self, slot: Slot, vector: &[f32], norm: f64, level: usize) -> Result<(), IndexError> {
-        let next = self.states.slots();
-        if slot < next || slot > SLOT_MAX {
-            return Err(IndexError::SlotOrder { slot, next });
+        if slot > SLOT_MAX || !self.is_vacant(slot) {
+            return Err(IndexError::SlotTaken { slot, next: self.states.slots() });
         }
         self.states.reserve(slot)?;
         self.rows.store(slot, vector, norm)?;
@@ -110,32 +117,48 @@ impl Index {
     /// Inserts a stored slot into the graph. Any number of threads may do so at once; a slot that is linked, being
     /// linked, buried or not stored is left as it is.
     pub fn link(&self, slot: Slot) {
+        let _held = self.rounds.hold();
+        let _reading = self.reading();
         if !self.states.begin_linking(slot) {
             return;
         }
-        let Params { m, ef_construction, .. } = self.params;
         if let Some(scalar) = &self.scalar
             && scalar.wants_training(self.states.slots())
         {
-            scalar.train(&self.rows, &self.states);
+            scalar.train(&self.rows, &self.states, &self.storing);
             self.scratches.forget_codes();
         }
+        if let Some(fast) = &self.fast
+            && fast.is_due(self.slots(), &mut None)
+        {
+            // Without memory for new codes the old ones serve on, and it is tried again with the next slot.
+            let _ = fast.renew(&self.rows, &self.graph, &self.states, &self.storing);
+        }
+        self.with_linker(|linker, scratch| linker.link(slot, scratch));
+        self.states.finish_linking(slot);
+    }
+
+    /// Calls `work` with what changes the graph, by the codes that are in use. The caller holds rounds and reads.
+    pub(crate) fn with_linker<R>(&self, work: impl FnOnce(&Linker<'_>, &mut Scratch) -> R) -> R {
+        let Params { m, ef_construction, .. } = self.params;
         self.scratches.with(|scratch| {
-            let _held = self.fast.as_ref().map(|fast| {
-                if fast.is_due(self.slots(), &mut scratch.generation) {
-                    // Without memory for new codes the old ones serve on, and it is tried again with the next slot.
-                    let _ = fast.renew(&self.rows, &self.graph, &self.states, &self.storing);
-                }
-                fast.hold()
-            });
+            let _held = self.fast.as_ref().map(Fast::hold);
             let mut cached = scratch.generation.take();
             let generation = self.fast.as_ref().and_then(|fast| fast.current(&mut cached)).map(Arc::as_ref);
             let Self { rows, graph, states, .. } = self;
-            let scalar = self.scalar.as_ref();
-            Linker { rows, graph, states, generation, scalar, m, ef_construction }.link(slot, scratch);
+            let (scalar, lonely) = (self.scalar.as_ref(), Cell::new(false));
+            let linker = Linker { rows, graph, states, generation, scalar, m, ef_construction, lonely };
+            let result = work(&linker, scratch);
             scratch.generation = cached;
-        });
-        self.states.finish_linking(slot);
+            result
+        })
+    }
+
+    /// While what is returned lives, every slot that a search has given or that is in use keeps its vector, even if it is
+    /// buried: no slot is stored again that was not vacant when this was called. It costs next to nothing, and it makes
+    /// nobody wait; but held for long, it lets slots be used up.
+    pub fn reading(&self) -> Reading<'_> {
+        self.readers.enter()
     }
 
     /// A live slot that is not in the graph, for the caller to [link](Self::link); each is handed out once.
@@ -168,8 +191,10 @@ impl Index {
         self.states.slots() as usize
     }
 
-    /// The vector of a slot, live or buried, bit by bit as it was stored.
+    /// The vector of a slot, live or buried, bit by bit as it was stored. Which vector that is the caller knows only while
+    /// it [reads](Self::reading) or the slot is live.
     pub fn vector(&self, slot: Slot) -> Option<Vec<f32>> {
+        let _reading = self.reading();
         (slot < self.states.slots() && self.states.is_stored(slot)).then(|| self.rows.vector(slot).to_vec())
     }
 
@@ -204,6 +229,7 @@ impl Index {
     ) -> Result<Vec<Hit>, IndexError> {
         options.check()?;
         let norm = self.params.check_vector(query)?;
+        let _reading = self.reading();
         let live = self.states.live();
         let ef = options.ef.max(options.k);
         Ok(self.scratches.with(|scratch| {

@@ -6,6 +6,7 @@
 
 mod arena;
 mod arenas;
+mod consolidate;
 mod dump;
 mod error;
 mod fast;
@@ -17,9 +18,11 @@ mod load;
 mod params;
 mod pool;
 mod projection;
+mod readers;
 mod rows;
 mod scalar;
 mod scratch;
+mod slot_set;
 mod states;
 #[cfg(test)]
 mod tests;
@@ -35,3 +38,4 @@ pub use params::{
     COSINE_NORM_MIN, DIM_MAX, EF_CONSTRUCTION_MAX, EF_MAX, Hit, K_MAX, M_MAX, M_MIN, Metric, NORM_MAX, Params, Profile,
     SLOT_MAX, SearchOptions, Slot,
 };
+pub use readers::Reading;

@@ -63,7 +63,7 @@ impl Index {
         if let Some(scalar) = &index.scalar
             && scalar.wants_training(header.slots)
         {
-            scalar.train(&index.rows, &index.states);
+            scalar.train(&index.rows, &index.states, &index.storing);
         }
         Ok(index)
     }

@@ -1,6 +1,6 @@
 //! The generation of codes that is in use, and when the next one is made.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use crate::arena::NoMemory;
@@ -21,6 +21,8 @@ pub(crate) struct Fast {
     /// Number of the generation in use; 0 while there is none.
     number: AtomicU64,
     current: Mutex<Option<Arc<Generation>>>,
+    /// Slots stored since that was put in use.
+    stored: AtomicUsize,
     /// Held for reading while a slot is linked, and for writing while a generation takes the place of another.
     linking: RwLock<()>,
 }
@@ -36,6 +38,7 @@ impl Fast {
             kernel,
             number: AtomicU64::new(0),
             current: Mutex::new(None),
+            stored: AtomicUsize::new(0),
             linking: RwLock::default(),
         })
     }
@@ -52,6 +55,7 @@ impl Fast {
 
     /// Makes room for the codes of a slot. The caller stores, and so no generation is being put in place.
     pub fn reserve(&self, slot: Slot) -> Result<(), NoMemory> {
+        self.stored.fetch_add(1, Ordering::Relaxed);
         match &*self.current.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(generation) => generation.reserve(slot),
             None => Ok(()),
@@ -63,10 +67,13 @@ impl Fast {
         self.linking.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether there are so many more slots than the generation in use was learned from that it is time for another.
+    /// Whether there are so many more slots than the generation in use was learned from, or so many were used again, that
+    /// it is time for another.
     #[inline]
     pub fn is_due(&self, slots: usize, cached: &mut Option<Arc<Generation>>) -> bool {
-        slots >= self.current(cached).map_or(LEARN_SLOTS_MIN, |generation| generation.slots.saturating_mul(GROWTH))
+        let Some(generation) = self.current(cached) else { return slots >= LEARN_SLOTS_MIN };
+        slots >= generation.slots.saturating_mul(GROWTH)
+            || self.stored.load(Ordering::Relaxed) >= slots.saturating_mul(GROWTH)
     }
 
     /// Learns a new generation from what is stored and makes all codes anew, unless another thread is about to. Slots
@@ -120,6 +127,7 @@ impl Fast {
             }
         }
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(generation));
+        self.stored.store(0, Ordering::Relaxed);
         self.number.store(number, Ordering::Release);
         Ok(())
     }
@@ -133,7 +141,8 @@ impl Fast {
 
 /// With fewer slots nothing is learned: searches scan them.
 const LEARN_SLOTS_MIN: usize = 1_000;
-/// A generation is followed by another when there are so many times the slots that it was learned from.
+/// A generation is followed by another when there are so many times the slots that it was learned from, or when so many
+/// times as many as there are were stored since.
 const GROWTH: usize = 4;
 /// Vectors that a model is learned from.
 const SAMPLE: usize = 2048;

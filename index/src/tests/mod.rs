@@ -1,5 +1,6 @@
 //! The index as a whole, with a view of its graph that callers do not have.
 
+mod churn;
 mod compact;
 mod concurrent;
 mod fast;

@@ -182,9 +182,9 @@ fn searches_outside_their_limits_are_refused() {
 fn slots_must_ascend_and_unknown_ones_are_left_alone() {
     let index = built(Params::new(1, Metric::Euclidean), &[vec![1.0], vec![2.0]]);
     let refused = index.store(1, &[3.0]);
-    assert!(matches!(refused, Err(IndexError::SlotOrder { slot: 1, next: 2 })));
+    assert!(matches!(refused, Err(IndexError::SlotTaken { slot: 1, next: 2 })));
     let refused = index.store(u32::MAX, &[3.0]);
-    assert!(matches!(refused, Err(IndexError::SlotOrder { slot: u32::MAX, next: 2 })));
+    assert!(matches!(refused, Err(IndexError::SlotTaken { slot: u32::MAX, next: 2 })));
     for slot in [2, 100_000_000, u32::MAX] {
         index.bury(slot);
         index.link(slot);
