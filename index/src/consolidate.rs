@@ -2,20 +2,21 @@
 //! 2021), in rounds of small steps beside searches and linking.
 //!
 //! A round *begins* once an eighth of the nodes is buried: those are marked as leaving, the elders that they are to others
-//! are made up for, and the entry becomes one that stays. Then every node that links to leaving ones is *relinked*: in
-//! their place come, by the usual choice, live nodes that they lead to. Links to live nodes are all kept, and a list is
-//! filled up where it would fall short of `m`, so that many small rounds do not thin the graph out. When no node links to
-//! a leaving one, the round *ends*: these are retired, and vacated when nobody reads them any more.
+//! are made up for, and entry and first node become ones that stay. Then every node that links to leaving ones is
+//! *relinked*: in their place come, by the usual choice, live nodes that they lead to. Links to live nodes are all kept,
+//! and a list is filled up to the length that it had, so that many small rounds do not thin the graph out. When no node
+//! links to a leaving one, the round *ends*: these are retired, and vacated when nobody reads them any more.
 //!
 //! Beginning and ending exclude linking, shortly; relinking goes on beside it, node by node under the node's lock. So a
 //! linker knows all along which nodes leave, and links to none of them.
 
+use std::cmp::Reverse;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use crate::fast::Projections;
-use crate::graph::Entry;
+use crate::graph::{Entry, Graph};
 use crate::index::Index;
 use crate::link::{Linker, Near};
 use crate::params::Slot;
@@ -208,9 +209,10 @@ impl Index {
         }
         leaving.iter().for_each(|slot| self.states.leave(*slot));
 
+        self.renumber(ORDERS_MAX);
         let staying = || (0..slots).filter(|slot| self.is_staying(*slot));
         if self.states.is_leaving(before.slot) {
-            let highest = staying().max_by_key(|slot| (self.graph.level(*slot), std::cmp::Reverse(*slot)));
+            let highest = staying().max_by_key(|slot| (self.graph.level(*slot), Reverse(self.graph.order(*slot))));
             if let Some(slot) = highest {
                 self.graph.enter_instead(before, Entry { slot, level: self.graph.level(slot) });
             }
@@ -227,9 +229,29 @@ impl Index {
                 }
             }
         }
-        self.with_linker(|linker, scratch| orphans.iter().for_each(|slot| linker.find_elder(*slot, scratch)));
+        self.with_linker(|linker, scratch| {
+            orphans.iter().for_each(|slot| linker.find_elder(*slot, scratch));
+            if let (Some(entry), Some(first)) = (self.graph.entry(), first) {
+                scratch.projections.clear();
+                self.graph.set_first(first);
+                linker.lead_to_first(entry, &mut scratch.projections);
+            }
+        });
         let mut round = self.rounds.round();
         (round.leaving, round.next, round.end) = (leaving, 0, slots);
+    }
+
+    /// Gives nodes new places in the sequence, in the same order, once the numbers have come so far. Nobody links meanwhile.
+    pub(crate) fn renumber(&self, most: u32) {
+        if self.graph.last_order() <= most {
+            return;
+        }
+        let mut nodes: Vec<Slot> = (0..self.states.slots()).filter(|slot| self.states.is_linked(*slot)).collect();
+        nodes.sort_unstable_by_key(|slot| self.graph.order(*slot));
+        for (slot, order) in nodes.iter().zip(Graph::FIRST_ORDER..) {
+            self.graph.set_order(*slot, order);
+        }
+        self.graph.set_orders(nodes.len() as u32);
     }
 
     /// Nothing links to those who leave.
@@ -248,20 +270,28 @@ impl Linker<'_> {
     /// Puts live nodes in the place of those that leave among a node's links.
     fn relink(&self, slot: Slot, scratch: &mut Scratch) {
         scratch.projections.clear();
-        for layer in 0..=self.graph.level(slot) {
+        let mut above: Vec<Slot> = Vec::new();
+        for layer in (0..=self.graph.level(slot)).rev() {
             let is_leaving = |other: &Slot| self.states.is_leaving(*other);
             let (leaving, kept): (Vec<Slot>, Vec<Slot>) = self.graph.neighbours(slot, layer).partition(is_leaving);
-            if leaving.is_empty() {
-                continue;
+            if !leaving.is_empty() {
+                let candidates = self.beyond(slot, layer, &leaving, &kept, scratch);
+                let before = kept.len() + leaving.len();
+                if layer == 0 {
+                    above.retain(|other| self.states.is_live(*other) && !kept.contains(other));
+                    above.sort_unstable();
+                    above.dedup();
+                    above.truncate(leaving.len());
+                }
+                let mut chosen = self.measured(slot, &kept);
+                if layer == 0 {
+                    chosen.extend(self.measured(slot, &above));
+                }
+                let chosen = self.choose_beside(chosen, &candidates, self.graph.degree_max(layer), 1.0);
+                let chosen = self.choose_beside(chosen, &candidates, before.max(self.m), FAR);
+                self.replace(slot, layer, &chosen[kept.len()..], &mut scratch.projections);
             }
-            let candidates = self.beyond(slot, layer, &leaving, &kept, scratch);
-            let kept = self.measured(slot, &kept);
-            let before = kept.len() + leaving.len();
-            let staying = kept.len();
-            let chosen = self.choose_beside(kept, &candidates, self.graph.degree_max(layer), 1.0);
-            let chosen = self.choose_beside(chosen, &candidates, before.max(self.m), FAR);
-            let new = &chosen[staying..];
-            self.replace(slot, layer, new, &mut scratch.projections);
+            above.extend(self.graph.neighbours(slot, layer));
         }
     }
 
@@ -336,7 +366,10 @@ impl Linker<'_> {
 const GRAVES_SHARE: usize = 8;
 /// and no fewer than so many are.
 const GRAVES_MIN: usize = 32;
-/// Links are added to candidates that are so many times nearer to the node
+/// Places in the sequence of linking that are given before nodes are numbered anew.
+const ORDERS_MAX: u32 = 1 << 30;
+/// A list that is shorter than it was is filled up with candidates that no other link is nearer to by this factor, as in
+/// Vamana (Subramanya et al. 2019).
 const FAR: f32 = 1.2;
 /// Leaving nodes that are followed from one node.
 const BEYOND_MAX: usize = 256;

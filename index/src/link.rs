@@ -6,7 +6,7 @@
 //!
 //! Pruning may cut the last link to a node. Here it never does: a node counts the layer-0 links that lead to it from
 //! its *elders*, the nodes linked before it, and the last of them is not given up. Following elders back from any
-//! node ends at the first one, so every node can be reached from there.
+//! node ends at the first one, so every node can be reached from there; and the entry keeps a link to the first.
 //!
 //! New nodes link to live ones. Nodes that are to leave the graph ([`consolidate`](crate::consolidate)) count neither as
 //! elders nor as having any.
@@ -53,6 +53,7 @@ impl Linker<'_> {
         if self.graph.entry().is_none() {
             self.graph.set_order(slot, Graph::FIRST_ORDER);
             if self.graph.enter_first(new).is_ok() {
+                self.graph.set_first(slot);
                 return;
             }
         }
@@ -73,6 +74,9 @@ impl Linker<'_> {
                 break;
             }
         }
+        if self.states.is_churned() {
+            self.lead_far(&mut chosen);
+        }
         let seen = &mut scratch.projections;
         for (layer, chosen) in chosen.iter().enumerate() {
             let _locked = self.states.lock(slot);
@@ -89,7 +93,36 @@ impl Linker<'_> {
         if self.graph.elders(slot).load(Ordering::Acquire) == 0 {
             self.adopt(slot, &nearest, seen);
         }
-        self.graph.enter_higher(new);
+        if self.graph.enter_higher(new) {
+            self.lead_to_first(new, seen);
+        }
+    }
+
+    /// Links the entry to the first node.
+    pub fn lead_to_first(&self, entry: Entry, seen: &mut Projections) {
+        let first = loop {
+            match self.graph.first() {
+                Some(first) => break first,
+                // Another thread has just made it the entry, and is about to.
+                None => std::hint::spin_loop(),
+            }
+        };
+        if entry.slot != first {
+            self.force(entry.slot, first, seen);
+        }
+    }
+
+    /// Gives a node of the upper layers links to its neighbours there on layer 0 too. In a graph that is built at once, the
+    /// first nodes link to what is far away, for there is nothing nearer, and walks depend on it. Where others have come in
+    /// their place, all would know only what is near.
+    fn lead_far(&self, chosen: &mut [Vec<Near>]) {
+        let [base, upper @ ..] = chosen else { return };
+        let far: Vec<Near> = upper.iter().rev().flatten().copied().collect();
+        let mut far: Vec<Near> = far.into_iter().filter(|near| !base.contains(near)).collect();
+        far.dedup();
+        far.truncate(self.m);
+        base.truncate(self.graph.degree_max(0) - far.len());
+        base.extend(far);
     }
 
     /// The neighbours to link a new node to, layer by layer from 0, and all candidates for layer 0.
@@ -228,9 +261,10 @@ impl Linker<'_> {
             let is_shadowed = slots.chunks(PAIRS).zip(chosen.chunks(PAIRS)).any(|(slots, chosen)| {
                 let distances = &mut distances[..slots.len()];
                 self.rows.distances(query, slots, distances);
-                distances.iter().zip(chosen).any(|(between, chosen)| {
-                    *between < reach || (*between == candidate.0 && candidate.0 == chosen.0)
-                })
+                distances
+                    .iter()
+                    .zip(chosen)
+                    .any(|(between, chosen)| *between < reach || (*between == candidate.0 && candidate.0 == chosen.0))
             });
             if !is_shadowed {
                 chosen.push(*candidate);
@@ -318,7 +352,7 @@ impl Linker<'_> {
     }
 
     /// Adds a layer-0 link whatever it displaces, except for the last link to another node. Whether it did.
-    fn force(&self, from: Slot, to: Slot, seen: &mut Projections) -> bool {
+    pub fn force(&self, from: Slot, to: Slot, seen: &mut Projections) -> bool {
         let _locked = self.states.lock(from);
         let mut list: Vec<Slot> = self.graph.neighbours(from, 0).collect();
         if from == to || list.contains(&to) {
@@ -379,7 +413,13 @@ impl Linker<'_> {
 
     /// Whether a link may be removed, which it then must be.
     fn count_out(&self, from: Slot, to: Slot, layer: usize) -> bool {
-        if layer > 0 || self.graph.order(from) > self.graph.order(to) || self.states.is_leaving(to) {
+        if layer > 0 || self.states.is_leaving(to) {
+            return true;
+        }
+        if self.graph.is_guide(from, to) {
+            return false;
+        }
+        if self.graph.order(from) > self.graph.order(to) {
             return true;
         }
         let give_up = |elders: u32| (elders > 1).then(|| elders - 1);

@@ -13,7 +13,7 @@ use crate::dump::{
 };
 use crate::error::LoadError;
 use crate::fast::Model;
-use crate::graph::{Entry, LEVEL_MAX};
+use crate::graph::{Entry, Graph, LEVEL_MAX};
 use crate::index::Index;
 use crate::params::{Params, Profile, SLOT_MAX, Slot};
 
@@ -59,6 +59,9 @@ impl Index {
             }
         }
         index.states.restored(header.slots);
+        if let Some(entry) = index.graph.entry() {
+            index.with_linker(|linker, scratch| linker.lead_to_first(entry, &mut scratch.projections));
+        }
         index.load_model(source, &header)?;
         if let Some(scalar) = &index.scalar
             && scalar.wants_training(header.slots)
@@ -228,6 +231,9 @@ impl Index {
             if is_kept {
                 order += 1;
                 self.graph.set_order(slot, order);
+                if order == Graph::FIRST_ORDER {
+                    self.graph.set_first(slot);
+                }
                 let entry = Entry { slot, level };
                 if self.graph.enter_first(entry).is_err() {
                     self.graph.enter_higher(entry);

@@ -1,6 +1,6 @@
 //! What has become of each slot: stored, in the graph, buried; and the counts of each.
 
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 
 use crate::arena::{Arena, NoMemory};
 use crate::params::Slot;
@@ -20,6 +20,8 @@ pub(crate) struct States {
     buried: AtomicUsize,
     /// Buried, and not retired yet.
     graves: AtomicUsize,
+    /// Whether any slot was vacated.
+    is_churned: AtomicBool,
     unlinked: AtomicUsize,
     linkers: AtomicU32,
     /// Live slots that are not in the graph.
@@ -40,6 +42,7 @@ impl States {
             live: AtomicUsize::new(0),
             buried: AtomicUsize::new(0),
             graves: AtomicUsize::new(0),
+            is_churned: AtomicBool::new(false),
             unlinked: AtomicUsize::new(0),
             linkers: AtomicU32::new(0),
             tail: SlotSet::new("tail"),
@@ -83,6 +86,11 @@ impl States {
     /// Whether there are buried slots that a walk may meet.
     pub fn any_buried(&self) -> bool {
         self.buried.load(Ordering::Acquire) > 0
+    }
+
+    /// Whether any slot was vacated.
+    pub fn is_churned(&self) -> bool {
+        self.is_churned.load(Ordering::Relaxed)
     }
 
     /// Number of live slots that are not in the graph.
@@ -144,16 +152,16 @@ impl States {
 
     /// Gives each live slot that is not in the graph to one caller.
     pub fn claim(&self) -> Option<Slot> {
-        self.unclaimed.iter(self.slots()).find(|slot| {
-            self.unclaimed.remove(*slot) && self.load(*slot) & (STORED | LINKING | BURIED) == STORED
-        })
+        self.unclaimed
+            .iter(self.slots())
+            .find(|slot| self.unclaimed.remove(*slot) && self.load(*slot) & (STORED | LINKING | BURIED) == STORED)
     }
 
     /// Whether the caller is the one to link this slot: it is live, and nobody began to.
     pub fn begin_linking(&self, slot: Slot) -> bool {
         let begin = |flags| (flags & (STORED | BURIED | LINKING) == STORED).then_some(flags | LINKING);
-        let is_first = slot < self.slots()
-            && self.flags(slot).fetch_update(Ordering::AcqRel, Ordering::Acquire, begin).is_ok();
+        let is_first =
+            slot < self.slots() && self.flags(slot).fetch_update(Ordering::AcqRel, Ordering::Acquire, begin).is_ok();
         self.linkers.fetch_add(u32::from(is_first), Ordering::Relaxed);
         is_first
     }
@@ -204,6 +212,7 @@ impl States {
 
     /// A retired slot that nobody reads any more may be stored again.
     pub fn vacate(&self, slot: Slot) {
+        self.is_churned.store(true, Ordering::Relaxed);
         self.flags(slot).store(0, Ordering::Release);
         self.buried.fetch_sub(1, Ordering::Release);
     }
