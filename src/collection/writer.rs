@@ -17,6 +17,7 @@ use vecino_storage::{Log, LogError};
 
 use super::indexers::link_some;
 use super::persist::LogPlace;
+use super::slots::Slots;
 use super::tables::Key;
 use super::{ApplyError, Core, UNLINKED_MAX, record};
 
@@ -75,7 +76,8 @@ pub(super) fn run(
     commands: mpsc::Receiver<Command>,
     runtime: &tokio::runtime::Handle,
 ) {
-    Writer { core, log, reopen, tried: None, commands }.run(runtime);
+    let slots = Slots::of(&core.tables(), &core.indexes);
+    Writer { core, log, reopen, tried: None, commands, slots }.run(runtime);
 }
 
 struct Writer<'a> {
@@ -85,6 +87,7 @@ struct Writer<'a> {
     /// When opening a log that had failed was last tried.
     tried: Option<Instant>,
     commands: mpsc::Receiver<Command>,
+    slots: Slots,
 }
 
 impl Writer<'_> {
@@ -207,13 +210,18 @@ impl Writer<'_> {
         while self.core.indexes.iter().any(|(_, index)| index.unlinked() > UNLINKED_MAX) {
             link_some(&**self.core, HELP_SLOTS);
         }
+        // New slots are used up for as long as what is buried waits to leave the graph.
+        for (_, index) in &self.core.indexes {
+            while index.buried() > UNLINKED_MAX.max(index.len_live() / 2) && index.consolidate(HELP_SLOTS) {}
+        }
     }
 
     /// Makes one logged record the newest version of its point.
-    fn apply(&self, key: Key, record: Record) {
+    fn apply(&mut self, key: Key, record: Record) {
         let Record { id: _, version, value } = record;
         let value = value.map(|RecordValue { vectors, payload }| {
-            let slot = self.core.tables().slots() as Slot;
+            let next = self.core.tables().slots() as Slot;
+            let slot = self.slots.take(&self.core.indexes, next);
             for (name, index) in &self.core.indexes {
                 if let Some(vector) = vectors.get(name)
                     && let Err(reason) = index.store(slot, &vector.0)

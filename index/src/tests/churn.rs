@@ -350,7 +350,7 @@ fn every_hit_is_of_the_vector_that_was_under_its_slot() {
             }
             let mut random = fastrand::Rng::with_seed(68);
             let mut slots = Slots::default();
-            for at in 0..WRITES {
+            for (at, vector) in vectors.iter().enumerate() {
                 let mut slot = slots.take(&index);
                 while slot as usize >= table.len() {
                     // Those who consolidate are behind; what was handed out above is left vacant.
@@ -360,7 +360,7 @@ fn every_hit_is_of_the_vector_that_was_under_its_slot() {
                 reused.fetch_add(usize::from(slot < index.slots() as Slot), Ordering::Relaxed);
                 // Nobody reads a vacant slot, so nobody sees this before the vector.
                 table[slot as usize].store(at as u64 + 1, Ordering::Release);
-                index.store(slot, &vectors[at]).unwrap();
+                index.store(slot, vector).unwrap();
                 let mut points = points.lock().unwrap();
                 points.push((at, slot));
                 if points.len() > POINTS {

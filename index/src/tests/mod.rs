@@ -7,6 +7,7 @@ mod fast;
 mod garbage;
 mod graph;
 mod hard;
+mod kinds;
 mod model;
 mod recall;
 mod reload;
@@ -47,7 +48,7 @@ fn link_all(index: &Index) {
 }
 
 fn built(params: Params, vectors: &[Vec<f32>]) -> Index {
-    let index = Index::new(params).unwrap();
+    let index = Index::new(Params { flat_live_max: Some(0), ..params }).unwrap();
     store_all(&index, 0..vectors.len() as Slot, vectors);
     link_all(&index);
     assert_eq!(index.unlinked(), 0);
@@ -131,7 +132,7 @@ fn slots(hits: &[Hit]) -> Vec<Slot> {
 }
 
 fn params(dim: usize, metric: Metric) -> Params {
-    Params { ef_construction: 100, seed: 3, ..Params::new(dim, metric) }
+    Params { ef_construction: 100, seed: 3, flat_live_max: Some(0), ..Params::new(dim, metric) }
 }
 
 /// The arenas of a dump, in memory.

@@ -44,7 +44,7 @@ proptest! {
         seed in any::<u64>(),
         steps in prop::collection::vec(step(3), 1..160),
     ) {
-        let params = Params { m: 3, ef_construction: 16, seed, ..Params::new(3, metric) };
+        let params = Params { m: 3, ef_construction: 16, seed, ..params(3, metric) };
         let mut index = Index::new(params.clone()).unwrap();
         let mut model: BTreeMap<Slot, Vec<f32>> = BTreeMap::new();
         let mut next = 0;
