@@ -162,6 +162,18 @@ impl Rows {
         }
     }
 
+    /// The distance between stored vectors that is nearer than this one by a factor, 1 or more.
+    #[inline]
+    pub fn nearer_by(&self, distance: f32, factor: f32) -> f32 {
+        match self.metric {
+            _ if factor == 1.0 => distance,
+            Metric::Manhattan => distance / factor,
+            Metric::Euclidean | Metric::Dot => distance / (factor * factor),
+            // The square of the chord is 2 - 2 cos.
+            Metric::Cosine => (2.0 + 2.0 * distance) / (2.0 * factor * factor) - 1.0,
+        }
+    }
+
     /// What the caller is told for a distance.
     pub fn score(&self, distance: f32) -> f32 {
         match self.metric {
