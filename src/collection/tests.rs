@@ -8,6 +8,7 @@ use vecino_storage::{Fault, FaultyDisk, MemDisk};
 
 use super::*;
 
+mod churn;
 mod rot;
 
 const DIM: usize = 8;
