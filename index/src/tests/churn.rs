@@ -383,6 +383,56 @@ fn every_hit_is_of_the_vector_that_was_under_its_slot() {
     }
 }
 
+/// The same in small, without kernels of the processor: for Miri, which sees every race.
+#[test]
+fn few_points_are_replaced_beside_a_search() {
+    let writes = if cfg!(miri) { 110 } else { 500 };
+    let kernel = Some(crate::Kernel::Scalar);
+    for profile in Profile::ALL {
+        let params = Params { profile, kernel, m: 3, ef_construction: 8, ..params(2, Metric::Euclidean) };
+        let index = Index::new(params).unwrap();
+        let done = AtomicBool::new(false);
+        let (mut used, mut next) = (Slots::default(), Vec::new());
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Acquire) {
+                    if let Some(slot) = index.next_unlinked() {
+                        index.link(slot)
+                    }
+                    if !index.consolidate(8) {
+                        std::thread::yield_now();
+                    }
+                }
+            });
+            scope.spawn(|| {
+                while !done.load(Ordering::Acquire) {
+                    let _reading = index.reading();
+                    for hit in walked(&index, &[1.0, 2.0], &SearchOptions::new(3, 6)) {
+                        let vector = index.vector(hit.slot).unwrap();
+                        assert_eq!(hit.score, (vector[0] - 1.0).hypot(vector[1] - 2.0));
+                    }
+                }
+            });
+            for at in 0..writes {
+                let slot = used.take(&index);
+                index.store(slot, &[at as f32, 2.0]).unwrap();
+                next.push(slot);
+                if next.len() > 40 {
+                    index.bury(next.swap_remove(at % 40));
+                }
+                while index.unlinked() > 10 {
+                    std::thread::yield_now();
+                }
+            }
+            done.store(true, Ordering::Release);
+        });
+        link_all(&index);
+        consolidate_all(&index);
+        check_links(&index);
+        assert_eq!(index.len_live(), 40);
+    }
+}
+
 /// Dumps while slots are used again. What a dump names under a slot is what was there when the dump began, or nothing.
 #[test]
 fn a_dump_beside_consolidation_holds_what_was_live_and_nothing_foreign() {
