@@ -159,7 +159,7 @@ proptest! {
             let (name, written) = (BackupName::at(std::time::SystemTime::now()), manifest(pages));
             assert!(target.backups().await.unwrap().is_empty(), "without a manifest there is no backup");
             target.write_manifest(&name, &written).await.unwrap();
-            assert_eq!(target.backups().await.unwrap(), [name.clone()]);
+            assert_eq!(target.backups().await.unwrap(), std::slice::from_ref(&name));
             let read = target.manifest(&name).await.unwrap();
             assert_eq!(read, written);
             let mut back = Vec::new();

@@ -9,6 +9,7 @@ use vecino_storage::{Fault, FaultyDisk, MemDisk};
 use super::*;
 
 mod crash;
+mod quarantine;
 mod rot;
 
 const DIM: usize = 8;
