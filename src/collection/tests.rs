@@ -12,6 +12,7 @@ use crate::resources::Resources;
 mod churn;
 mod crash;
 mod limits;
+mod quarantine;
 mod rot;
 
 const DIM: usize = 8;
