@@ -50,6 +50,8 @@ const PUBLISH_EVERY: Duration = Duration::from_secs(1);
 const REOPEN_EVERY: Duration = Duration::from_secs(30);
 /// How often a node says how far a collection is that takes long to open.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+/// Memory that threads, connections and what an allocator keeps come to take once requests are served, measured.
+const SERVING_BYTES: u64 = 16 << 20;
 /// How long requests under way may take when the node stops.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -133,7 +135,7 @@ impl Node {
             let open_max = *open_collections;
             blocking(move || {
                 // What the process itself takes comes first, and then what the collections do.
-                let memory = Budget::new(limit, memory::resident());
+                let memory = Budget::new(limit, memory::resident() + SERVING_BYTES);
                 let ballast = Ballast::load(Arc::clone(&disk), BALLAST_BYTES);
                 let resources = Arc::new(Resources { memory, ballast });
                 Store::open(node_id, disk, indexers, clock, open_max, runtime, resources)

@@ -9,7 +9,10 @@ use vecino_net::model::{FieldSchema, Fields, Fsync, Metric, PointId, Vector, Ver
 use vecino_storage::{Disk, MemDisk};
 
 use super::*;
+use crate::ballast::Ballast;
 use crate::collection::indexers::Indexers;
+use crate::memory::Budget;
+use crate::resources::Resources;
 
 /// Which openings are held up, and how many were begun.
 #[derive(Default)]
@@ -47,6 +50,7 @@ struct Lab {
     gate: Arc<Gate>,
     indexers: Arc<Indexers>,
     runtime: tokio::runtime::Runtime,
+    resources: Arc<Resources>,
 }
 
 struct Gated {
@@ -54,6 +58,7 @@ struct Gated {
     gate: Arc<Gate>,
     indexers: Arc<Indexers>,
     runtime: tokio::runtime::Handle,
+    resources: Arc<Resources>,
 }
 
 const CURSED: CollectionId = id(99);
@@ -67,7 +72,7 @@ impl Opener for Gated {
         Collection::open(
             disk,
             &id.to_string(),
-            crate::resources::Resources::unlimited().share(name),
+            self.resources.share(name),
             *id,
             schema.clone(),
             indexers,
@@ -91,12 +96,14 @@ impl Lab {
             gate: Arc::default(),
             indexers: Arc::new(Indexers::start(1).unwrap()),
             runtime: tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap(),
+            resources: Resources::unlimited(),
         }
     }
 
     fn shelf(&self, open_max: usize, collections: &[u8]) -> Arc<Shelf> {
         let (disk, gate, indexers) = (self.disk.clone(), Arc::clone(&self.gate), Arc::clone(&self.indexers));
-        let opener = Gated { disk, gate, indexers, runtime: self.runtime.handle().clone() };
+        let (runtime, resources) = (self.runtime.handle().clone(), Arc::clone(&self.resources));
+        let opener = Gated { disk, gate, indexers, runtime, resources };
         let shelf = Shelf::new(opener, open_max, self.runtime.handle().clone());
         for number in collections {
             let field = FieldSchema {
@@ -246,4 +253,35 @@ fn nothing_is_opened_while_the_node_stops() {
     shelf.close();
     assert!(matches!(lab.get(&shelf, 2), Err(Absent::Stopping)));
     assert!(lab.runtime.block_on(open.apply(Vec::new())).is_err(), "the writer has stopped");
+}
+
+#[test]
+fn what_nobody_asked_for_lately_makes_room_in_memory_for_what_is_asked_for() {
+    let mut lab = Lab::new();
+    let shelf = lab.shelf(10, &[1, 2]);
+    let mut needed = 0;
+    for number in [1, 2] {
+        let collection = lab.get(&shelf, number).unwrap();
+        (0..300).for_each(|point| lab.put(&collection, point));
+        needed = collection.stats().memory_bytes;
+    }
+    shelf.close();
+    drop(shelf);
+    lab.resources = Arc::new(Resources { memory: Budget::new(needed * 3 / 2, 0), ballast: Ballast::none() });
+    let mut shelf = lab.shelf(10, &[1, 2]);
+    drop(lab.get(&shelf, 1).unwrap());
+    // One was asked for just now, and is not closed for the other's sake.
+    let failed = |absent| matches!(absent, Absent::Failed { reason, .. } if reason.contains("limit"));
+    assert!(failed(lab.get(&shelf, 2).err().unwrap()));
+    Arc::get_mut(&mut shelf).unwrap().idle_min = Duration::ZERO;
+    // One that is in use is not closed either.
+    let in_use = lab.get(&shelf, 1).unwrap();
+    shelf.retry_failed();
+    assert_eq!(open_ids(&shelf), [id(1)]);
+    drop(in_use);
+    shelf.retry_failed();
+    assert_eq!(open_ids(&shelf), [id(2)]);
+    assert_eq!(lab.resources.memory.used(), lab.get(&shelf, 2).unwrap().stats().memory_bytes);
+    assert_eq!(shelf.stats(id(1)).unwrap().memory_bytes, 0);
+    assert!(lab.get(&shelf, 1).unwrap().read(&[PointId::Number(7)])[0].is_some());
 }
