@@ -164,6 +164,14 @@ impl Index {
             + self.scalar.as_ref().map_or(0, |scalar| scalar.bytes_per_slot(self.params.dim))
     }
 
+    /// Bytes of memory that so many slots take on average, as long as all of them are live: a few that are scanned have no codes.
+    pub fn bytes_of(&self, slots: usize) -> usize {
+        match slots > self.flat_live_max {
+            true => slots * self.bytes_per_slot(),
+            false => slots * (self.rows.bytes(1) + self.graph.bytes_per_slot() + self.states.bytes(1)),
+        }
+    }
+
     /// Inserts a stored slot into the graph. Any number of threads may do so at once; a slot that is linked, being
     /// linked, buried or not stored is left as it is.
     pub fn link(&self, slot: Slot) {

@@ -464,11 +464,11 @@ fn memory_bytes(tables: &Tables, indexes: &Indexes) -> u64 {
 fn index_bytes(snapshot: &Snapshot, id: CollectionId, schema: &CollectionSchema) -> Result<u64, LoadError> {
     let mut bytes = 0;
     for (number, field) in schema.fields.values().enumerate() {
-        let per_slot = Index::new(params(id, number, field)).map_err(vecino_index::LoadError::Index)?.bytes_per_slot();
+        let index = Index::new(params(id, number, field)).map_err(vecino_index::LoadError::Index)?;
         let vectors = snapshot.open_arena(&field_arena(number, VECTORS))?;
         let slots =
             vectors.map_or(0, |vectors| vectors.len()) / (u64::from(field.dim) * size_of::<f32>() as u64).max(1);
-        bytes += slots * per_slot as u64;
+        bytes += index.bytes_of(slots as usize) as u64;
     }
     Ok(bytes)
 }

@@ -183,21 +183,30 @@ struct World {
 }
 
 fn schema() -> CollectionSchema {
-    let field = FieldSchema { dim: 4, metric: Metric::Euclidean, m: 4, ef_construction: 10 };
+    let field =
+        FieldSchema { dim: 4, metric: Metric::Euclidean, m: 4, ef_construction: 10, profile: Default::default() };
     CollectionSchema { fields: BTreeMap::from([(String::new(), field)]), replication_factor: 1, fsync: Fsync::Always }
 }
 
 impl World {
     fn open(&self, disk: Arc<dyn Disk>) -> Result<Collection, vecino::collection::OpenError> {
         let (indexers, runtime) = (Arc::clone(&self.indexers), self.runtime.handle().clone());
-        Collection::open(disk, "c", "c", CollectionId(ID), schema(), indexers, runtime)
+        Collection::open(
+            disk,
+            "c",
+            vecino::resources::Resources::unlimited().share("c"),
+            CollectionId(ID),
+            schema(),
+            indexers,
+            runtime,
+        )
     }
 }
 
 fn record(id: u64, time: u64) -> Record {
     let mut random = Rng::with_seed(time);
     let vectors = Fields::from([(String::new(), Vector((0..4).map(|_| random.f32()).collect()))]);
-    let value = (time % 5 != 0).then_some(RecordValue { vectors, payload: vec![0x80] });
+    let value = (!time.is_multiple_of(5)).then_some(RecordValue { vectors, payload: vec![0x80] });
     Record { id: id.into(), version: Version { time, node: NodeId::from_bytes([1; 16]) }, value }
 }
 
