@@ -299,6 +299,8 @@ impl Collection {
             queue.blocking_send(writer::Command::Flush { answer }).map_err(|_| closed())?;
             Ok(answered.blocking_recv().map_err(|_| closed())??)
         })?;
+        // They took nothing out of the graphs meanwhile.
+        self.core.wake_indexers();
         if let Some(lsn) = oldest {
             // A full queue or a stopped writer means that the next snapshot cuts the log.
             let _ = queue.try_send(writer::Command::CutLog { before: lsn });
