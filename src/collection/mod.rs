@@ -28,6 +28,7 @@ use vecino_net::ring;
 use vecino_storage::{Disk, SnapshotStore, SnapshotSummary};
 
 use self::indexers::{Indexers, Linkable};
+use self::slots::Slots;
 use self::tables::{Key, Live, Tables};
 
 pub use self::persist::{OpenError, TakeError};
@@ -158,6 +159,8 @@ impl Collection {
         indexers: Arc<Indexers>,
         runtime: tokio::runtime::Handle,
     ) -> Result<Self, OpenError> {
+        // Before anybody consolidates: what becomes vacant from then on is handed out by the indexes.
+        let slots = Slots::of(&opened.tables, &opened.indexes);
         let core = Arc::new(Core {
             name: name.to_owned(),
             id,
@@ -177,7 +180,7 @@ impl Collection {
             .name(format!("writer-{name}"))
             .spawn({
                 let core = Arc::clone(&core);
-                move || writer::run(&core, (opened.log, opened.log_place), commands, &runtime)
+                move || writer::run(&core, (opened.log, opened.log_place), slots, commands, &runtime)
             })
             .map_err(OpenError::Thread)?;
         core.wake_indexers();

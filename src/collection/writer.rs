@@ -73,10 +73,10 @@ struct Group {
 pub(super) fn run(
     core: &Arc<Core>,
     (log, reopen): (Log, LogPlace),
+    slots: Slots,
     commands: mpsc::Receiver<Command>,
     runtime: &tokio::runtime::Handle,
 ) {
-    let slots = Slots::of(&core.tables(), &core.indexes);
     Writer { core, log, reopen, tried: None, commands, slots }.run(runtime);
 }
 
