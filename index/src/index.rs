@@ -67,7 +67,7 @@ impl Index {
             rounds: Rounds::new(),
             scratches: Scratches::new(),
             storing: Mutex::default(),
-            flat_live_max: params.flat_live_max(),
+            flat_live_max: params.flat_slots(),
             params,
             kernel,
         })

@@ -117,7 +117,7 @@ impl Params {
     }
 
     /// The number of live slots up to which no graph is made.
-    pub(crate) fn flat_live_max(&self) -> usize {
+    pub(crate) fn flat_slots(&self) -> usize {
         self.flat_live_max.unwrap_or((FLAT_VALUES / self.dim).clamp(FLAT_LIVE_RANGE.0, FLAT_LIVE_RANGE.1))
     }
 
