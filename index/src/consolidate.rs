@@ -118,7 +118,10 @@ impl Index {
                 return false;
             }
             match self.next_step(nodes) {
-                None => return false,
+                None => {
+                    self.reclaim();
+                    return false;
+                }
                 Some(Step::Relink(slots)) => {
                     let _reading = self.reading();
                     self.with_linker(|linker, scratch| {
@@ -148,6 +151,22 @@ impl Index {
     /// Slots that may be stored again: they were buried, have left the graph, and nobody reads them. Each is handed out
     /// once, to be [stored](Self::store) at any time.
     pub fn take_vacant(&self) -> Vec<Slot> {
+        self.reclaim();
+        std::mem::take(&mut self.rounds.vacancies().vacant)
+    }
+
+    /// Whether a slot holds no vector, and nobody reads what it may have held: it can be stored.
+    pub fn is_vacant(&self, slot: Slot) -> bool {
+        slot >= self.states.slots() || self.states.is_vacant(slot)
+    }
+
+    /// Number of slots that are buried and wait to be taken out of the graph.
+    pub fn buried(&self) -> usize {
+        self.states.graves()
+    }
+
+    /// Vacates what nobody reads any more.
+    fn reclaim(&self) {
         let mut vacancies = self.rounds.vacancies();
         for _ in 0..2 {
             let is_any = !vacancies.retired.is_empty() || !vacancies.waiting.is_empty();
@@ -162,17 +181,6 @@ impl Index {
             }
             std::mem::swap(waiting, retired);
         }
-        std::mem::take(&mut vacancies.vacant)
-    }
-
-    /// Whether a slot holds no vector, and nobody reads what it may have held: it can be stored.
-    pub fn is_vacant(&self, slot: Slot) -> bool {
-        slot >= self.states.slots() || self.states.is_vacant(slot)
-    }
-
-    /// Number of slots that are buried and wait to be taken out of the graph.
-    pub fn buried(&self) -> usize {
-        self.states.graves()
     }
 
     fn next_step(&self, nodes: usize) -> Option<Step> {

@@ -72,7 +72,7 @@ impl Index {
             scratches: Scratches::new(),
             storing: Mutex::default(),
             allowance: OnceLock::new(),
-            flat_live_max: params.flat_live_max(),
+            flat_live_max: params.flat_slots(),
             params,
             kernel,
         })

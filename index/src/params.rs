@@ -22,7 +22,8 @@ pub const K_MAX: usize = 10_000;
 pub const EF_MAX: usize = 100_000;
 /// Largest Euclidean norm of a vector: above it a squared distance of two vectors could overflow an f32.
 pub const NORM_MAX: f64 = 1e18;
-/// Values of vectors that a search may look at one after the other: more do not stay in the caches of a core.
+/// Values of vectors that a search may look at one after the other, in about a tenth of a millisecond: exact, with nothing to
+/// build. A graph would be quicker from a few thousand vectors on, four times at this size.
 const FLAT_VALUES: usize = 1 << 20;
 /// Live slots up to which no graph is made: not fewer and not more than these, whatever the dimension.
 const FLAT_LIVE_RANGE: (usize, usize) = (1_000, 10_000);
@@ -116,7 +117,7 @@ impl Params {
     }
 
     /// The number of live slots up to which no graph is made.
-    pub(crate) fn flat_live_max(&self) -> usize {
+    pub(crate) fn flat_slots(&self) -> usize {
         self.flat_live_max.unwrap_or((FLAT_VALUES / self.dim).clamp(FLAT_LIVE_RANGE.0, FLAT_LIVE_RANGE.1))
     }
 

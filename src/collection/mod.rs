@@ -33,6 +33,7 @@ use vecino_storage::{Disk, SnapshotStore, SnapshotSummary};
 
 use self::indexers::{Indexers, Linkable};
 use self::progress::Progress;
+use self::slots::Slots;
 use self::tables::{Key, Live, Tables};
 
 use crate::resources::Share;
@@ -170,6 +171,8 @@ impl Collection {
             let memory = Arc::clone(opened.share.account.budget());
             index.ask_before_growing(Box::new(move |bytes| Some(Box::new(memory.try_count(bytes as u64)?))));
         }
+        // Before anybody consolidates: what becomes vacant from then on is handed out by the indexes.
+        let slots = Slots::of(&opened.tables, &opened.indexes);
         let core = Arc::new(Core {
             name: name.clone(),
             id,
@@ -190,7 +193,7 @@ impl Collection {
             .name(format!("writer-{name}"))
             .spawn({
                 let core = Arc::clone(&core);
-                move || writer::run(&core, (opened.log, opened.log_place), commands, &runtime)
+                move || writer::run(&core, (opened.log, opened.log_place), slots, commands, &runtime)
             })
             .map_err(OpenError::Thread)?;
         core.wake_all_indexers();
@@ -323,6 +326,8 @@ impl Collection {
             queue.blocking_send(writer::Command::Flush { answer }).map_err(|_| closed())?;
             Ok(answered.blocking_recv().map_err(|_| closed())??)
         })?;
+        // They took nothing out of the graphs meanwhile.
+        self.core.wake_indexers();
         if let Some(lsn) = oldest {
             // A full queue or a stopped writer means that the next snapshot cuts the log.
             let _ = queue.try_send(writer::Command::CutLog { before: lsn });

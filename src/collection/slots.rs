@@ -11,7 +11,7 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    /// Those of a collection that nobody has used since it was opened.
+    /// Those of a collection that was opened and that nobody else knows of yet.
     pub fn of(tables: &Tables, indexes: &[(String, Index)]) -> Self {
         let slots = (0..tables.slots() as Slot).rev();
         Self { vacant: slots.filter(|slot| tables.in_slot(*slot).is_none() && is_vacant(*slot, indexes)).collect() }
@@ -32,4 +32,34 @@ impl Slots {
 
 fn is_vacant(slot: Slot, indexes: &[(String, Index)]) -> bool {
     indexes.iter().all(|(_, index)| index.is_vacant(slot))
+}
+
+#[cfg(test)]
+mod tests {
+    use vecino_index::{Metric, Params};
+
+    use super::*;
+
+    #[test]
+    fn a_slot_is_given_again_when_it_is_vacant_in_every_field_and_once() {
+        let indexes = ["a", "b"].map(|name| (name.to_owned(), Index::new(Params::new(1, Metric::Dot)).unwrap()));
+        let [a, b] = indexes.each_ref().map(|(_, index)| index);
+        for slot in 0..200 {
+            a.store(slot, &[1.0]).unwrap();
+            if slot % 2 == 0 {
+                b.store(slot, &[1.0]).unwrap();
+            }
+        }
+        let mut slots = Slots::of(&Tables::default(), &indexes);
+        let mut take_all = || -> Vec<Slot> {
+            std::iter::repeat_with(|| slots.take(&indexes, 200)).take_while(|slot| *slot != 200).collect()
+        };
+        assert!(take_all().is_empty());
+        (0..150).for_each(|slot| indexes.iter().for_each(|(_, index)| index.bury(slot)));
+        while a.consolidate(64) {}
+        assert_eq!(take_all(), (0..150).filter(|slot| slot % 2 == 1).collect::<Vec<_>>(), "these were never in b");
+        while b.consolidate(64) {}
+        assert_eq!(take_all(), (0..150).filter(|slot| slot % 2 == 0).collect::<Vec<_>>());
+        assert!(take_all().is_empty());
+    }
 }

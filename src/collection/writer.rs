@@ -82,10 +82,10 @@ impl Failure {
 pub(super) fn run(
     core: &Arc<Core>,
     (log, reopen): (Log, LogPlace),
+    slots: Slots,
     commands: mpsc::Receiver<Command>,
     runtime: &tokio::runtime::Handle,
 ) {
-    let slots = Slots::of(&core.tables(), &core.indexes);
     Writer { core, log, reopen, tried: None, trouble: None, commands, slots }.run(runtime);
 }
 

@@ -30,9 +30,9 @@ fn no_graph_is_made_of_few_and_one_of_all_is_made_of_many() {
 
 #[test]
 fn the_more_dimensions_the_sooner_a_graph_pays() {
-    let most = |dim| Params::new(dim, Metric::Cosine).flat_live_max();
+    let most = |dim| Params::new(dim, Metric::Cosine).flat_slots();
     assert_eq!([2, 100, 128, 384, 1_536, 16_384].map(most), [10_000, 10_000, 8_192, 2_730, 1_000, 1_000]);
-    assert_eq!(Params { flat_live_max: Some(7), ..Params::new(2, Metric::Dot) }.flat_live_max(), 7);
+    assert_eq!(Params { flat_live_max: Some(7), ..Params::new(2, Metric::Dot) }.flat_slots(), 7);
 }
 
 #[test]
