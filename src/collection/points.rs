@@ -18,6 +18,9 @@ use super::tables::{Entry, Key, Live, Tables};
 
 /// Longest entry that is believed.
 const ENTRY_BYTES_MAX: usize = 1024 * 1024;
+/// Slots beyond those of the indexes that points may have: a table takes memory for every slot, so no slot is believed that
+/// would have it be large for nothing.
+const SLOTS_BEYOND: u64 = 1 << 20;
 /// Pages that one thread reads of a window.
 const WINDOW_PAGES: usize = 4;
 /// Bytes of the length before each entry.
@@ -35,12 +38,22 @@ pub(super) fn first<T: serde::de::DeserializeOwned>(snapshot: &Snapshot, arena: 
     decode(arena, &bytes[entry.clone()])
 }
 
-/// The tables of a snapshot.
-pub(super) fn load(snapshot: &Snapshot, id: CollectionId, progress: &Progress) -> Result<Tables, LoadError> {
+/// The tables of a snapshot whose indexes have so many slots.
+pub(super) fn load(
+    snapshot: &Snapshot,
+    id: CollectionId,
+    slots: u64,
+    progress: &Progress,
+) -> Result<Tables, LoadError> {
     let mut entries = Vec::new();
     for arena in [POINTS, TOMBSTONES] {
         let pages = snapshot.pages(arena).ok_or(LoadError::MissingArena(arena))?;
         read(arena, &pages, id, progress, &mut entries)?;
+    }
+    let slot_max = entries.iter().filter_map(|(_, entry): &(Key, Entry)| Some(entry.live.as_ref()?.slot)).max();
+    if let Some(slot) = slot_max.filter(|slot| u64::from(*slot) > slots + SLOTS_BEYOND) {
+        let reason = format!("slot {slot} is far beyond the {slots} slots of the indexes");
+        return Err(LoadError::Decode { arena: POINTS, reason });
     }
     // A point that was written while the snapshot ran may stand there twice; the newer one stays.
     Ok(Tables::of(entries))
@@ -164,7 +177,7 @@ mod tests {
     fn loaded(points: &[u8]) -> Result<Tables, LoadError> {
         let store = store_of(points);
         let snapshot = store.latest().unwrap().unwrap();
-        load(&snapshot, ID, &Progress::default())
+        load(&snapshot, ID, 300, &Progress::default())
     }
 
     #[test]
@@ -190,5 +203,6 @@ mod tests {
         assert!(said(&[points.as_slice(), &[1]].concat()).ends_with("it ends 1 bytes into an entry"));
         assert!(said(&[0xff; 8]).contains("over the limit of 1048576"));
         assert!(said(&entry(vecino_index::SLOT_MAX + 1, 0)).contains("over the limit"));
+        assert!(said(&entry(2_000_000, 0)).contains("far beyond the 300 slots"));
     }
 }

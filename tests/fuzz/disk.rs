@@ -75,9 +75,8 @@ fn rename_page(files: &mut Files, old: &str, page: Vec<u8>) {
     let old_hash = *blake3::Hash::from_hex(hex(old)).unwrap().as_bytes();
     let new_hash = blake3::hash(&page);
     for (_, manifest) in files.iter_mut().filter(|(path, _)| path.ends_with(".manifest")) {
-        while let Some(at) = manifest.windows(32).position(|window| window == old_hash) {
-            manifest[at..at + 32].copy_from_slice(new_hash.as_bytes());
-        }
+        let named: Vec<usize> = (0..manifest.len()).filter(|at| manifest[*at..].starts_with(&old_hash)).collect();
+        named.into_iter().for_each(|at| manifest[at..at + 32].copy_from_slice(new_hash.as_bytes()));
         mend_hashed(manifest);
     }
     files.insert(format!("{PAGES}/{}.page", new_hash.to_hex()), page);
@@ -197,7 +196,7 @@ impl World {
 fn record(id: u64, time: u64) -> Record {
     let mut random = Rng::with_seed(time);
     let vectors = Fields::from([(String::new(), Vector((0..4).map(|_| random.f32()).collect()))]);
-    let value = (time % 5 != 0).then_some(RecordValue { vectors, payload: vec![0x80] });
+    let value = (!time.is_multiple_of(5)).then_some(RecordValue { vectors, payload: vec![0x80] });
     Record { id: id.into(), version: Version { time, node: NodeId::from_bytes([1; 16]) }, value }
 }
 
