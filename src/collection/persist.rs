@@ -35,8 +35,6 @@ const CHUNK: usize = 1024;
 
 const META: &str = "meta";
 pub(super) const POINTS: &str = "points";
-/// The arena of an index that has as many entries as the index has slots.
-const NODES: &str = "nodes";
 pub(super) const TOMBSTONES: &str = "tombstones";
 
 /// Why a collection could not be opened.
@@ -442,9 +440,7 @@ fn load(
     }
     // Tables and indexes are in different arenas: each is made while the other is read.
     let (tables, indexes) = std::thread::scope(|scope| {
-        let slots = (0..schema.fields.len()).filter_map(|number| snapshot.pages(&field_arena(number, NODES)));
-        let slots = slots.map(|nodes| nodes.bytes() / vecino_index::NODE_BYTES as u64).max().unwrap_or(0);
-        let tables = scope.spawn(move || points::load(snapshot, id, slots, progress));
+        let tables = scope.spawn(|| points::load(snapshot, id, progress));
         let load_index = |(number, (name, field)): (usize, (&String, &FieldSchema))| {
             let index = Index::load(params(id, number, field), &FieldSource { snapshot, number, progress })?;
             Ok((name.clone(), index))
