@@ -110,8 +110,8 @@ pub use scan::Pages;
 pub use vecino_certs::{Identity, NodeId};
 pub use vecino_net::error::{ErrorCode, Retry};
 pub use vecino_net::message::{
-    CollectionInfo, CollectionStats, Hit, NodeState, NodeStatus, Outcome, RangeInfo, RingReply, ScanCursor, Serving,
-    SearchReply, SnapshotReport, StatusReply,
+    CollectionInfo, CollectionStats, Hit, NodeState, NodeStatus, Outcome, RangeInfo, RingReply, ScanCursor,
+    SearchReply, Serving, SnapshotReport, StatusReply,
 };
 pub use vecino_net::model::{
     CollectionSchema, FieldSchema, Fields, Fsync, Level, Metric, Payload, Point, PointId, StoredPoint, Value, Vector,
