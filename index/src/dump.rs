@@ -171,7 +171,8 @@ pub(crate) const MODEL: &str = "model";
 pub(crate) const MAGIC: [u8; 6] = *b"VECIDX";
 pub(crate) const FORMAT: u16 = 2;
 pub(crate) const HEADER_BYTES: usize = 64;
-pub(crate) const NODE_BYTES: usize = 8;
+/// Bytes of the arena `nodes` for each slot.
+pub const NODE_BYTES: usize = 8;
 pub(crate) const STORED: u8 = 1;
 pub(crate) const LINKED: u8 = 2;
 pub(crate) const BURIED: u8 = 4;

@@ -33,6 +33,7 @@ mod tests;
 mod walk;
 
 pub use arenas::{ArenaPieces, ArenaSink, ArenaSource, PIECE_MULTIPLE};
+pub use dump::NODE_BYTES;
 pub use error::{IndexError, LoadError, VectorError};
 pub use index::{Allowance, Index};
 pub use kernel::Kernel;

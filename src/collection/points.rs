@@ -19,6 +19,10 @@ use crate::memory::OverLimit;
 
 /// Longest entry that is believed.
 const ENTRY_BYTES_MAX: usize = 1024 * 1024;
+/// What the names of the arenas end in that have an entry for each slot of an index.
+const NODES: &str = ".nodes";
+/// Slots beyond those of the indexes that points may have.
+const SLOTS_BEYOND: u64 = 1 << 20;
 /// Pages that one thread reads of a window.
 const WINDOW_PAGES: usize = 4;
 /// Bytes of the length before each entry.
@@ -48,8 +52,24 @@ pub(super) fn load(
         let pages = snapshot.pages(arena).ok_or(LoadError::MissingArena(arena))?;
         read(arena, &pages, id, progress, fits, &mut bytes, &mut entries)?;
     }
+    check_slots(snapshot, &entries)?;
     // A point that was written while the snapshot ran may stand there twice; the newer one stays.
     Ok(Tables::of(entries))
+}
+
+/// A table takes memory for every slot, so no slot is believed that would have it be large for nothing: those of the
+/// indexes are known by their lengths.
+fn check_slots(snapshot: &Snapshot, entries: &[(Key, Entry)]) -> Result<(), LoadError> {
+    let nodes = snapshot.arenas().filter(|arena| arena.ends_with(NODES)).filter_map(|arena| snapshot.pages(arena));
+    let slots = nodes.map(|nodes| nodes.bytes() / vecino_index::NODE_BYTES as u64).max().unwrap_or(0);
+    let last = entries.iter().filter_map(|(_, entry)| Some(entry.live.as_ref()?.slot)).max();
+    match last.filter(|slot| u64::from(*slot) > slots + SLOTS_BEYOND) {
+        None => Ok(()),
+        Some(slot) => {
+            let reason = format!("slot {slot} is far beyond the {slots} slots of the indexes");
+            Err(LoadError::Decode { arena: POINTS, reason })
+        }
+    }
 }
 
 fn read(
@@ -202,5 +222,6 @@ mod tests {
         assert!(said(&[points.as_slice(), &[1]].concat()).ends_with("it ends 1 bytes into an entry"));
         assert!(said(&[0xff; 8]).contains("over the limit of 1048576"));
         assert!(said(&entry(vecino_index::SLOT_MAX + 1, 0)).contains("over the limit"));
+        assert!(said(&entry(2_000_000, 0)).contains("far beyond the 0 slots"));
     }
 }

@@ -75,9 +75,8 @@ fn rename_page(files: &mut Files, old: &str, page: Vec<u8>) {
     let old_hash = *blake3::Hash::from_hex(hex(old)).unwrap().as_bytes();
     let new_hash = blake3::hash(&page);
     for (_, manifest) in files.iter_mut().filter(|(path, _)| path.ends_with(".manifest")) {
-        while let Some(at) = manifest.windows(32).position(|window| window == old_hash) {
-            manifest[at..at + 32].copy_from_slice(new_hash.as_bytes());
-        }
+        let named: Vec<usize> = (0..manifest.len()).filter(|at| manifest[*at..].starts_with(&old_hash)).collect();
+        named.into_iter().for_each(|at| manifest[at..at + 32].copy_from_slice(new_hash.as_bytes()));
         mend_hashed(manifest);
     }
     files.insert(format!("{PAGES}/{}.page", new_hash.to_hex()), page);
