@@ -147,11 +147,14 @@ impl Index {
 
     /// Bytes of memory that one more slot takes, on average over the levels of slots, with the codes that it will have.
     pub fn bytes_per_slot(&self) -> usize {
-        self.rows.bytes(1)
-            + self.graph.bytes_per_slot()
-            + self.states.bytes(1)
+        self.bytes_per_slot_uncoded()
             + self.fast.as_ref().map_or(0, Fast::bytes_per_slot)
             + self.scalar.as_ref().map_or(0, |scalar| scalar.bytes_per_slot(self.params.dim))
+    }
+
+    /// The same without codes: what an index takes at least.
+    pub fn bytes_per_slot_uncoded(&self) -> usize {
+        self.rows.bytes(1) + self.graph.bytes_per_slot() + self.states.bytes(1)
     }
 
     /// Inserts a stored slot into the graph. Any number of threads may do so at once; a slot that is linked, being
@@ -198,6 +201,7 @@ impl Index {
         if let Some(scalar) = &self.scalar
             && scalar.is_untrained()
             && scalar.wants_training(self.states.slots())
+            && let Some(_held) = self.may_take(self.slots() * scalar.bytes_per_slot(self.params.dim))
         {
             scalar.train(&self.rows, &self.states);
             self.scratches.forget_codes();

@@ -43,10 +43,14 @@ pub(super) fn load(
     progress: &Progress,
     fits: &dyn Fn(usize) -> Result<(), OverLimit>,
 ) -> Result<Tables, LoadError> {
-    let mut entries = Vec::new();
+    let (mut entries, mut bytes) = (Vec::new(), 0);
+    let mut fits = |more: usize| {
+        bytes += more;
+        fits(bytes)
+    };
     for arena in [POINTS, TOMBSTONES] {
         let pages = snapshot.pages(arena).ok_or(LoadError::MissingArena(arena))?;
-        read(arena, &pages, id, progress, fits, &mut entries)?;
+        read(arena, &pages, id, progress, &mut fits, &mut entries)?;
     }
     // A point that was written while the snapshot ran may stand there twice; the newer one stays.
     Ok(Tables::of(entries))
@@ -57,11 +61,11 @@ fn read(
     pages: &ArenaPages<'_>,
     id: CollectionId,
     progress: &Progress,
-    fits: &dyn Fn(usize) -> Result<(), OverLimit>,
+    fits: &mut dyn FnMut(usize) -> Result<(), OverLimit>,
     into: &mut Vec<(Key, Entry)>,
 ) -> Result<(), LoadError> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let (mut window, mut bytes) = (Vec::new(), 0);
+    let mut window = Vec::new();
     for first in (0..pages.count()).step_by(threads * WINDOW_PAGES) {
         let last = (first + threads * WINDOW_PAGES).min(pages.count());
         let read: Vec<Result<Vec<u8>, SnapshotError>> = side_by_side((first..last).step_by(WINDOW_PAGES), |first| {
@@ -86,11 +90,10 @@ fn read(
             Ok::<_, LoadError>(decoded)
         });
         for decoded in decoded {
-            into.append(&mut decoded?);
+            let mut decoded = decoded?;
+            fits(decoded.iter().map(|(key, entry)| Tables::bytes_of(key, entry)).sum())?;
+            into.append(&mut decoded);
         }
-        // About: ids and payloads that are long take that in memory as well.
-        bytes += whole;
-        fits(bytes + into.len() * Tables::point_bytes(&0.into(), 0))?;
         window.drain(..whole);
     }
     if !window.is_empty() {
