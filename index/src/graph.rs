@@ -22,6 +22,8 @@ pub(crate) struct Graph {
     nodes: Arena<AtomicU32>,
     /// Slot plus one in the low half, its level in the high half; zero while the graph is empty.
     entry: AtomicU64,
+    /// Slot plus one of the first node, the elder of all; zero while the graph is empty.
+    first: AtomicU32,
     orders: AtomicU32,
     blocks: AtomicU32,
 }
@@ -43,6 +45,7 @@ impl Graph {
             upper: Arena::new("upper", m.next_multiple_of(LINE_LINKS)),
             nodes: Arena::new("nodes", NODE_WIDTH),
             entry: AtomicU64::new(0),
+            first: AtomicU32::new(0),
             orders: AtomicU32::new(0),
             blocks: AtomicU32::new(0),
         }
@@ -70,6 +73,10 @@ impl Graph {
     pub fn reserve(&self, slot: Slot, level: usize) -> Result<(), NoMemory> {
         self.base.reserve(slot)?;
         self.nodes.reserve(slot)?;
+        if self.level(slot) == level {
+            // A slot that is used again has its block already, and one of level 0 needs none.
+            return Ok(());
+        }
         let block = self.blocks.load(Ordering::Relaxed);
         if level > 0 {
             self.upper.reserve(block + level as u32 - 1)?;
@@ -177,10 +184,39 @@ impl Graph {
         }
     }
 
-    /// Makes this node the entry if it reaches higher than the one there is.
-    pub fn enter_higher(&self, entry: Entry) {
+    /// Makes this node the entry if it reaches higher than the one there is. Whether it did.
+    pub fn enter_higher(&self, entry: Entry) -> bool {
         let raise = |before| unpack(before).is_none_or(|before| before.level < entry.level).then(|| pack(entry));
-        let _ = self.entry.fetch_update(Ordering::AcqRel, Ordering::Acquire, raise);
+        self.entry.fetch_update(Ordering::AcqRel, Ordering::Acquire, raise).is_ok()
+    }
+
+    /// The node of the lowest order.
+    pub fn first(&self) -> Option<Slot> {
+        self.first.load(Ordering::Acquire).checked_sub(1)
+    }
+
+    /// Makes a node the one of the lowest order.
+    pub fn set_first(&self, slot: Slot) {
+        self.first.store(slot + 1, Ordering::Release);
+    }
+
+    /// Whether this link leads from the entry to the first node, and so, by way of elders, from the entry to every node.
+    pub fn is_guide(&self, from: Slot, to: Slot) -> bool {
+        self.first() == Some(to) && self.entry().is_some_and(|entry| entry.slot == from)
+    }
+
+    /// Makes another node the entry in place of one that leaves.
+    pub fn enter_instead(&self, leaving: Entry, entry: Entry) {
+        let _ = self.entry.compare_exchange(pack(leaving), pack(entry), Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    /// Forgets what a slot was as a node. Nobody reads its links, and no node links to it.
+    pub fn clear(&self, slot: Slot) {
+        for layer in 0..=self.level(slot) {
+            self.set_neighbours(slot, layer, &[]);
+        }
+        self.set_order(slot, 0);
+        self.elders(slot).store(0, Ordering::Release);
     }
 
     /// The place of a node in the sequence of linking, from 1; 0 for slots that are no nodes.

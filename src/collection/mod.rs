@@ -15,6 +15,7 @@ pub mod persist;
 mod points;
 pub mod progress;
 pub mod record;
+mod slots;
 pub mod tables;
 mod trouble;
 mod writer;
@@ -24,7 +25,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, oneshot};
-use vecino_index::{Index, SearchOptions};
+use vecino_index::{Index, Reading, SearchOptions};
 use vecino_net::message::{CollectionStats, Hit, Outcome, Record, RecordValue, ReplicaSearch, Serving};
 use vecino_net::model::{CollectionId, CollectionSchema, Fields, PointId, Vector, Version};
 use vecino_net::ring;
@@ -242,6 +243,7 @@ impl Collection {
 
     /// The newest records of points, tombstones included.
     pub fn read(&self, ids: &[PointId]) -> Vec<Option<Record>> {
+        let _reading = self.core.reading();
         let found: Vec<_> = {
             let tables = self.core.tables();
             ids.iter().map(|id| tables.entry(&self.core.key(id)).cloned()).collect()
@@ -258,6 +260,8 @@ impl Collection {
         let index = self.core.index(field).ok_or_else(|| SearchError::UnknownField(field.clone()))?;
         let options = SearchOptions { k: *k as usize, ef: (*ef).max(*k) as usize, threshold: *threshold, filter: None };
         let mut live: Vec<(f32, Arc<Live>)> = Vec::new();
+        // From the search to the last look at a slot that it gave: none of them is used again meanwhile.
+        let _reading = self.core.reading();
         for _ in 0..SEARCH_TRIES {
             let found =
                 if *exact { index.search_exact(&vector.0, &options)? } else { index.search(&vector.0, &options)? };
@@ -288,6 +292,7 @@ impl Collection {
 
     /// Up to `limit` records after a key, in ring order; fewer where they are large.
     pub fn scan(&self, after: Option<&Key>, limit: usize) -> Page {
+        let _reading = self.core.reading();
         let entries: Vec<_> = {
             let tables = self.core.tables();
             tables.after(after, limit).map(|(key, entry)| (key.id.clone(), entry.clone())).collect()
@@ -419,6 +424,11 @@ impl Core {
 
     fn index(&self, field: &str) -> Option<&Index> {
         self.indexes.iter().find(|(name, _)| name == field).map(|(_, index)| index)
+    }
+
+    /// While it lives, what a slot of the tables holds stays what it is.
+    fn reading(&self) -> Vec<Reading<'_>> {
+        self.indexes.iter().map(|(_, index)| index.reading()).collect()
     }
 
     fn vectors(&self, live: &Live) -> Fields {

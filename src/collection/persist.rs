@@ -333,6 +333,7 @@ fn params(id: CollectionId, number: usize, field: &FieldSchema) -> vecino_index:
             Profile::Plain => vecino_index::Profile::Plain,
         },
         seed: u64::from_le_bytes(seed) ^ number as u64,
+        flat_live_max: None,
         kernel: None,
     }
 }
@@ -354,7 +355,10 @@ pub(super) fn snapshot(
     let logged_bytes = core.logged_bytes.load(Ordering::Acquire);
     let lsn = flush()?;
     let mut writer = store.begin(lsn)?;
+    // A slot that the table names has its vector in the indexes, however long that takes.
+    let reading = core.reading();
     write_arenas(core, &mut writer)?;
+    drop(reading);
     // A version that was overwritten meanwhile is in the snapshot no more, so what overwrote it must be as durable.
     flush()?;
     let summary = writer.finish()?;

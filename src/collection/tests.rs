@@ -9,9 +9,10 @@ use vecino_storage::{Fault, FaultyDisk, MemDisk};
 use super::*;
 use crate::resources::Resources;
 
-mod limits;
-
+mod churn;
 mod crash;
+mod limits;
+mod quarantine;
 mod rot;
 
 const DIM: usize = 8;
@@ -334,7 +335,8 @@ fn a_page_of_large_records_ends_early_and_the_next_goes_on() {
 fn a_graph_is_loaded_and_not_linked_again() {
     let lab = Lab::new();
     let collection = lab.open();
-    lab.apply(&collection, (0..3_000).map(|id| put(id, id + 1)).collect());
+    // Enough for a graph.
+    lab.apply(&collection, (0..10_200).map(|id| put(id, id + 1)).collect());
     while collection.unlinked() > 0 {
         std::thread::yield_now();
     }
@@ -348,6 +350,6 @@ fn a_graph_is_loaded_and_not_linked_again() {
     let opened = persist::open(disk, "films", CollectionId([1; 16]), &schema(), 1 << 20, share, &progress).unwrap();
     drop(idle);
     assert_eq!(opened.indexes[0].1.unlinked(), 0);
-    assert_eq!(opened.tables.live(), 3_000);
-    assert_eq!(opened.snapshot_lsn, 3_001);
+    assert_eq!(opened.tables.live(), 10_200);
+    assert_eq!(opened.snapshot_lsn, 10_201);
 }

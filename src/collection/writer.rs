@@ -19,6 +19,7 @@ use vecino_storage::{Log, LogError};
 use super::group::{Accepted, Answer, Group, Place};
 use super::indexers::link_some;
 use super::persist::LogPlace;
+use super::slots::Slots;
 use super::tables::{Key, Tables};
 use super::{Core, Trouble, UNLINKED_BYTES_MAX, record};
 
@@ -27,6 +28,9 @@ const GROUP_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Pause between attempts to open a log anew.
 const HEAL_PAUSE: Duration = Duration::from_secs(1);
+
+/// Fewer buried slots than this are never worth a wait.
+const BURIED_MIN: usize = 10_000;
 
 /// Slots that the writer links at a time when the indexers are behind.
 const HELP_SLOTS: usize = 64;
@@ -81,7 +85,8 @@ pub(super) fn run(
     commands: mpsc::Receiver<Command>,
     runtime: &tokio::runtime::Handle,
 ) {
-    Writer { core, log, reopen, tried: None, trouble: None, commands }.run(runtime);
+    let slots = Slots::of(&core.tables(), &core.indexes);
+    Writer { core, log, reopen, tried: None, trouble: None, commands, slots }.run(runtime);
 }
 
 struct Writer<'a> {
@@ -93,6 +98,7 @@ struct Writer<'a> {
     /// What was last wrong with the disk, until something is written again.
     trouble: Option<Trouble>,
     commands: mpsc::Receiver<Command>,
+    slots: Slots,
 }
 
 impl Writer<'_> {
@@ -212,6 +218,10 @@ impl Writer<'_> {
         while self.core.indexes.iter().any(|(_, index)| is_long(index)) {
             link_some(&**self.core, HELP_SLOTS);
         }
+        // New slots are used up for as long as what is buried waits to leave the graph.
+        for (_, index) in &self.core.indexes {
+            while index.buried() > BURIED_MIN.max(index.len_live() / 2) && index.consolidate(HELP_SLOTS) {}
+        }
     }
 
     /// Has the indexes make room for what is to be stored, for once it is logged it must be stored.
@@ -294,10 +304,11 @@ impl Writer<'_> {
     }
 
     /// Makes one logged record the newest version of its point.
-    fn apply(&self, key: Key, record: Record) {
+    fn apply(&mut self, key: Key, record: Record) {
         let Record { id: _, version, value } = record;
         let value = value.map(|RecordValue { vectors, payload }| {
-            let slot = self.core.tables().slots() as Slot;
+            let next = self.core.tables().slots() as Slot;
+            let slot = self.slots.take(&self.core.indexes, next);
             for (name, index) in &self.core.indexes {
                 if let Some(vector) = vectors.get(name)
                     && let Err(reason) = index.store(slot, &vector.0)

@@ -104,6 +104,10 @@ impl Coordinator {
         deadline: Instant,
     ) -> Vec<Outcome> {
         let ids: Vec<PointId> = values.iter().map(|(id, _)| id.clone()).collect();
+        if level == Level::One && self.shared.store.keeps(route.id) {
+            // Nobody is asked for versions, so the clock has to know those that are here: opening raises it.
+            let _ = timeout_at(replica_deadline(deadline), self.shared.store.collection(route.id)).await;
+        }
         let (write, commands) = Write::new(replicas(route, &ids), level);
         let (events, mut inbox) = mpsc::unbounded_channel();
         let mut driver = WriteDriver {

@@ -667,4 +667,26 @@ mod tests {
         lab.open().merge(create("films", 1, 1), true).unwrap();
         assert_eq!(lab.open().open_collections().len(), 1);
     }
+
+    #[test]
+    fn a_collection_that_is_damaged_says_where_its_data_can_come_from() {
+        let lab = Lab::new();
+        let store = lab.open();
+        store.merge(create("films", 1, 1), true).unwrap();
+        store.merge(create("songs", 2, 2), true).unwrap();
+        let id = CollectionId([1; 16]);
+        put(&lab, &store, id, 5);
+        store.close();
+        drop(store);
+        let log = format!("{COLLECTIONS}/{id}/log");
+        let segment = lab.memory.list(&log).unwrap().remove(0);
+        assert!(lab.memory.flip(&format!("{log}/{segment}"), 20, 1));
+        let store = lab.open();
+        let stats: BTreeMap<String, CollectionStats> = store.stats().into_iter().collect();
+        assert_eq!(stats["films"].serving, vecino_net::message::Serving::NeedsCopy);
+        assert!(stats["films"].error.as_ref().unwrap().contains(&segment), "{:?}", stats["films"].error);
+        assert_eq!(stats["songs"].serving, vecino_net::message::Serving::Open, "the others serve");
+        let error = lab.get(&store, id).err().unwrap();
+        assert!(error.message.ends_with("have to be copied from other replicas"), "{error}");
+    }
 }
