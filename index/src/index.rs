@@ -136,7 +136,7 @@ impl Index {
         self.states.reserve(last)?;
         self.rows.reserve(last)?;
         if let Some(fast) = &self.fast {
-            fast.reserve(last)?;
+            fast.make_room(last)?;
         }
         if let Some(scalar) = &self.scalar {
             scalar.reserve(last)?;

@@ -7,6 +7,7 @@ use std::sync::{Arc, LazyLock};
 use fastrand::Rng;
 use vecino::collection::Collection;
 use vecino::collection::indexers::Indexers;
+use vecino::resources::Resources;
 use vecino_certs::NodeId;
 use vecino_net::message::{Record, RecordValue, ReplicaSearch};
 use vecino_net::model::{CollectionId, CollectionSchema, FieldSchema, Fields, Fsync, Metric, Vector, Version};
@@ -183,14 +184,15 @@ struct World {
 }
 
 fn schema() -> CollectionSchema {
-    let field = FieldSchema { dim: 4, metric: Metric::Euclidean, m: 4, ef_construction: 10 };
+    let field =
+        FieldSchema { dim: 4, metric: Metric::Euclidean, m: 4, ef_construction: 10, profile: Default::default() };
     CollectionSchema { fields: BTreeMap::from([(String::new(), field)]), replication_factor: 1, fsync: Fsync::Always }
 }
 
 impl World {
     fn open(&self, disk: Arc<dyn Disk>) -> Result<Collection, vecino::collection::OpenError> {
         let (indexers, runtime) = (Arc::clone(&self.indexers), self.runtime.handle().clone());
-        Collection::open(disk, "c", "c", CollectionId(ID), schema(), indexers, runtime)
+        Collection::open(disk, "c", Resources::unlimited().share("c"), CollectionId(ID), schema(), indexers, runtime)
     }
 }
 

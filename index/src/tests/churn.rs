@@ -263,7 +263,7 @@ proptest! {
                 Step::Consolidate(nodes) => { index.consolidate(nodes.into()); }
                 Step::Vacate => slots.vacant.extend(index.take_vacant()),
                 Step::Reload => {
-                    index = Index::load(params.clone(), &mut Arenas::of(&index)).unwrap();
+                    index = Index::load(params.clone(), &Arenas::of(&index)).unwrap();
                     slots.next = index.slots() as Slot;
                     slots.vacant = (0..slots.next).filter(|slot| index.is_vacant(*slot)).collect();
                 }
@@ -475,9 +475,9 @@ fn a_dump_beside_consolidation_holds_what_was_live_and_nothing_foreign() {
                 // As a snapshot does: reading from before the table is copied until the dump is written.
                 let reading = index.reading();
                 let table = points.lock().unwrap().clone();
-                let mut dump = Arenas::of(&index);
+                let dump = Arenas::of(&index);
                 drop(reading);
-                let loaded = Index::load(params.clone(), &mut dump).unwrap();
+                let loaded = Index::load(params.clone(), &dump).unwrap();
                 for (at, slot) in &table {
                     assert_eq!(loaded.vector(*slot).as_ref(), Some(&vectors[*at]), "slot {slot}");
                 }
@@ -499,8 +499,8 @@ fn a_dump_of_vacant_slots_loads_with_them_vacant() {
     (0..1_500).filter(|slot| slot % 3 == 0 || *slot >= 1_400).for_each(|slot| index.bury(slot));
     consolidate_all(&index);
     let count = index.take_vacant().len();
-    let mut dump = Arenas::of(&index);
-    let loaded = Index::load(params(DIM, Metric::Cosine), &mut dump).unwrap();
+    let dump = Arenas::of(&index);
+    let loaded = Index::load(params(DIM, Metric::Cosine), &dump).unwrap();
     assert_eq!((loaded.slots(), loaded.len_live()), (1_400, index.len_live()), "the end is left out");
     assert_eq!((0..1_400).filter(|slot| loaded.is_vacant(*slot)).count() + 100, count);
     check_graph(&loaded);
@@ -525,7 +525,7 @@ fn a_dump_in_the_middle_of_a_round_loads_whole() {
         for _ in 0..steps {
             assert!(index.consolidate(64));
         }
-        let loaded = Index::load(params(DIM, Metric::Euclidean), &mut Arenas::of(&index)).unwrap();
+        let loaded = Index::load(params(DIM, Metric::Euclidean), &Arenas::of(&index)).unwrap();
         link_all(&loaded);
         check_graph(&loaded);
         consolidate_all(&loaded);

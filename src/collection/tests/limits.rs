@@ -70,6 +70,47 @@ fn puts_over_the_memory_limit_are_refused_before_they_are_logged_and_deletes_and
 }
 
 #[test]
+fn slots_of_deleted_points_are_used_again_at_the_limit() {
+    let lab = Lab::new();
+    let resources = limited(2_000_000);
+    let collection = lab.try_open(Arc::new(lab.disk.clone()), &resources).unwrap();
+    let mut oracle = BTreeMap::new();
+    for first in (1..).step_by(50) {
+        let batch: Vec<Record> = (first..first + 50).map(|id| put(id, id)).collect();
+        let outcomes = lab.apply(&collection, batch.clone());
+        let written = (first..).zip(batch).zip(&outcomes).filter(|(_, outcome)| is_written(outcome));
+        oracle.extend(written.map(|((id, record), _)| (id, record)));
+        if !outcomes.iter().all(is_written) {
+            break;
+        }
+    }
+    let ids: Vec<u64> = oracle.keys().copied().step_by(2).collect();
+    assert!(ids.len() > 500, "{} points fit", oracle.len());
+    for some in ids.chunks(100) {
+        let deletes = some.iter().map(|id| delete(*id, 1_000_000)).collect();
+        assert!(lab.apply(&collection, deletes).iter().all(is_written));
+    }
+    // What a delete frees is less than a slot takes, so all of them fit again only in the slots of those that are gone.
+    let (started, mut missing) = (std::time::Instant::now(), ids);
+    while !missing.is_empty() {
+        assert!(started.elapsed().as_secs() < 60, "{} points do not fit again", missing.len());
+        while collection.core.indexes.iter().any(|(_, index)| index.consolidate(64)) {}
+        for some in std::mem::take(&mut missing).chunks(100) {
+            let outcomes = lab.apply(&collection, some.iter().map(|id| put(*id, 2_000_000)).collect());
+            for (id, outcome) in some.iter().zip(outcomes) {
+                if is_written(&outcome) {
+                    oracle.insert(*id, put(*id, 2_000_000));
+                } else {
+                    missing.push(*id);
+                }
+            }
+            assert!(resources.memory.used() <= 2_000_000, "{} bytes are used", resources.memory.used());
+        }
+    }
+    check(&collection, &oracle);
+}
+
+#[test]
 fn another_collection_that_goes_makes_room() {
     let lab = Lab::new();
     let resources = limited(200_000);
