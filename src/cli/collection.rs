@@ -125,7 +125,7 @@ fn render_one(info: &CollectionInfo, style: Style) -> String {
         let Some(stats) = info.nodes.get(node) else {
             let dash = || "-".to_owned();
             let unheard = "did not answer".to_owned();
-            table.row(vec![node.short(), dash(), dash(), dash(), dash(), dash(), dash(), dash(), unheard]);
+            table.row(vec![node.short(), dash(), dash(), dash(), dash(), dash(), dash(), dash(), dash(), unheard]);
             continue;
         };
         let CollectionStats {

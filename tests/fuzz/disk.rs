@@ -7,7 +7,6 @@ use std::sync::{Arc, LazyLock};
 use fastrand::Rng;
 use vecino::collection::Collection;
 use vecino::collection::indexers::Indexers;
-use vecino::resources::Resources;
 use vecino_certs::NodeId;
 use vecino_net::message::{Record, RecordValue, ReplicaSearch};
 use vecino_net::model::{CollectionId, CollectionSchema, FieldSchema, Fields, Fsync, Metric, Vector, Version};
@@ -192,14 +191,22 @@ fn schema() -> CollectionSchema {
 impl World {
     fn open(&self, disk: Arc<dyn Disk>) -> Result<Collection, vecino::collection::OpenError> {
         let (indexers, runtime) = (Arc::clone(&self.indexers), self.runtime.handle().clone());
-        Collection::open(disk, "c", Resources::unlimited().share("c"), CollectionId(ID), schema(), indexers, runtime)
+        Collection::open(
+            disk,
+            "c",
+            vecino::resources::Resources::unlimited().share("c"),
+            CollectionId(ID),
+            schema(),
+            indexers,
+            runtime,
+        )
     }
 }
 
 fn record(id: u64, time: u64) -> Record {
     let mut random = Rng::with_seed(time);
     let vectors = Fields::from([(String::new(), Vector((0..4).map(|_| random.f32()).collect()))]);
-    let value = (time % 5 != 0).then_some(RecordValue { vectors, payload: vec![0x80] });
+    let value = (!time.is_multiple_of(5)).then_some(RecordValue { vectors, payload: vec![0x80] });
     Record { id: id.into(), version: Version { time, node: NodeId::from_bytes([1; 16]) }, value }
 }
 

@@ -77,9 +77,21 @@ impl World {
                 .collect();
             match self.runtime.block_on(collection.apply(batch.clone())) {
                 Ok(outcomes) => {
-                    let written = |(outcome, record): (&Outcome, &Record)| *outcome == Outcome::Written(record.version);
-                    assert!(outcomes.iter().zip(&batch).all(written), "{outcomes:?}");
-                    model.acknowledge(batch);
+                    let stopped = outcomes.iter().any(|outcome| !matches!(outcome, Outcome::Written(_)));
+                    for (outcome, record) in outcomes.into_iter().zip(batch) {
+                        match outcome {
+                            Outcome::Written(version) => {
+                                assert_eq!(version, record.version);
+                                model.acknowledge(vec![record]);
+                            }
+                            Outcome::Unknown(_) => model.in_doubt.push(record),
+                            Outcome::Unavailable(_) => {}
+                            other => panic!("{other:?}"),
+                        }
+                    }
+                    if stopped {
+                        return Err(Stopped);
+                    }
                 }
                 Err(_) => {
                     model.in_doubt = batch;

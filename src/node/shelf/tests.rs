@@ -124,6 +124,13 @@ impl Lab {
         self.runtime.block_on(shelf.get(id(number)))
     }
 
+    /// Who opened a collection for another may hold it for a moment longer than that one.
+    fn until_idle(&self, shelf: &Shelf) {
+        while !shelf.lock().by_id.values().filter_map(Place::open).all(Collection::is_idle) {
+            self.runtime.block_on(tokio::task::yield_now());
+        }
+    }
+
     fn put(&self, collection: &Collection, point: u64) {
         let vectors = Fields::from([(String::new(), Vector(vec![point as f32]))]);
         let version = Version { time: point + 1, node: NodeId::from_bytes([1; 16]) };
@@ -155,11 +162,14 @@ fn what_is_idle_longest_is_closed_and_has_everything_when_it_is_opened_again() {
         let collection = lab.get(&shelf, number).unwrap();
         lab.put(&collection, u64::from(number));
         drop(collection);
+        lab.until_idle(&shelf);
         shelf.make_room();
         assert!(shelf.open_ones().len() <= 2);
     }
     assert_eq!(open_ids(&shelf), [id(4), id(5)]);
     drop(lab.get(&shelf, 4).unwrap());
+    drop(lab.get(&shelf, 1).unwrap());
+    lab.until_idle(&shelf);
     let first = lab.get(&shelf, 1).unwrap();
     shelf.make_room();
     assert_eq!(open_ids(&shelf), [id(1), id(4)], "5 was idle longer than 4");
