@@ -89,6 +89,7 @@ fn slots_of_deleted_points_are_used_again_at_the_limit() {
     for some in ids.chunks(100) {
         let deletes = some.iter().map(|id| delete(*id, 1_000_000)).collect();
         assert!(lab.apply(&collection, deletes).iter().all(is_written));
+        oracle.extend(some.iter().map(|id| (*id, delete(*id, 1_000_000))));
     }
     // What a delete frees is a third of what a point with a new slot takes, so most of them fit again only in the slots of
     // those that are gone. The last few do not, beside a batch that is on its way.
