@@ -136,7 +136,7 @@ impl Index {
         self.states.reserve(last)?;
         self.rows.reserve(last)?;
         if let Some(fast) = &self.fast {
-            fast.reserve(last)?;
+            fast.make_room(last)?;
         }
         if let Some(scalar) = &self.scalar {
             scalar.reserve(last)?;
@@ -157,19 +157,14 @@ impl Index {
 
     /// Bytes of memory that one more slot takes, on average over the levels of slots, with the codes that it will have.
     pub fn bytes_per_slot(&self) -> usize {
-        self.rows.bytes(1)
-            + self.graph.bytes_per_slot()
-            + self.states.bytes(1)
+        self.bytes_per_slot_uncoded()
             + self.fast.as_ref().map_or(0, Fast::bytes_per_slot)
             + self.scalar.as_ref().map_or(0, |scalar| scalar.bytes_per_slot(self.params.dim))
     }
 
-    /// Bytes of memory that so many slots take on average, as long as all of them are live: a few that are scanned have no codes.
-    pub fn bytes_of(&self, slots: usize) -> usize {
-        match slots > self.flat_live_max {
-            true => slots * self.bytes_per_slot(),
-            false => slots * (self.rows.bytes(1) + self.graph.bytes_per_slot() + self.states.bytes(1)),
-        }
+    /// The same without codes: what an index takes at least.
+    pub fn bytes_per_slot_uncoded(&self) -> usize {
+        self.rows.bytes(1) + self.graph.bytes_per_slot() + self.states.bytes(1)
     }
 
     /// Inserts a stored slot into the graph. Any number of threads may do so at once; a slot that is linked, being
@@ -226,6 +221,7 @@ impl Index {
         if let Some(scalar) = &self.scalar
             && scalar.is_untrained()
             && scalar.wants_training(self.states.slots())
+            && let Some(_held) = self.may_take(self.slots() * scalar.bytes_per_slot(self.params.dim))
         {
             scalar.train(&self.rows, &self.states, &self.storing);
             self.scratches.forget_codes();

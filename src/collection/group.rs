@@ -24,6 +24,8 @@ pub(super) struct Group {
     pub accepted: Vec<Accepted>,
     /// Bytes of them, encoded.
     pub bytes: usize,
+    /// How many of them are puts.
+    pub puts: usize,
     /// Memory that they will take.
     pub room: Option<Reservation>,
     /// Who waits for a flush after the batches.
@@ -65,6 +67,7 @@ impl Group {
     pub fn accept(&mut self, accepted: Accepted) -> Outcome {
         let version = accepted.record.version;
         self.bytes += accepted.encoded.len();
+        self.puts += usize::from(accepted.record.value.is_some());
         self.pending.insert(accepted.key.clone(), version);
         self.accepted.push(accepted);
         Outcome::Written(version)
@@ -84,6 +87,7 @@ impl Group {
         let mut lost = HashSet::with_capacity(gone.len());
         for Accepted { place, key, record, encoded } in gone {
             self.bytes -= encoded.len();
+            self.puts -= usize::from(record.value.is_some());
             self.set(place, outcome);
             lost.insert((key, record.version));
         }
@@ -150,10 +154,10 @@ mod tests {
         // A newer delete of the point whose put is given up stands by itself.
         let outcomes = vec![group.accept(accepted((1, 0), 1, 6, false)), group.overtake((1, 1), key(1), version(6))];
         group.add_batch(second, outcomes);
-        assert_eq!((group.pending(&key(1)), group.bytes), (Some(version(6)), 30));
+        assert_eq!((group.pending(&key(1)), group.bytes, group.puts), (Some(version(6)), 30, 1));
         let full = Outcome::Unavailable("full".into());
         group.give_up_puts(&full);
-        assert_eq!((group.accepted.len(), group.bytes), (2, 20));
+        assert_eq!((group.accepted.len(), group.bytes, group.puts), (2, 20, 0));
         group.answer();
         let written = |time| Outcome::Written(version(time));
         assert_eq!(told_first.try_recv().unwrap().unwrap(), [full.clone(), full, written(5), written(5)]);

@@ -460,15 +460,16 @@ fn memory_bytes(tables: &Tables, indexes: &Indexes) -> u64 {
     (tables.memory_bytes() + indexes.iter().map(|(_, index)| index.memory_bytes()).sum::<usize>()) as u64
 }
 
-/// What the indexes of a snapshot will take, by the number of their vectors.
+/// What the indexes of a snapshot will take at least, by the number of their vectors. Codes come later, if there is room.
 fn index_bytes(snapshot: &Snapshot, id: CollectionId, schema: &CollectionSchema) -> Result<u64, LoadError> {
     let mut bytes = 0;
     for (number, field) in schema.fields.values().enumerate() {
-        let index = Index::new(params(id, number, field)).map_err(vecino_index::LoadError::Index)?;
+        let per_slot =
+            Index::new(params(id, number, field)).map_err(vecino_index::LoadError::Index)?.bytes_per_slot_uncoded();
         let vectors = snapshot.open_arena(&field_arena(number, VECTORS))?;
         let slots =
             vectors.map_or(0, |vectors| vectors.len()) / (u64::from(field.dim) * size_of::<f32>() as u64).max(1);
-        bytes += index.bytes_of(slots as usize) as u64;
+        bytes += slots * per_slot as u64;
     }
     Ok(bytes)
 }

@@ -48,9 +48,13 @@ pub(super) fn load(
     fits: &dyn Fn(usize) -> Result<(), OverLimit>,
 ) -> Result<Tables, LoadError> {
     let (mut entries, mut bytes) = (Vec::new(), 0);
+    let mut fits = |more: usize| {
+        bytes += more;
+        fits(bytes)
+    };
     for arena in [POINTS, TOMBSTONES] {
         let pages = snapshot.pages(arena).ok_or(LoadError::MissingArena(arena))?;
-        read(arena, &pages, id, progress, fits, &mut bytes, &mut entries)?;
+        read(arena, &pages, id, progress, &mut fits, &mut entries)?;
     }
     check_slots(snapshot, &entries)?;
     // A point that was written while the snapshot ran may stand there twice; the newer one stays.
@@ -77,8 +81,7 @@ fn read(
     pages: &ArenaPages<'_>,
     id: CollectionId,
     progress: &Progress,
-    fits: &dyn Fn(usize) -> Result<(), OverLimit>,
-    bytes: &mut usize,
+    fits: &mut dyn FnMut(usize) -> Result<(), OverLimit>,
     into: &mut Vec<(Key, Entry)>,
 ) -> Result<(), LoadError> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -108,11 +111,9 @@ fn read(
         });
         for decoded in decoded {
             let mut decoded = decoded?;
-            let payload = |entry: &Entry| entry.live.as_ref().map_or(0, |live| live.payload.len());
-            *bytes += decoded.iter().map(|(key, entry)| Tables::point_bytes(&key.id, payload(entry))).sum::<usize>();
+            fits(decoded.iter().map(|(key, entry)| Tables::bytes_of(key, entry)).sum())?;
             into.append(&mut decoded);
         }
-        fits(*bytes)?;
         window.drain(..whole);
     }
     if !window.is_empty() {

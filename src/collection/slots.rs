@@ -19,6 +19,18 @@ impl Slots {
 
     /// A slot for the next version; `next` is the one above all others. It is given once.
     pub fn take(&mut self, indexes: &[(String, Index)], next: Slot) -> Slot {
+        self.look(indexes);
+        self.vacant.pop().unwrap_or(next)
+    }
+
+    /// How many vacant slots will be given at least before one above all others is.
+    pub fn vacant(&mut self, indexes: &[(String, Index)]) -> usize {
+        self.look(indexes);
+        self.vacant.len()
+    }
+
+    /// Looks for slots that have become vacant, where none is known.
+    fn look(&mut self, indexes: &[(String, Index)]) {
         if self.vacant.is_empty() {
             for (_, index) in indexes {
                 // A slot is taken out of one field's graph sooner than out of another's, and the last one counts.
@@ -26,7 +38,6 @@ impl Slots {
             }
             self.vacant.sort_unstable_by(|a, b| b.cmp(a));
         }
-        self.vacant.pop().unwrap_or(next)
     }
 }
 

@@ -141,6 +141,12 @@ impl Tables {
         self.entries.len() * ENTRY_BYTES + self.slots.capacity() * size_of::<Option<Arc<Live>>>() + self.heap
     }
 
+    /// Bytes of memory that an entry takes, with its slot.
+    pub fn bytes_of(key: &Key, entry: &Entry) -> usize {
+        let live = |live: &Arc<Live>| heap_of_live(live) + size_of::<Option<Arc<Live>>>();
+        ENTRY_BYTES + heap_of_id(&key.id) + entry.live.as_ref().map_or(0, live)
+    }
+
     /// Bytes of memory that a new live point takes.
     pub fn point_bytes(id: &PointId, payload: usize) -> usize {
         let slot = 2 * size_of::<Option<Arc<Live>>>();

@@ -60,8 +60,10 @@ pub(super) enum Command {
 struct PutRules {
     /// Why none are taken now.
     closed: Option<String>,
-    /// Bytes that a slot takes in all indexes.
+    /// Bytes that a new slot takes in all indexes.
     slot_bytes: usize,
+    /// Slots that are used again first, and are counted already.
+    vacant: usize,
 }
 
 /// Records that were not logged.
@@ -145,7 +147,7 @@ impl Writer<'_> {
     }
 
     /// Adds a command to the group.
-    fn take(&self, command: Command, group: &mut Group) {
+    fn take(&mut self, command: Command, group: &mut Group) {
         match command {
             Command::CutLog { before } => group.cut = Some(before),
             Command::Flush { answer } => group.flushes.push(answer),
@@ -154,6 +156,7 @@ impl Writer<'_> {
                 let puts = PutRules {
                     closed: self.core.share.resources.ballast.puts_closed(),
                     slot_bytes: self.core.indexes.iter().map(|(_, index)| index.bytes_per_slot()).sum(),
+                    vacant: self.slots.vacant(&self.core.indexes),
                 };
                 let numbered = records.into_iter().enumerate();
                 let outcomes =
@@ -189,7 +192,8 @@ impl Writer<'_> {
             if let Some(reason) = &puts.closed {
                 return self.unavailable(reason);
             }
-            let bytes = puts.slot_bytes + Tables::point_bytes(&record.id, value.payload.len());
+            let slot_bytes = if group.puts < puts.vacant { 0 } else { puts.slot_bytes };
+            let bytes = slot_bytes + Tables::point_bytes(&record.id, value.payload.len());
             if let Err(over) = self.core.share.account.reserve(&mut group.room, bytes as u64) {
                 return Outcome::Unavailable(over.to_string());
             }
@@ -225,12 +229,12 @@ impl Writer<'_> {
     }
 
     /// Has the indexes make room for what is to be stored, for once it is logged it must be stored.
-    fn make_slots(&self, group: &mut Group) {
-        let puts = group.accepted.iter().filter(|accepted| accepted.record.value.is_some()).count();
-        if puts == 0 {
+    fn make_slots(&mut self, group: &mut Group) {
+        let new = group.puts.saturating_sub(self.slots.vacant(&self.core.indexes));
+        if new == 0 {
             return;
         }
-        let last = self.core.tables().slots() + puts - 1;
+        let last = self.core.tables().slots() + new - 1;
         let made = self.core.indexes.iter().try_for_each(|(_, index)| index.reserve(last as Slot));
         if let Err(reason) = made {
             error!(collection = self.core.name, %reason, "puts are refused: the system gives no memory");

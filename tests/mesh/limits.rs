@@ -153,6 +153,8 @@ async fn a_node_in_a_small_control_group_refuses_puts_in_time_and_is_never_kille
     let mut command = node.kill().await.unwrap();
     command.memory_limit = Some(MemoryLimit::Bytes(64 << 20));
     let node = command.start().await.unwrap();
+    let asked = lab.client(&node).await.get(FILMS, vec![PointId::Number(1)], Default::default()).await.unwrap_err();
+    assert!(asked.to_string().contains("limit of 64.0 MiB"), "{asked}");
     let status = lab.ask(&node, &["status", "--json"]).json();
     let error = status["nodes"][0]["collections"][FILMS]["error"].as_str().unwrap();
     assert!(error.contains("limit of 64.0 MiB") && error.contains("--memory-limit"), "{error}");

@@ -68,6 +68,11 @@ impl Fast {
     /// Makes room for the codes of a slot. The caller stores, and so no generation is being put in place.
     pub fn reserve(&self, slot: Slot) -> Result<(), NoMemory> {
         self.stored.fetch_add(1, Ordering::Relaxed);
+        self.make_room(slot)
+    }
+
+    /// The same for every slot up to this one, of which none is stored yet.
+    pub fn make_room(&self, slot: Slot) -> Result<(), NoMemory> {
         match &*self.kept() {
             Kept { current: Some(generation), .. } => generation.reserve(slot),
             Kept { warming: Some(warming), .. } => warming.generation().reserve(slot),
