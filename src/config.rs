@@ -8,6 +8,7 @@ use clap::ValueEnum;
 use serde::Deserialize;
 
 use crate::cli::args::{LogFormat, NodeArgs};
+use crate::memory::{LIMIT_DEFAULT, MemoryLimit, NoLimit};
 use crate::node::shelf::OPEN_MAX_DEFAULT;
 
 /// Where a node keeps everything unless told otherwise.
@@ -28,6 +29,8 @@ pub struct Settings {
     pub seeds: Vec<String>,
     /// Folder with the node's certificate; made in the data folder where absent.
     pub certs: Option<PathBuf>,
+    /// How much memory the node may take.
+    pub memory_limit: MemoryLimit,
     /// Collections that are open at once; those that are idle longest are closed beyond it.
     pub open_collections: usize,
     /// How log lines look.
@@ -43,6 +46,7 @@ struct Layer {
     advertise: Option<String>,
     seeds: Option<Vec<String>>,
     certs: Option<PathBuf>,
+    memory_limit: Option<MemoryLimit>,
     open_collections: Option<usize>,
     log_format: Option<LogFormat>,
 }
@@ -110,9 +114,10 @@ pub enum ConfigError {
 impl Settings {
     /// Puts together what file, environment and command line say. `variable` looks up an environment variable.
     pub fn load(args: NodeArgs, variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, ConfigError> {
-        let NodeArgs { data, listen, advertise, seeds, certs, open_collections, config, log_format } = args;
+        let NodeArgs { data, listen, advertise, seeds, certs, config, memory_limit, open_collections, log_format } =
+            args;
         let seeds = (!seeds.is_empty()).then_some(seeds);
-        let flags = Layer { data, listen, advertise, seeds, certs, open_collections, log_format };
+        let flags = Layer { data, listen, advertise, seeds, certs, memory_limit, open_collections, log_format };
         let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
         let environment = Layer::of_environment(variable)?;
         let file = match config.or_else(|| variable("VECINO_CONFIG").map(PathBuf::from)) {
@@ -160,6 +165,13 @@ impl Layer {
                 value,
             })
         });
+        let memory_limit = text("VECINO_MEMORY_LIMIT")?.map(|value| {
+            value.parse().map_err(|error: NoLimit| ConfigError::Variable {
+                name: "VECINO_MEMORY_LIMIT",
+                reason: error.to_string(),
+                value,
+            })
+        });
         let log_format = text("VECINO_LOG_FORMAT")?.map(|value| {
             LogFormat::from_str(&value, false).map_err(|_| ConfigError::Variable {
                 name: "VECINO_LOG_FORMAT",
@@ -181,26 +193,28 @@ impl Layer {
             advertise: text("VECINO_ADVERTISE")?,
             seeds: text("VECINO_SEEDS")?.map(split),
             certs: variable("VECINO_CERTS").map(PathBuf::from),
+            memory_limit: memory_limit.transpose()?,
             open_collections: open_collections.transpose()?,
             log_format: log_format.transpose()?,
         })
     }
 
     fn overlaid_by(self, upper: Self) -> Self {
-        let Self { data, listen, advertise, seeds, certs, open_collections, log_format } = upper;
+        let Self { data, listen, advertise, seeds, certs, memory_limit, open_collections, log_format } = upper;
         Self {
             data: data.or(self.data),
             listen: listen.or(self.listen),
             advertise: advertise.or(self.advertise),
             seeds: seeds.or(self.seeds),
             certs: certs.or(self.certs),
+            memory_limit: memory_limit.or(self.memory_limit),
             open_collections: open_collections.or(self.open_collections),
             log_format: log_format.or(self.log_format),
         }
     }
 
     fn into_settings(self) -> Result<Settings, ConfigError> {
-        let Self { data, listen, advertise, seeds, certs, open_collections, log_format } = self;
+        let Self { data, listen, advertise, seeds, certs, memory_limit, open_collections, log_format } = self;
         let listen = listen.unwrap_or_else(|| LISTEN_DEFAULT.parse().expect("the default is an address"));
         if listen.ip().is_unspecified() && advertise.is_none() {
             return Err(ConfigError::NothingToAdvertise { listen });
@@ -225,6 +239,7 @@ impl Layer {
             advertise,
             seeds,
             certs,
+            memory_limit: memory_limit.unwrap_or(LIMIT_DEFAULT),
             log_format: log_format.unwrap_or(LogFormat::Text),
         })
     }
@@ -246,11 +261,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let toml = folder.path().join("node.toml");
         let yaml = folder.path().join("node.yaml");
-        let file = "data = 'file'\nlisten = '127.0.0.1:1'\nadvertise = 'file:1'\nseeds = ['file:1']\nopen_collections = 7\nlog_format = 'json'\n";
+        let file = "data = 'file'\nlisten = '127.0.0.1:1'\nadvertise = 'file:1'\nseeds = ['file:1']\nlog_format = 'json'\n\
+             memory_limit = '50%'\nopen_collections = 7\n";
         std::fs::write(&toml, file).unwrap();
-        let file = "data: file\nlisten: 127.0.0.1:1\nadvertise: file:1\nseeds: [file:1]\nopen_collections: 7\nlog_format: json\n";
+        let file = "data: file\nlisten: 127.0.0.1:1\nadvertise: file:1\nseeds: [file:1]\nlog_format: json\n\
+             memory_limit: 1073741824\nopen_collections: 7\n";
         std::fs::write(&yaml, file).unwrap();
-        for config in [toml, yaml] {
+        for (config, limit) in [(toml, MemoryLimit::Percent(50)), (yaml, MemoryLimit::Bytes(1 << 30))] {
             let args = NodeArgs {
                 config: Some(config.clone()),
                 seeds: vec!["flag:3".into(), "flag:4".into()],
@@ -263,10 +280,14 @@ mod tests {
                 advertise: Some("env:2".into()),
                 seeds: vec!["flag:3".into(), "flag:4".into()],
                 certs: None,
+                memory_limit: limit,
                 open_collections: 7,
                 log_format: LogFormat::Json,
             };
             assert_eq!(load(args, &variables).unwrap(), expected);
+            let limited = NodeArgs { config: Some(config.clone()), ..NodeArgs::default() };
+            let variables = [("VECINO_MEMORY_LIMIT", "128MiB")];
+            assert_eq!(load(limited, &variables).unwrap().memory_limit, MemoryLimit::Bytes(128 << 20));
             // The file may be named by the environment, and seeds there are separated by commas.
             let named = [("VECINO_CONFIG", config.to_str().unwrap()), ("VECINO_SEEDS", "a:1, b:2")];
             assert_eq!(load(NodeArgs::default(), &named).unwrap().seeds, ["a:1", "b:2"]);
@@ -277,8 +298,8 @@ mod tests {
     fn nothing_said_means_loopback_and_a_folder_here() {
         let settings = load(NodeArgs::default(), &[]).unwrap();
         assert_eq!(
-            (settings.listen.to_string().as_str(), settings.data),
-            (LISTEN_DEFAULT, PathBuf::from(DATA_DEFAULT))
+            (settings.listen.to_string().as_str(), settings.data, settings.memory_limit),
+            (LISTEN_DEFAULT, PathBuf::from(DATA_DEFAULT), MemoryLimit::Percent(70))
         );
     }
 
@@ -289,6 +310,8 @@ mod tests {
         assert!(told(anywhere(), &[]).contains("--advertise"));
         assert!(load(anywhere(), &[("VECINO_ADVERTISE", "here:7400")]).is_ok());
         assert!(told(NodeArgs::default(), &[("VECINO_LISTEN", "7400")]).starts_with("VECINO_LISTEN is \"7400\""));
+        let limit = told(NodeArgs::default(), &[("VECINO_MEMORY_LIMIT", "much")]);
+        assert!(limit.contains("VECINO_MEMORY_LIMIT") && limit.contains("512MiB"), "{limit}");
         assert!(told(NodeArgs { open_collections: Some(0), ..NodeArgs::default() }, &[]).contains("1 or more"));
         assert!(told(NodeArgs::default(), &[("VECINO_OPEN_COLLECTIONS", "many")]).contains("whole number"));
         for seed in ["host", "host:", ":7400", "host:0", "host:65536"] {

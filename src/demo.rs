@@ -275,6 +275,9 @@ impl Mesh {
                 listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
                 certs: Some(folder.join(&name)),
                 seeds: seeds.clone(),
+                memory_limit: None,
+                launcher: Vec::new(),
+                environment: Vec::new(),
             };
             let node = command.start().await.map_err(process)?;
             seeds = vec![

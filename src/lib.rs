@@ -3,6 +3,7 @@
 //! Applications use the crate `vecino-client`; this one is the library behind the binary, and what its tests use.
 
 pub mod backup;
+pub mod ballast;
 pub mod catalog;
 pub mod cli;
 pub mod collection;
@@ -12,7 +13,9 @@ pub mod coordinator;
 pub mod demo;
 pub mod doctor;
 pub mod files;
+pub mod memory;
 pub mod node;
 pub mod process;
 pub mod quorum;
+pub mod resources;
 pub mod validate;

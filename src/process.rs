@@ -1,5 +1,6 @@
 //! Nodes as processes on this machine: what the demonstration and the tests start, kill and start again.
 
+use std::ffi::OsString;
 use std::io::{Read, Seek, SeekFrom};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,8 @@ use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
+
+use crate::memory::MemoryLimit;
 
 /// How long a node may take until it answers requests.
 const READY_WAIT: Duration = Duration::from_secs(60);
@@ -32,6 +35,12 @@ pub struct NodeCommand {
     pub certs: Option<PathBuf>,
     /// Addresses of nodes to join through.
     pub seeds: Vec<String>,
+    /// How much memory it may take; its own default where absent.
+    pub memory_limit: Option<MemoryLimit>,
+    /// A command that starts the program, with the program and its arguments behind it; the program itself where empty.
+    pub launcher: Vec<OsString>,
+    /// Variables of the environment that the node gets beside those of this process.
+    pub environment: Vec<(String, OsString)>,
 }
 
 /// A node that runs in a process of its own. It is killed when dropped.
@@ -87,18 +96,23 @@ impl NodeCommand {
             .append(true)
             .open(self.log())
             .map_err(|source| ProcessError::Io { action: format!("write {}", self.log().display()), source })?;
-        let mut command = Command::new(&self.program);
-        command.args(["node", "--json", "--listen", &self.listen.to_string(), "--data"]).arg(&self.data);
+        let mut words = self.launcher.iter().map(OsString::as_os_str).chain([self.program.as_os_str()]);
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command.args(words).args(["node", "--json", "--listen", &self.listen.to_string(), "--data"]).arg(&self.data);
         if let Some(certs) = &self.certs {
             command.arg("--certs").arg(certs);
         }
         for seed in &self.seeds {
             command.args(["--seed", seed]);
         }
+        if let Some(limit) = self.memory_limit {
+            command.args(["--memory-limit", &limit.to_string()]);
+        }
         // What the environment says of nodes is meant for other ones.
-        for name in ["DATA", "LISTEN", "ADVERTISE", "SEEDS", "CERTS", "CONFIG", "LOG_FORMAT"] {
+        for name in ["DATA", "LISTEN", "ADVERTISE", "SEEDS", "CERTS", "CONFIG", "LOG_FORMAT", "MEMORY_LIMIT"] {
             command.env_remove(format!("VECINO_{name}"));
         }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).kill_on_drop(true);
         let mut child = command
             .spawn()

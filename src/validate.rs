@@ -61,7 +61,7 @@ pub fn schema(schema: &CollectionSchema) -> Result<(), Invalid> {
         if name != DEFAULT_FIELD {
             name_of("field name", name)?;
         }
-        let FieldSchema { dim, metric: _, m, ef_construction } = field;
+        let FieldSchema { dim, metric: _, m, ef_construction, profile: _ } = field;
         if *dim == 0 || *dim > limits::DIM_MAX {
             refuse!("{} has dimension {dim}: use 1 to {}", described(name), limits::DIM_MAX);
         }
@@ -188,7 +188,7 @@ mod tests {
     use super::*;
 
     fn films(metric: Metric) -> CollectionSchema {
-        let field = FieldSchema { dim: 3, metric, m: 16, ef_construction: 200 };
+        let field = FieldSchema { dim: 3, metric, m: 16, ef_construction: 200, profile: Default::default() };
         CollectionSchema {
             fields: BTreeMap::from([(String::new(), field)]),
             replication_factor: 3,
@@ -243,7 +243,10 @@ mod tests {
         }
         for (dim, m, ef) in [(0, 16, 200), (limits::DIM_MAX + 1, 16, 200), (3, 1, 200), (3, 16, 7)] {
             let mut bad = films(Metric::Dot);
-            bad.fields.insert(String::new(), FieldSchema { dim, metric: Metric::Dot, m, ef_construction: ef });
+            bad.fields.insert(
+                String::new(),
+                FieldSchema { dim, metric: Metric::Dot, m, ef_construction: ef, profile: Default::default() },
+            );
             assert!(schema(&bad).is_err(), "{dim} {m} {ef}");
         }
         assert_eq!(schema(&films(Metric::Dot)), Ok(()));

@@ -10,8 +10,8 @@ use tracing::debug;
 use vecino_net::endpoint::Endpoint;
 use vecino_net::error::{ErrorCode, RpcError};
 use vecino_net::message::{
-    CollectionInfo, CreateCollection, DescribeCollection, DropCollection, Get, ListCollections, Outcome, RingInfo,
-    RingReply, Rpc, Scan, ScanReply, SearchReply, SnapshotReport, Status, StatusReply, TakeSnapshot,
+    CollectionInfo, CreateCollection, DescribeCollection, DropCollection, Dropped, Get, ListCollections, Outcome,
+    RingInfo, RingReply, Rpc, Scan, ScanReply, SearchReply, SnapshotReport, Status, StatusReply, TakeSnapshot,
 };
 use vecino_net::model::{CollectionSchema, Point, PointId, StoredPoint};
 
@@ -80,8 +80,8 @@ impl Client {
     ///
     /// # Errors
     /// [`ErrorCode::NotFound`] where there is none of that name.
-    pub async fn drop_collection(&self, name: impl Into<String>) -> Result<(), ClientError> {
-        self.call(&DropCollection { name: name.into() }, Effect::SingleWrite).await.map(|_| ())
+    pub async fn drop_collection(&self, name: impl Into<String>) -> Result<Dropped, ClientError> {
+        self.call(&DropCollection { name: name.into() }, Effect::SingleWrite).await
     }
 
     /// All collections.

@@ -110,10 +110,10 @@ pub use scan::Pages;
 pub use vecino_certs::{Identity, NodeId};
 pub use vecino_net::error::{ErrorCode, Retry};
 pub use vecino_net::message::{
-    CollectionInfo, CollectionStats, Hit, NodeState, NodeStatus, Outcome, RangeInfo, RingReply, ScanCursor,
-    SearchReply, Serving, SnapshotReport, StatusReply,
+    CollectionInfo, CollectionStats, Dropped, Hit, MemoryUse, NodeState, NodeStatus, Outcome, RangeInfo, RingReply,
+    ScanCursor, SearchReply, Serving, SnapshotReport, StatusReply,
 };
 pub use vecino_net::model::{
-    CollectionSchema, FieldSchema, Fields, Fsync, Level, Metric, Payload, Point, PointId, StoredPoint, Value, Vector,
-    Version,
+    CollectionSchema, FieldSchema, Fields, Fsync, Level, Metric, Payload, Point, PointId, Profile, StoredPoint, Value,
+    Vector, Version,
 };

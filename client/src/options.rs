@@ -2,7 +2,8 @@
 
 use vecino_net::message::{Query, ScanCursor, Search};
 use vecino_net::model::{
-    CollectionSchema, DEFAULT_FIELD, FieldSchema, Fields, Fsync, Level, Metric, Payload, Point, PointId, Vector,
+    CollectionSchema, DEFAULT_FIELD, FieldSchema, Fields, Fsync, Level, Metric, Payload, Point, PointId, Profile,
+    Vector,
 };
 
 /// Links of a point in the graph, unless a schema says otherwise.
@@ -166,7 +167,13 @@ impl SearchRequest {
 /// A schema with one, unnamed vector field, graph parameters that suit most data, and as many replicas as the mesh
 /// thinks right.
 pub fn schema(dim: u32, metric: Metric) -> CollectionSchema {
-    let field = FieldSchema { dim, metric, m: DEFAULT_M, ef_construction: DEFAULT_EF_CONSTRUCTION };
+    let field = FieldSchema {
+        dim,
+        metric,
+        m: DEFAULT_M,
+        ef_construction: DEFAULT_EF_CONSTRUCTION,
+        profile: Profile::default(),
+    };
     CollectionSchema { fields: [(DEFAULT_FIELD.to_owned(), field)].into(), replication_factor: 0, fsync: Fsync::Always }
 }
 

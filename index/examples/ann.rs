@@ -3,7 +3,11 @@
 //! ```text
 //! ann --base F --query F --gt F --metric euclidean|cosine|dot|manhattan
 //!     [--limit N] [--m 16] [--ef-construction 200] [--threads 1] [--profile fast|compact|plain] [--kernel avx512|avx2|neon|scalar] [--seed 0]
+//!     [--churn 0] [--flat N]
 //! ```
+//! `--churn N` replaces every point N times, in random order and a hundredth at a time, before the line about the build is
+//! printed: the same points under other slots. `--flat N` makes no graph of up to N points.
+//!
 //! Vectors are `.npy` (f32, f16 or u8, two-dimensional, C order) or `.fvecs`; the exact answers are `.npy` (int32) or
 //! `.ivecs`, nearest first, at least ten a query. Each answer is one line of JSON on standard output.
 
@@ -20,6 +24,10 @@ type Answers = Vec<(Vec<Slot>, u128)>;
 
 /// Results compared with the exact answers.
 const K: usize = 10;
+/// Points are replaced by so many parts of all at a time.
+const CHURN_SHARE: usize = 100;
+/// Nodes looked at in one step of consolidation.
+const CHURN_NODES: usize = 64;
 
 /// A two-dimensional array, row after row.
 struct Table<T> {
@@ -33,6 +41,7 @@ struct Options {
     gt: String,
     limit: usize,
     threads: usize,
+    churn: usize,
     params: Params,
 }
 
@@ -58,21 +67,23 @@ fn main() -> Result<()> {
 
     let (wall, cpu) = (Instant::now(), cpu_seconds());
     let index = build(&base, params, options.threads)?;
+    let rows = churn(&index, &base, options.churn, options.threads)?;
     println!(
-        r#"{{"ev":"build","n":{},"dim":{},"wall_s":{:.3},"cpu_s":{:.3},"bytes_per_vector":{:.1},"kernel":"{}"}}"#,
+        r#"{{"ev":"build","n":{},"slots":{},"dim":{},"wall_s":{:.3},"cpu_s":{:.3},"bytes_per_vector":{:.1},"kernel":"{}"}}"#,
+        index.len_live(),
         index.slots(),
         base.width,
         wall.elapsed().as_secs_f64(),
         cpu_seconds() - cpu,
-        index.memory_bytes() as f64 / index.slots() as f64,
+        index.memory_bytes() as f64 / index.len_live() as f64,
         index.kernel().name(),
     );
     for line in std::io::stdin().lock().lines() {
         let line = line?;
         let words: Vec<&str> = line.split_whitespace().collect();
         match words[..] {
-            ["search", ef] => search(&index, &queries, &truth, ef.parse()?, 1)?,
-            ["search", ef, threads] => search(&index, &queries, &truth, ef.parse()?, threads.parse()?)?,
+            ["search", ef] => search(&index, &rows, &queries, &truth, ef.parse()?, 1)?,
+            ["search", ef, threads] => search(&index, &rows, &queries, &truth, ef.parse()?, threads.parse()?)?,
             ["quit"] | [] => break,
             _ => return Err(format!("{line:?} is no command; there are `search EF [THREADS]` and `quit`").into()),
         }
@@ -87,6 +98,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options> {
         gt: String::new(),
         limit: usize::MAX,
         threads: 1,
+        churn: 0,
         params: Params::new(1, Metric::Euclidean),
     };
     while let Some(flag) = arguments.next() {
@@ -98,6 +110,8 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options> {
             "--gt" => options.gt = value,
             "--limit" => options.limit = number()?,
             "--threads" => options.threads = number()?.max(1),
+            "--churn" => options.churn = number()?,
+            "--flat" => options.params.flat_live_max = Some(number()?),
             "--m" => options.params.m = number()?,
             "--ef-construction" => options.params.ef_construction = number()?,
             "--seed" => options.params.seed = number()? as u64,
@@ -134,20 +148,59 @@ fn build(base: &Table<f32>, params: Params, threads: usize) -> Result<Index> {
     for (slot, vector) in (0..).zip(base.rows()) {
         index.store(slot, vector).map_err(|error| format!("row {slot}: {error}"))?;
     }
+    link(&index, threads);
+    Ok(index)
+}
+
+/// Links what is stored, and takes what is buried out of the graph.
+fn link(index: &Index, threads: usize) {
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
                 while let Some(slot) = index.next_unlinked() {
                     index.link(slot);
                 }
+                while index.consolidate(CHURN_NODES) {}
             });
         }
     });
-    Ok(index)
+}
+
+/// Replaces all points so many times. Gives the row of each slot.
+fn churn(index: &Index, base: &Table<f32>, times: usize, threads: usize) -> Result<Vec<usize>> {
+    let mut rows: Vec<usize> = (0..base.rows().len()).collect();
+    let mut slots: Vec<Slot> = (0..rows.len() as Slot).collect();
+    let mut random = fastrand::Rng::with_seed(1);
+    let mut vacant = Vec::new();
+    for _ in 0..times {
+        let mut order: Vec<usize> = (0..slots.len()).collect();
+        random.shuffle(&mut order);
+        for some in order.chunks(order.len().div_ceil(CHURN_SHARE).max(1)) {
+            for row in some {
+                index.bury(slots[*row]);
+                if vacant.is_empty() {
+                    vacant = index.take_vacant();
+                }
+                let slot = vacant.pop().unwrap_or(rows.len() as Slot);
+                index.store(slot, &base.values[row * base.width..][..base.width])?;
+                rows.resize(rows.len().max(slot as usize + 1), 0);
+                (rows[slot as usize], slots[*row]) = (*row, slot);
+            }
+            link(index, threads);
+        }
+    }
+    Ok(rows)
 }
 
 /// Asks every query once, one at a time on each thread, and prints what came of it.
-fn search(index: &Index, queries: &Table<f32>, truth: &Table<i32>, ef: usize, threads: usize) -> Result<()> {
+fn search(
+    index: &Index,
+    rows: &[usize],
+    queries: &Table<f32>,
+    truth: &Table<i32>,
+    ef: usize,
+    threads: usize,
+) -> Result<()> {
     let ask = |query: &[f32]| index.search(query, &SearchOptions::new(K, ef));
     for query in queries.rows().take(5) {
         ask(query)?;
@@ -167,10 +220,9 @@ fn search(index: &Index, queries: &Table<f32>, truth: &Table<i32>, ef: usize, th
     })?;
     let (wall, cpu) = (wall.elapsed().as_secs_f64(), cpu_seconds() - cpu);
     let answers: Vec<_> = answers.into_iter().flatten().collect();
-    let found = answers
-        .iter()
-        .zip(truth.rows())
-        .map(|((slots, _), truth)| slots.iter().filter(|slot| truth[..K].contains(&(**slot as i32))).count());
+    let found = answers.iter().zip(truth.rows()).map(|((slots, _), truth)| {
+        slots.iter().filter(|slot| truth[..K].contains(&(rows[**slot as usize] as i32))).count()
+    });
     let recall = found.sum::<usize>() as f64 / (K * answers.len()) as f64;
     let mut nanos: Vec<u128> = answers.iter().map(|(_, nanos)| *nanos).collect();
     nanos.sort_unstable();

@@ -14,6 +14,9 @@
 //!
 //! Codes are not written: loading makes them of the vectors, the links and the model.
 //!
+//! A slot that is vacant, or has left the graph and is about to be, stands there like one that was skipped. Rounds of
+//! consolidation wait until the dump is written, and nothing that it names becomes vacant meanwhile.
+//!
 //! Which slots are linked is captured first, and links to others are left out of what follows. Each list is copied
 //! under its lock, but lists change between one copy and the next; so a node may have lost its last link in the dump,
 //! and loading finds such nodes and hands them out to be linked again.
@@ -34,10 +37,13 @@ impl Index {
     /// Writes the index out, as arenas of little-endian values, while inserts, burials and searches go on. What is
     /// stored after the call began may be missing; what was linked before it is complete.
     pub fn dump(&self, sink: &mut dyn ArenaSink) -> io::Result<()> {
-        let generation = self.fast.as_ref().and_then(|fast| fast.keep());
-        let learned = generation.as_ref().map_or(0, |generation| generation.slots as u32);
-        let slots = self.states.slots();
-        let flags: Vec<u8> = (0..slots).map(|slot| self.dump_flags(slot)).collect();
+        let _pause = self.rounds.pause();
+        let _reading = self.reading();
+        let mut flags: Vec<u8> = (0..self.states.slots()).map(|slot| self.dump_flags(slot)).collect();
+        flags.truncate(flags.iter().rposition(|flags| flags & STORED != 0).map_or(0, |last| last + 1));
+        let slots = flags.len() as Slot;
+        let generation = self.fast.as_ref().and_then(|fast| fast.keep()).filter(|_| slots > 0);
+        let learned = generation.as_ref().map_or(0, |generation| slots.min(generation.slots as Slot));
         let is_linked = |slot: Slot| flags.get(slot as usize).is_some_and(|flags| flags & LINKED != 0);
         let level = |slot: Slot| if flags[slot as usize] & STORED == 0 { 0 } else { self.graph.level(slot) };
         let blocks: usize = (0..slots).map(level).sum();
@@ -86,7 +92,7 @@ impl Index {
     }
 
     fn dump_flags(&self, slot: Slot) -> u8 {
-        if !self.states.is_stored(slot) {
+        if !self.states.is_stored(slot) || self.states.is_retired(slot) {
             return 0;
         }
         let linked = if self.states.is_linked(slot) { LINKED } else { 0 };

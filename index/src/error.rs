@@ -31,12 +31,12 @@ pub enum IndexError {
     /// The vector is not one that this index can hold or search for.
     #[error(transparent)]
     Vector(#[from] VectorError),
-    /// Slots are stored in ascending order, and this one is not above those stored.
-    #[error("slot {slot} is not above the slots stored so far; the next must be {next} to {SLOT_MAX}")]
-    SlotOrder {
+    /// A vector is stored under this slot, or may still be read there.
+    #[error("slot {slot} is taken; those from {next} to {SLOT_MAX} are not, nor those that were handed out as vacant")]
+    SlotTaken {
         /// The slot that was asked for.
         slot: Slot,
-        /// The least that may be stored next.
+        /// One more than the highest slot stored so far.
         next: Slot,
     },
     /// The system gave no memory for an arena.

@@ -22,6 +22,8 @@ pub(crate) struct Graph {
     nodes: Arena<AtomicU32>,
     /// Slot plus one in the low half, its level in the high half; zero while the graph is empty.
     entry: AtomicU64,
+    /// Slot plus one of the first node, the elder of all; zero while the graph is empty.
+    first: AtomicU32,
     orders: AtomicU32,
     blocks: AtomicU32,
 }
@@ -43,6 +45,7 @@ impl Graph {
             upper: Arena::new("upper", m.next_multiple_of(LINE_LINKS)),
             nodes: Arena::new("nodes", NODE_WIDTH),
             entry: AtomicU64::new(0),
+            first: AtomicU32::new(0),
             orders: AtomicU32::new(0),
             blocks: AtomicU32::new(0),
         }
@@ -70,6 +73,10 @@ impl Graph {
     pub fn reserve(&self, slot: Slot, level: usize) -> Result<(), NoMemory> {
         self.base.reserve(slot)?;
         self.nodes.reserve(slot)?;
+        if self.level(slot) == level {
+            // A slot that is used again has its block already, and one of level 0 needs none.
+            return Ok(());
+        }
         let block = self.blocks.load(Ordering::Relaxed);
         if level > 0 {
             self.upper.reserve(block + level as u32 - 1)?;
@@ -79,6 +86,22 @@ impl Graph {
         node[BLOCK].store(block, Ordering::Relaxed);
         node[LEVEL].store(level as u32, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Makes room for slots that come one after another, without giving it to them.
+    pub fn reserve_range(&self, first: Slot, last: Slot) -> Result<(), NoMemory> {
+        self.base.reserve(last)?;
+        self.nodes.reserve(last)?;
+        let levels: usize = (first..=last).map(|slot| self.level_of(slot)).sum();
+        match self.blocks.load(Ordering::Relaxed) + levels as u32 {
+            0 => Ok(()),
+            blocks => self.upper.reserve(blocks - 1),
+        }
+    }
+
+    /// Bytes of memory that a slot takes on average: of the layers above the lowest, one in `m - 1` has one.
+    pub fn bytes_per_slot(&self) -> usize {
+        self.base.bytes(1) + self.nodes.bytes(1) + self.upper.bytes(1).div_ceil(self.m - 1)
     }
 
     /// Writes links as a dump has them, from the beginning of `links` on. Nobody reads them yet.
@@ -161,10 +184,39 @@ impl Graph {
         }
     }
 
-    /// Makes this node the entry if it reaches higher than the one there is.
-    pub fn enter_higher(&self, entry: Entry) {
+    /// Makes this node the entry if it reaches higher than the one there is. Whether it did.
+    pub fn enter_higher(&self, entry: Entry) -> bool {
         let raise = |before| unpack(before).is_none_or(|before| before.level < entry.level).then(|| pack(entry));
-        let _ = self.entry.fetch_update(Ordering::AcqRel, Ordering::Acquire, raise);
+        self.entry.fetch_update(Ordering::AcqRel, Ordering::Acquire, raise).is_ok()
+    }
+
+    /// The node of the lowest order.
+    pub fn first(&self) -> Option<Slot> {
+        self.first.load(Ordering::Acquire).checked_sub(1)
+    }
+
+    /// Makes a node the one of the lowest order.
+    pub fn set_first(&self, slot: Slot) {
+        self.first.store(slot + 1, Ordering::Release);
+    }
+
+    /// Whether this link leads from the entry to the first node, and so, by way of elders, from the entry to every node.
+    pub fn is_guide(&self, from: Slot, to: Slot) -> bool {
+        self.first() == Some(to) && self.entry().is_some_and(|entry| entry.slot == from)
+    }
+
+    /// Makes another node the entry in place of one that leaves.
+    pub fn enter_instead(&self, leaving: Entry, entry: Entry) {
+        let _ = self.entry.compare_exchange(pack(leaving), pack(entry), Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    /// Forgets what a slot was as a node. Nobody reads its links, and no node links to it.
+    pub fn clear(&self, slot: Slot) {
+        for layer in 0..=self.level(slot) {
+            self.set_neighbours(slot, layer, &[]);
+        }
+        self.set_order(slot, 0);
+        self.elders(slot).store(0, Ordering::Release);
     }
 
     /// The place of a node in the sequence of linking, from 1; 0 for slots that are no nodes.
@@ -272,5 +324,30 @@ mod tests {
         graph.enter_higher(Entry { slot: 2, level: 2 });
         graph.enter_higher(Entry { slot: 3, level: 2 });
         assert_eq!(graph.entry(), Some(Entry { slot: 2, level: 2 }));
+    }
+
+    #[test]
+    fn room_that_was_made_ahead_is_enough_for_every_slot_and_layer() {
+        for (first, last) in [(0, 0), (0, 127), (128, 5_000), (3, 70_000)] {
+            let graph = Graph::new(4, 7);
+            for slot in 0..first {
+                graph.reserve(slot, graph.level_of(slot)).unwrap();
+            }
+            graph.reserve_range(first, last).unwrap();
+            let blocks: u32 = (0..=last).map(|slot| graph.level_of(slot) as u32).sum();
+            assert_eq!((graph.base.get(last).is_empty(), graph.nodes.get(last).is_empty()), (false, false));
+            assert!(blocks == 0 || !graph.upper.get(blocks - 1).is_empty(), "{blocks} blocks up to slot {last}");
+            // What was reserved is not yet given to anybody.
+            (first..=last).for_each(|slot| graph.reserve(slot, graph.level_of(slot)).unwrap());
+            assert_eq!(graph.blocks(), blocks);
+        }
+    }
+
+    #[test]
+    fn slots_take_on_average_what_is_said_of_one() {
+        let graph = Graph::new(16, 3);
+        (0..50_000).for_each(|slot| graph.reserve(slot, graph.level_of(slot)).unwrap());
+        let (said, taken) = (graph.bytes_per_slot() as f64, graph.bytes(50_000) as f64 / 50_000.0);
+        assert!((said / taken - 1.0).abs() < 0.02, "{said} instead of {taken} bytes");
     }
 }

@@ -1,20 +1,24 @@
 //! The index: slots, their vectors, the graph over them, and the searches.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::cell::Cell;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::arena::NoMemory;
+use crate::consolidate::Rounds;
 use crate::error::{IndexError, VectorError};
-use crate::fast::{Coded, Fast, FastWalk, Generation};
-use crate::graph::{Entry, Graph};
+use crate::fast::Fast;
+use crate::flat::Flat;
+use crate::graph::Graph;
+use crate::hnsw::Hnsw;
 use crate::kernel::Kernel;
+use crate::kind::{Ask, Kind};
 use crate::link::Linker;
 use crate::params::{Hit, Metric, Params, Profile, SLOT_MAX, SearchOptions, Slot};
-use crate::pool::{Pool, key};
-use crate::rows::{Query, Rows};
-use crate::scalar::{ScalarCodes, ScalarNear};
+use crate::readers::{Readers, Reading};
+use crate::rows::Rows;
+use crate::scalar::ScalarCodes;
 use crate::scratch::{Scratch, Scratches};
 use crate::states::States;
-use crate::walk::{Distances, Ended, Exact, Walk};
 
 /// Vectors by slot, found by nearness. All methods take `&self`: any number of threads search, link and bury while
 /// one stores.
@@ -40,10 +44,17 @@ pub struct Index {
     pub(crate) states: States,
     pub(crate) fast: Option<Fast>,
     pub(crate) scalar: Option<ScalarCodes>,
+    pub(crate) readers: Readers,
+    pub(crate) rounds: Rounds,
+    flat_live_max: usize,
     scratches: Scratches,
     /// Held while a slot is stored: arenas grow under one thread.
-    storing: Mutex<()>,
+    pub(crate) storing: Mutex<()>,
+    allowance: OnceLock<Box<Allowance>>,
 }
+
+/// Whether an index may take so many bytes more, until what it is given is dropped.
+pub type Allowance = dyn Fn(usize) -> Option<Box<dyn Send + Sync>> + Send + Sync;
 
 impl Index {
     /// An empty index. It takes next to no memory until the first slot is stored.
@@ -56,8 +67,12 @@ impl Index {
             states: States::new(),
             scalar: (params.profile == Profile::Compact && params.metric != Metric::Manhattan)
                 .then(|| ScalarCodes::new(params.metric, params.seed, kernel)),
+            readers: Readers::new(),
+            rounds: Rounds::new(),
             scratches: Scratches::new(),
             storing: Mutex::default(),
+            allowance: OnceLock::new(),
+            flat_live_max: params.flat_live_max(),
             params,
             kernel,
         })
@@ -79,8 +94,9 @@ impl Index {
         self.params.check_vector(vector).map(|_| ())
     }
 
-    /// Stores a vector under a slot above all those stored before; slots between are skipped for ever. The slot is
-    /// live from now on and found by searches, by a scan until it is linked.
+    /// Stores a vector under a slot that is [vacant](Self::is_vacant): above all those stored before, skipped by them, or
+    /// [handed out](Self::take_vacant) to be used again. The slot is live from now on and found by searches, by a scan
+    /// until it is linked.
     pub fn store(&self, slot: Slot, vector: &[f32]) -> Result<(), IndexError> {
         let norm = self.params.check_vector(vector)?;
         let _storing = self.storing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -91,9 +107,8 @@ impl Index {
 
     /// Writes a slot's row and makes room for its links, unpublished. `norm` is that of the vector.
     pub(crate) fn store_raw(&self, slot: Slot, vector: &[f32], norm: f64, level: usize) -> Result<(), IndexError> {
-        let next = self.states.slots();
-        if slot < next || slot > SLOT_MAX {
-            return Err(IndexError::SlotOrder { slot, next });
+        if slot > SLOT_MAX || !self.is_vacant(slot) {
+            return Err(IndexError::SlotTaken { slot, next: self.states.slots() });
         }
         self.states.reserve(slot)?;
         self.rows.store(slot, vector, norm)?;
@@ -107,49 +122,112 @@ impl Index {
         Ok(())
     }
 
+    /// Makes room for every slot that was never stored, up to and with this one: storing them then asks the system for no
+    /// more memory, so that what has to be stored can be known to have room before anybody is told so.
+    pub fn reserve(&self, last: Slot) -> Result<(), IndexError> {
+        let _storing = self.storing.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = self.states.slots();
+        if last > SLOT_MAX {
+            return Err(IndexError::SlotTaken { slot: last, next });
+        }
+        if last < next {
+            return Ok(());
+        }
+        self.states.reserve(last)?;
+        self.rows.reserve(last)?;
+        if let Some(fast) = &self.fast {
+            fast.reserve(last)?;
+        }
+        if let Some(scalar) = &self.scalar {
+            scalar.reserve(last)?;
+        }
+        self.graph.reserve_range(next, last)?;
+        Ok(())
+    }
+
+    /// Has the index ask before it makes its codes anew, which takes memory beside that of the codes in use. Where it is
+    /// refused those serve on, and it asks again. Only the first call counts.
+    pub fn ask_before_growing(&self, allowance: Box<Allowance>) {
+        let _ = self.allowance.set(allowance);
+    }
+
+    fn may_take(&self, bytes: usize) -> Option<Box<dyn Send + Sync>> {
+        self.allowance.get().map_or_else(|| Some(Box::new(()) as _), |ask| ask(bytes))
+    }
+
+    /// Bytes of memory that one more slot takes, on average over the levels of slots, with the codes that it will have.
+    pub fn bytes_per_slot(&self) -> usize {
+        self.rows.bytes(1)
+            + self.graph.bytes_per_slot()
+            + self.states.bytes(1)
+            + self.fast.as_ref().map_or(0, Fast::bytes_per_slot)
+            + self.scalar.as_ref().map_or(0, |scalar| scalar.bytes_per_slot(self.params.dim))
+    }
+
+    /// Bytes of memory that so many slots take on average, as long as all of them are live: a few that are scanned have no codes.
+    pub fn bytes_of(&self, slots: usize) -> usize {
+        match slots > self.flat_live_max {
+            true => slots * self.bytes_per_slot(),
+            false => slots * (self.rows.bytes(1) + self.graph.bytes_per_slot() + self.states.bytes(1)),
+        }
+    }
+
     /// Inserts a stored slot into the graph. Any number of threads may do so at once; a slot that is linked, being
     /// linked, buried or not stored is left as it is.
     pub fn link(&self, slot: Slot) {
+        let _held = self.rounds.hold();
+        let _reading = self.reading();
         if !self.states.begin_linking(slot) {
             return;
         }
-        let Params { m, ef_construction, .. } = self.params;
         if let Some(scalar) = &self.scalar
             && scalar.wants_training(self.states.slots())
+            && let Some(_held) = self.may_take(self.slots() * scalar.bytes_per_slot(self.params.dim))
         {
-            scalar.train(&self.rows, &self.states);
+            scalar.train(&self.rows, &self.states, &self.storing);
             self.scratches.forget_codes();
         }
+        if let Some(fast) = &self.fast
+            && fast.is_due(self.slots(), &mut None)
+            && let Some(_room) = self.may_take(self.slots() * fast.bytes_per_slot())
+        {
+            // Without memory for new codes the old ones serve on, and it is tried again with the next slot.
+            let _ = fast.renew(&self.rows, &self.graph, &self.states, &self.storing);
+        }
+        self.with_linker(|linker, scratch| linker.link(slot, scratch));
+        self.states.finish_linking(slot);
+    }
+
+    /// Calls `work` with what changes the graph, by the codes that are in use. The caller holds rounds and reads.
+    pub(crate) fn with_linker<R>(&self, work: impl FnOnce(&Linker<'_>, &mut Scratch) -> R) -> R {
+        let Params { m, ef_construction, .. } = self.params;
         self.scratches.with(|scratch| {
-            let _held = self.fast.as_ref().map(|fast| {
-                if fast.is_due(self.slots(), &mut scratch.generation) {
-                    // Without memory for new codes the old ones serve on, and it is tried again with the next slot.
-                    let _ = fast.renew(&self.rows, &self.graph, &self.states, &self.storing);
-                }
-                fast.hold()
-            });
+            let _held = self.fast.as_ref().map(Fast::hold);
             let mut cached = scratch.generation.take();
             let current = self.fast.as_ref().and_then(|fast| fast.current(&mut cached)).map(Arc::as_ref);
             let is_coded = current.is_some();
             let warming = if is_coded { None } else { self.fast.as_ref().and_then(Fast::warming) };
             let generation = current.or_else(|| warming.as_ref().map(|warming| warming.generation()));
             let Self { rows, graph, states, .. } = self;
-            let scalar = self.scalar.as_ref();
-            Linker { rows, graph, states, generation, is_coded, scalar, m, ef_construction }.link(slot, scratch);
+            let (scalar, lonely) = (self.scalar.as_ref(), Cell::new(false));
+            let linker = Linker { rows, graph, states, generation, is_coded, scalar, m, ef_construction, lonely };
+            let result = work(&linker, scratch);
             scratch.generation = cached;
-        });
-        self.states.finish_linking(slot);
+            result
+        })
     }
 
     /// Makes the codes of up to so many slots of an index that was loaded, in step with links that are made meanwhile;
     /// once all are made, searches go by them. Any number of threads may do so at once, beside everything else. Whether
     /// there may be more to do.
     pub fn warm(&self, slots: usize) -> bool {
+        let _held = self.rounds.hold();
+        let _reading = self.reading();
         if let Some(scalar) = &self.scalar
             && scalar.is_untrained()
             && scalar.wants_training(self.states.slots())
         {
-            scalar.train(&self.rows, &self.states);
+            scalar.train(&self.rows, &self.states, &self.storing);
             self.scratches.forget_codes();
         }
         self.fast.as_ref().is_some_and(|fast| fast.warm(&self.rows, &self.graph, &self.states, slots))
@@ -164,14 +242,22 @@ impl Index {
         self.fast.as_ref().and_then(Fast::warming).map(|warming| warming.progress())
     }
 
-    /// A live slot that is not in the graph, for the caller to [link](Self::link); each is handed out once.
-    pub fn next_unlinked(&self) -> Option<Slot> {
-        self.states.claim()
+    /// While what is returned lives, every slot that a search has given or that is in use keeps its vector, even if it is
+    /// buried: no slot is stored again that was not vacant when this was called. It costs next to nothing, and it makes
+    /// nobody wait; but held for long, it lets slots be used up.
+    pub fn reading(&self) -> Reading<'_> {
+        self.readers.enter()
     }
 
-    /// Number of live slots that are not in the graph yet; every search scans them.
+    /// A live slot that is not in the graph, for the caller to [link](Self::link); each is handed out once. None while
+    /// there are so few that no graph is made of them: see [`Params::flat_live_max`].
+    pub fn next_unlinked(&self) -> Option<Slot> {
+        if self.has_graph() { self.states.claim() } else { None }
+    }
+
+    /// Number of live slots that are to be in the graph and are not yet; every search scans them.
     pub fn unlinked(&self) -> usize {
-        self.states.unlinked()
+        if self.has_graph() { self.states.unlinked() } else { 0 }
     }
 
     /// Takes a slot out of the results of every search that begins from now on. Walks still lead through it.
@@ -194,8 +280,10 @@ impl Index {
         self.states.slots() as usize
     }
 
-    /// The vector of a slot, live or buried, bit by bit as it was stored.
+    /// The vector of a slot, live or buried, bit by bit as it was stored. Which vector that is the caller knows only while
+    /// it [reads](Self::reading) or the slot is live.
     pub fn vector(&self, slot: Slot) -> Option<Vec<f32>> {
+        let _reading = self.reading();
         (slot < self.states.slots() && self.states.is_stored(slot)).then(|| self.rows.vector(slot).to_vec())
     }
 
@@ -230,225 +318,31 @@ impl Index {
     ) -> Result<Vec<Hit>, IndexError> {
         options.check()?;
         let norm = self.params.check_vector(query)?;
+        let _reading = self.reading();
         let live = self.states.live();
         let ef = options.ef.max(options.k);
         Ok(self.scratches.with(|scratch| {
             let mut aligned = std::mem::take(&mut scratch.query);
             aligned.set(query);
-            let query = self.rows.query_of(aligned.get(), norm);
-            let found = if scans(self, live, ef) { None } else { self.walk(query, options, ef, live, scratch) };
-            let found = found.unwrap_or_else(|| self.scan(query, options, self.states.live_slots(), scratch));
+            let ask = Ask { query: self.rows.query_of(aligned.get(), norm), options, ef, live };
+            let kind: &dyn Kind = if scans(self, live, ef) { &Flat(self) } else { &Hnsw(self) };
+            let found = kind.nearest(ask, scratch).or_else(|| Flat(self).nearest(ask, scratch));
             scratch.query = aligned;
-            self.hits(found, options)
+            self.hits(found.unwrap_or_default(), options)
         }))
     }
 
     /// Whether looking at every slot is sooner done than a walk, which jumps about in memory for each distance.
     fn scans_sooner(&self, live: usize, ef: usize) -> bool {
-        live < FLAT_LIVE_MIN || ef > WALK_EF_MAX || ef >= live / FLAT_EF_SHARE
+        live < FLAT_LIVE_MIN
+            || ef > WALK_EF_MAX
+            || ef >= live / FLAT_EF_SHARE
+            || self.states.unlinked() > live / FLAT_TAIL_SHARE
     }
 
-    /// The nearest by a walk, and a scan of what is not in the graph yet. `None` if it found too few, or if it became
-    /// longer than a scan of everything.
-    fn walk(
-        &self,
-        query: Query<'_>,
-        options: &SearchOptions<'_>,
-        ef: usize,
-        live: usize,
-        scratch: &mut Scratch,
-    ) -> Option<Vec<(f32, Slot)>> {
-        // The tail first: what leaves it meanwhile is in the graph by the time that is walked.
-        let found = self.scan(query, options, self.states.tail(), scratch);
-        let entry = self.graph.entry()?;
-        if let Some(fast) = &self.fast {
-            let mut cached = scratch.generation.take();
-            let generation = fast.current(&mut cached).map(Arc::as_ref);
-            let ended =
-                generation.map(|generation| self.walk_fast(generation, query, options, ef, live, entry, scratch));
-            scratch.generation = cached;
-            match ended {
-                Some(Coding::OverBudget) => return None,
-                Some(Coding::Settled) => return merge(found, scratch, options.k),
-                Some(Coding::Coarse) | None => {}
-            }
-        }
-        if let Some(scalar) = &self.scalar {
-            let mut codes = std::mem::take(&mut scratch.scalar);
-            let near = scalar.near(&query, &mut codes);
-            let ended = near.map(|near| self.walk_scalar(near, query, options, ef, live, entry, scratch));
-            scratch.scalar = codes;
-            match ended {
-                Some(Coding::OverBudget) => return None,
-                Some(Coding::Settled) => return merge(found, scratch, options.k),
-                Some(Coding::Coarse) | None => {}
-            }
-        }
-        let near = Exact { rows: &self.rows, query };
-        let ended = self.walk_by(near, options, ef, live, entry, scratch);
-        if ended == Ended::OverBudget {
-            return None;
-        }
-        merge(found, scratch, options.k)
-    }
-
-    /// A walk on codes; leaves in the pool what is nearest by the vectors themselves.
-    #[allow(clippy::too_many_arguments, reason = "what a search has at hand, passed on once")]
-    fn walk_fast(
-        &self,
-        generation: &Generation,
-        query: Query<'_>,
-        options: &SearchOptions<'_>,
-        ef: usize,
-        live: usize,
-        entry: Entry,
-        scratch: &mut Scratch,
-    ) -> Coding {
-        let mut asked = std::mem::take(&mut scratch.asked);
-        generation.ask(query, &mut asked);
-        let near = Coded { generation, query: &asked };
-        let start = Walk { graph: &self.graph, near }.descend(entry, 0, &mut scratch.batch, &mut scratch.distances);
-        scratch.visited.begin(self.slots());
-        scratch.visited.insert(start.1);
-        scratch.pool.begin(ef);
-        let walk = FastWalk { graph: &self.graph, generation };
-        let ended = if options.filter.is_none() && !self.states.any_buried() {
-            scratch.pool.insert(start.0, start.1, || true);
-            walk.layer(&asked, scratch, usize::MAX, |_| true)
-        } else {
-            let is_result = |slot| self.states.is_live(slot) && options.filter.is_none_or(|filter| filter(slot));
-            scratch.pool.insert(start.0, start.1, || is_result(start.1));
-            walk.layer(&asked, scratch, WALK_PER_EF_MIN * ef + live / WALK_SHARE, is_result)
-        };
-        scratch.asked = asked;
-        if ended == Ended::OverBudget {
-            return Coding::OverBudget;
-        }
-        let Scratch { pool, batch, distances, .. } = scratch;
-        batch.clear();
-        let count = (options.k + options.k / 2 + RERANK_MIN).max(ef / RERANK_EF_SHARE);
-        batch.extend(pool.iter().take(count).map(|(_, slot)| slot));
-        distances.resize(batch.len(), 0.0);
-        let first = options.k.max(RERANK_MIN).max(ef / RERANK_EF_SHARE).min(batch.len());
-        batch.iter().take(first).for_each(|slot| self.rows.prefetch_all(*slot));
-        self.rows.distances(query, &batch[..first], &mut distances[..first]);
-        if first < batch.len() {
-            // The errors of the first tell which of the rest may be nearer than those.
-            let reach = generation.reach(pool.iter().map(|(distance, _)| distance), &distances[..first]);
-            batch.truncate(first + pool.iter().take(batch.len()).skip(first).take_while(|(d, _)| *d <= reach).count());
-            distances.truncate(batch.len());
-            batch.iter().skip(first).for_each(|slot| self.rows.prefetch_all(*slot));
-            self.rows.distances(query, &batch[first..], &mut distances[first..]);
-        }
-        if generation.is_coarse(pool.iter().map(|(distance, _)| distance), distances) {
-            return Coding::Coarse;
-        }
-        pool.begin(options.k);
-        for (distance, slot) in distances.iter().zip(batch.iter()) {
-            pool.insert(*distance, *slot, || true);
-        }
-        Coding::Settled
-    }
-
-    /// A walk on scalar codes; leaves in the pool what is nearest by the vectors themselves. Candidates are measured by
-    /// those, nearest first, for as long as that changes what the best are: where codes tell little, more is measured.
-    #[allow(clippy::too_many_arguments, reason = "what a search has at hand, passed on once")]
-    fn walk_scalar(
-        &self,
-        near: ScalarNear<'_>,
-        query: Query<'_>,
-        options: &SearchOptions<'_>,
-        ef: usize,
-        live: usize,
-        entry: Entry,
-        scratch: &mut Scratch,
-    ) -> Coding {
-        if self.walk_by(near, options, ef, live, entry, scratch) == Ended::OverBudget {
-            return Coding::OverBudget;
-        }
-        let Scratch { pool, batch, distances, .. } = scratch;
-        batch.clear();
-        batch.extend(pool.iter().map(|(_, slot)| slot));
-        distances.resize(batch.len(), 0.0);
-        let k = options.k;
-        let mut done = 0;
-        while done < batch.len() {
-            let next = done..batch.len().min(done + RERANK_STEP + if done == 0 { k } else { 0 });
-            let (slots, distances) = (&batch[next.clone()], &mut distances[next.clone()]);
-            slots.iter().for_each(|slot| self.rows.prefetch_all(*slot));
-            self.rows.distances(query, slots, distances);
-            if done == 0 {
-                if near.is_coarse(pool.iter().map(|(distance, _)| distance), distances) {
-                    return Coding::Coarse;
-                }
-                pool.begin(k);
-            }
-            let bound = pool.bound();
-            if distances.iter().all(|distance| *distance > bound) {
-                break;
-            }
-            for (distance, slot) in distances.iter().zip(slots) {
-                pool.insert(*distance, *slot, || true);
-            }
-            done = next.end;
-        }
-        if batch.is_empty() {
-            pool.begin(k);
-        }
-        Coding::Settled
-    }
-
-    /// A walk by any distances; leaves in the pool what is nearest by them.
-    fn walk_by<D: Distances>(
-        &self,
-        near: D,
-        options: &SearchOptions<'_>,
-        ef: usize,
-        live: usize,
-        entry: Entry,
-        scratch: &mut Scratch,
-    ) -> Ended {
-        let walk = Walk { graph: &self.graph, near };
-        let start = walk.descend(entry, 0, &mut scratch.batch, &mut scratch.distances);
-        scratch.visited.begin(self.slots());
-        scratch.visited.insert(start.1);
-        scratch.pool.begin(ef);
-        if options.filter.is_none() && !self.states.any_buried() {
-            scratch.pool.insert(start.0, start.1, || true);
-            walk.layer(0, scratch, usize::MAX, |_| true)
-        } else {
-            let is_result = |slot| self.states.is_live(slot) && options.filter.is_none_or(|filter| filter(slot));
-            scratch.pool.insert(start.0, start.1, || is_result(start.1));
-            walk.layer(0, scratch, WALK_PER_EF_MIN * ef + live / WALK_SHARE, is_result)
-        }
-    }
-
-    /// The nearest of these slots that pass the filter.
-    fn scan(
-        &self,
-        query: Query<'_>,
-        options: &SearchOptions<'_>,
-        slots: impl Iterator<Item = Slot>,
-        scratch: &mut Scratch,
-    ) -> Vec<(f32, Slot)> {
-        let Scratch { pool, batch, distances, .. } = scratch;
-        pool.begin(options.k);
-        batch.clear();
-        let measure = |batch: &mut Vec<Slot>, pool: &mut Pool, distances: &mut Vec<f32>| {
-            distances.resize(batch.len(), 0.0);
-            self.rows.distances(query, batch, distances);
-            for (distance, slot) in distances.iter().zip(batch.drain(..)) {
-                pool.insert(*distance, slot, || true);
-            }
-        };
-        for slot in slots.filter(|slot| options.filter.is_none_or(|filter| filter(*slot))) {
-            batch.push(slot);
-            if batch.len() == SCAN_BATCH {
-                measure(batch, pool, distances);
-            }
-        }
-        measure(batch, pool, distances);
-        pool.iter().collect()
+    /// Whether there is a graph, or enough for one.
+    fn has_graph(&self) -> bool {
+        self.graph.entry().is_some() || self.states.live() > self.flat_live_max
     }
 
     /// What the caller is told of what was found.
@@ -468,25 +362,6 @@ impl Index {
     }
 }
 
-/// How a walk on codes ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Coding {
-    /// What is nearest is in the pool.
-    Settled,
-    /// It measured as many nodes as it was allowed.
-    OverBudget,
-    /// The codes cannot tell apart what is nearest.
-    Coarse,
-}
-
-/// What a walk and the scan of the tail found together; `None` if that is too few.
-fn merge(mut found: Vec<(f32, Slot)>, scratch: &Scratch, k: usize) -> Option<Vec<(f32, Slot)>> {
-    found.extend(scratch.pool.iter().take(k));
-    found.sort_unstable_by_key(|(distance, slot)| key(*distance, *slot));
-    found.dedup();
-    (found.len() >= k).then_some(found)
-}
-
 impl From<NoMemory> for IndexError {
     fn from(NoMemory { arena, bytes, source }: NoMemory) -> Self {
         Self::Memory { arena, bytes, source }
@@ -497,19 +372,7 @@ impl From<NoMemory> for IndexError {
 const FLAT_LIVE_MIN: usize = 1_000;
 /// A search whose `ef` is this share of the live slots is a scan: a walk would measure most of them anyway.
 const FLAT_EF_SHARE: usize = 16;
+/// Where more than this share of the live slots is not in the graph yet, a search is a scan.
+const FLAT_TAIL_SHARE: usize = 2;
 /// A search with a larger `ef` is a scan: keeping that many candidates in order costs more than measuring.
 const WALK_EF_MAX: usize = 16_384;
-/// A walk through buried or refused nodes may measure this share of the live slots and so many for each of its `ef`,
-/// then a scan is cheaper.
-const WALK_SHARE: usize = 4;
-/// See [`WALK_SHARE`].
-const WALK_PER_EF_MIN: usize = 64;
-/// After a walk on codes the nearest by these are measured by the vectors themselves: `k`, half as many more, and so many
-/// more; and not fewer than this share of `ef`.
-const RERANK_EF_SHARE: usize = 4;
-/// See [`RERANK_EF_SHARE`].
-const RERANK_MIN: usize = 10;
-/// Candidates beyond the best `k` that are measured by their vectors at least, and so many more at a time.
-const RERANK_STEP: usize = 16;
-/// Slots measured at once by a scan.
-const SCAN_BATCH: usize = 32;

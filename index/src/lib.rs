@@ -6,21 +6,27 @@
 
 mod arena;
 mod arenas;
+mod consolidate;
 mod dump;
 mod error;
 mod fast;
+mod flat;
 mod graph;
+mod hnsw;
 mod index;
 mod kernel;
+mod kind;
 mod link;
 mod load;
 mod params;
 mod pieces;
 mod pool;
 mod projection;
+mod readers;
 mod rows;
 mod scalar;
 mod scratch;
+mod slot_set;
 mod states;
 #[cfg(test)]
 mod tests;
@@ -29,7 +35,7 @@ mod walk;
 pub use arenas::{ArenaPieces, ArenaSink, ArenaSource, PIECE_MULTIPLE};
 pub use dump::NODE_BYTES;
 pub use error::{IndexError, LoadError, VectorError};
-pub use index::Index;
+pub use index::{Allowance, Index};
 pub use kernel::Kernel;
 #[doc(hidden)]
 pub use kernel::cases as kernel_cases;
@@ -37,3 +43,4 @@ pub use params::{
     COSINE_NORM_MIN, DIM_MAX, EF_CONSTRUCTION_MAX, EF_MAX, Hit, K_MAX, M_MAX, M_MIN, Metric, NORM_MAX, Params, Profile,
     SLOT_MAX, SearchOptions, Slot,
 };
+pub use readers::Reading;

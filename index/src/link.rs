@@ -6,8 +6,12 @@
 //!
 //! Pruning may cut the last link to a node. Here it never does: a node counts the layer-0 links that lead to it from
 //! its *elders*, the nodes linked before it, and the last of them is not given up. Following elders back from any
-//! node ends at the first one, so every node can be reached from there.
+//! node ends at the first one, so every node can be reached from there; and the entry keeps a link to the first.
+//!
+//! New nodes link to live ones. Nodes that are to leave the graph ([`consolidate`](crate::consolidate)) count neither as
+//! elders nor as having any.
 
+use std::cell::Cell;
 use std::sync::atomic::Ordering;
 
 use crate::fast::{Coded, FastWalk, Generation, Projections};
@@ -32,10 +36,12 @@ pub(crate) struct Linker<'a> {
     pub scalar: Option<&'a ScalarCodes>,
     pub m: usize,
     pub ef_construction: usize,
+    /// Whether there is nothing live to link to.
+    pub lonely: Cell<bool>,
 }
 
 /// A neighbour and how far it is.
-type Near = (f32, Slot);
+pub(crate) type Near = (f32, Slot);
 
 impl Linker<'_> {
     /// Inserts a slot that is stored, and that nobody else inserts.
@@ -49,6 +55,7 @@ impl Linker<'_> {
         if self.graph.entry().is_none() {
             self.graph.set_order(slot, Graph::FIRST_ORDER);
             if self.graph.enter_first(new).is_ok() {
+                self.graph.set_first(slot);
                 return;
             }
         }
@@ -58,11 +65,19 @@ impl Linker<'_> {
             // Nobody knows of this node yet, so that its place in the sequence may still change.
             let order = self.graph.take_order(slot);
             let Some(entry) = self.graph.entry() else { return };
+            self.lonely.set(false);
             chosen = self.neighbours(new, entry, scratch, &mut nearest);
+            if nearest.is_empty() {
+                self.lonely.set(true);
+                chosen = self.neighbours(new, entry, scratch, &mut nearest);
+            }
             let meanwhile = self.graph.last_order().wrapping_sub(order);
             if meanwhile <= STALE_NODES_MIN + STALE_NODES_PER_LINKER * self.states.linkers() {
                 break;
             }
+        }
+        if self.states.is_churned() {
+            self.lead_far(&mut chosen);
         }
         let seen = &mut scratch.projections;
         for (layer, chosen) in chosen.iter().enumerate() {
@@ -80,7 +95,36 @@ impl Linker<'_> {
         if self.graph.elders(slot).load(Ordering::Acquire) == 0 {
             self.adopt(slot, &nearest, seen);
         }
-        self.graph.enter_higher(new);
+        if self.graph.enter_higher(new) {
+            self.lead_to_first(new, seen);
+        }
+    }
+
+    /// Links the entry to the first node.
+    pub fn lead_to_first(&self, entry: Entry, seen: &mut Projections) {
+        let first = loop {
+            match self.graph.first() {
+                Some(first) => break first,
+                // Another thread has just made it the entry, and is about to.
+                None => std::hint::spin_loop(),
+            }
+        };
+        if entry.slot != first {
+            self.force(entry.slot, first, seen);
+        }
+    }
+
+    /// Gives a node of the upper layers links to its neighbours there on layer 0 too. In a graph that is built at once, the
+    /// first nodes link to what is far away, for there is nothing nearer, and walks depend on it. Where others have come in
+    /// their place, all would know only what is near.
+    fn lead_far(&self, chosen: &mut [Vec<Near>]) {
+        let [base, upper @ ..] = chosen else { return };
+        let far: Vec<Near> = upper.iter().rev().flatten().copied().collect();
+        let mut far: Vec<Near> = far.into_iter().filter(|near| !base.contains(near)).collect();
+        far.dedup();
+        far.truncate(self.m);
+        base.truncate(self.graph.degree_max(0) - far.len());
+        base.extend(far);
     }
 
     /// The neighbours to link a new node to, layer by layer from 0, and all candidates for layer 0.
@@ -95,9 +139,10 @@ impl Linker<'_> {
             let near = Coded { generation, query: &asked };
             self.layers(new, entry, near, scratch, &mut chosen, nearest, &|layer, scratch| {
                 if layer > 0 {
-                    Walk { graph: self.graph, near }.layer(layer, scratch, usize::MAX, |_| true);
+                    Walk { graph: self.graph, near }.layer(layer, scratch, self.budget(), |slot| self.may_link(slot));
                 } else {
-                    FastWalk { graph: self.graph, generation }.layer(&asked, scratch, usize::MAX, |_| true);
+                    let walk = FastWalk { graph: self.graph, generation };
+                    walk.layer(&asked, scratch, self.budget(), |slot| self.may_link(slot));
                 }
             });
             scratch.asked = asked;
@@ -113,7 +158,7 @@ impl Linker<'_> {
             let mut codes = std::mem::take(&mut scratch.scalar);
             let is_chosen = scalar.near(&query, &mut codes).is_some_and(|near| {
                 self.layers(new, entry, near, scratch, &mut chosen, nearest, &|layer, scratch| {
-                    Walk { graph: self.graph, near }.layer(layer, scratch, usize::MAX, |_| true);
+                    Walk { graph: self.graph, near }.layer(layer, scratch, self.budget(), |slot| self.may_link(slot));
                 });
                 let Scratch { pool, distances, .. } = &*scratch;
                 let sampled = distances.len().min(COARSE_SAMPLE);
@@ -128,10 +173,24 @@ impl Linker<'_> {
         }
         let near = Exact { rows: self.rows, query };
         self.layers(new, entry, near, scratch, &mut chosen, nearest, &|layer, scratch| {
-            Walk { graph: self.graph, near }.layer(layer, scratch, usize::MAX, |_| true);
+            Walk { graph: self.graph, near }.layer(layer, scratch, self.budget(), |slot| self.may_link(slot));
         });
         chosen.reverse();
         chosen
+    }
+
+    /// Whether a node may be linked to. Where most are buried, what is live may be out of reach, and anything that stays in
+    /// the graph for now is better than nothing.
+    fn may_link(&self, slot: Slot) -> bool {
+        match self.lonely.get() {
+            false => !self.states.any_buried() || self.states.is_live(slot),
+            true => !self.states.is_leaving(slot),
+        }
+    }
+
+    /// How many nodes a walk may measure.
+    fn budget(&self) -> usize {
+        if self.states.any_buried() { WALK_PER_EF * self.ef_construction } else { usize::MAX }
     }
 
     /// Walks from the entry down to layer 0, `walk` filling the pool on each that the new node is on.
@@ -149,12 +208,12 @@ impl Linker<'_> {
         let top = new.level.min(entry.level);
         let start = Walk { graph: self.graph, near }.descend(entry, top, &mut scratch.batch, &mut scratch.distances);
         scratch.pool.begin(self.ef_construction);
-        scratch.pool.insert(start.0, start.1, || true);
+        scratch.pool.insert(start.0, start.1, || self.may_link(start.1));
         for layer in (0..=top).rev() {
             scratch.visited.begin(self.states.slots() as usize);
             scratch.visited.insert(new.slot);
             scratch.pool.rewind();
-            for (_, seed) in scratch.pool.iter() {
+            for seed in scratch.pool.slots() {
                 scratch.visited.insert(seed);
             }
             walk(layer, scratch);
@@ -184,20 +243,30 @@ impl Linker<'_> {
     /// Algorithm 4: of the candidates, nearest first, those that are nearer to the base than to any one chosen
     /// before. Candidates as near to each other as to the base are duplicates, or as good as; one of them is enough.
     fn choose(&self, candidates: &[Near], most: usize) -> Vec<Near> {
-        let mut chosen: Vec<Near> = Vec::with_capacity(most);
-        let mut slots: Vec<Slot> = Vec::with_capacity(most);
+        self.choose_beside(Vec::with_capacity(most), candidates, most, 1.0)
+    }
+
+    /// The same beside what is chosen already. A candidate gives way only to one that is nearer to it by the factor
+    /// `far` than the base is: with more than 1, links to what is far away, and that alone leads there, are chosen too.
+    pub fn choose_beside(&self, mut chosen: Vec<Near>, candidates: &[Near], most: usize, far: f32) -> Vec<Near> {
+        let mut slots: Vec<Slot> = chosen.iter().map(|(_, slot)| *slot).collect();
         let mut distances = [0.0; PAIRS];
         for candidate in candidates {
-            if chosen.len() == most {
+            if chosen.len() >= most {
                 break;
             }
+            if far > 1.0 && slots.contains(&candidate.1) {
+                continue;
+            }
             let query = self.rows.query(candidate.1);
+            let reach = self.rows.nearer_by(candidate.0, far);
             let is_shadowed = slots.chunks(PAIRS).zip(chosen.chunks(PAIRS)).any(|(slots, chosen)| {
                 let distances = &mut distances[..slots.len()];
                 self.rows.distances(query, slots, distances);
-                distances.iter().zip(chosen).any(|(between, chosen)| {
-                    *between < candidate.0 || (*between == candidate.0 && candidate.0 == chosen.0)
-                })
+                distances
+                    .iter()
+                    .zip(chosen)
+                    .any(|(between, chosen)| *between < reach || (*between == candidate.0 && candidate.0 == chosen.0))
             });
             if !is_shadowed {
                 chosen.push(*candidate);
@@ -215,6 +284,12 @@ impl Linker<'_> {
         }
         if list.len() < self.graph.degree_max(layer) {
             list.push(new.1);
+            self.count_in(from, new.1, layer);
+            self.set(from, layer, &list, new.1, seen);
+            return;
+        }
+        if let Some(at) = list.iter().position(|other| self.states.is_leaving(*other)) {
+            list[at] = new.1;
             self.count_in(from, new.1, layer);
             self.set(from, layer, &list, new.1, seen);
             return;
@@ -249,9 +324,9 @@ impl Linker<'_> {
     }
 
     /// Finds an elder for a node that no neighbour links to: the nearest that can give up another link for it.
-    fn adopt(&self, slot: Slot, nearest: &[Near], seen: &mut Projections) {
+    pub fn adopt(&self, slot: Slot, nearest: &[Near], seen: &mut Projections) {
         let order = self.graph.order(slot);
-        let is_elder = |other: Slot| (1..order).contains(&self.graph.order(other));
+        let is_elder = |other: Slot| (1..order).contains(&self.graph.order(other)) && !self.states.is_going(other);
         for (_, elder) in nearest.iter().filter(|(_, other)| is_elder(*other)) {
             if self.force(*elder, slot, seen) {
                 return;
@@ -279,7 +354,7 @@ impl Linker<'_> {
     }
 
     /// Adds a layer-0 link whatever it displaces, except for the last link to another node. Whether it did.
-    fn force(&self, from: Slot, to: Slot, seen: &mut Projections) -> bool {
+    pub fn force(&self, from: Slot, to: Slot, seen: &mut Projections) -> bool {
         let _locked = self.states.lock(from);
         let mut list: Vec<Slot> = self.graph.neighbours(from, 0).collect();
         if from == to || list.contains(&to) {
@@ -296,7 +371,7 @@ impl Linker<'_> {
     }
 
     /// Replaces the links of a node whose lock the caller holds. Only `new` may be in the list that was not.
-    fn set(&self, from: Slot, layer: usize, list: &[Slot], new: Slot, seen: &mut Projections) {
+    pub fn set(&self, from: Slot, layer: usize, list: &[Slot], new: Slot, seen: &mut Projections) {
         let Some(generation) = self.generation.filter(|_| layer == 0) else {
             return self.graph.set_neighbours(from, layer, list);
         };
@@ -332,15 +407,21 @@ impl Linker<'_> {
     }
 
     /// A layer-0 link was added.
-    fn count_in(&self, from: Slot, to: Slot, layer: usize) {
-        if layer == 0 && self.graph.order(from) < self.graph.order(to) {
+    pub fn count_in(&self, from: Slot, to: Slot, layer: usize) {
+        if layer == 0 && self.graph.order(from) < self.graph.order(to) && !self.states.is_leaving(to) {
             self.graph.elders(to).fetch_add(1, Ordering::AcqRel);
         }
     }
 
     /// Whether a link may be removed, which it then must be.
     fn count_out(&self, from: Slot, to: Slot, layer: usize) -> bool {
-        if layer > 0 || self.graph.order(from) > self.graph.order(to) {
+        if layer > 0 || self.states.is_leaving(to) {
+            return true;
+        }
+        if self.graph.is_guide(from, to) {
+            return false;
+        }
+        if self.graph.order(from) > self.graph.order(to) {
             return true;
         }
         let give_up = |elders: u32| (elders > 1).then(|| elders - 1);
@@ -356,6 +437,9 @@ const STALE_NODES_MIN: u32 = 8;
 const STALE_NODES_PER_LINKER: u32 = 4;
 /// Times that a node looks again.
 const STALE_RETRIES_MAX: usize = 3;
+/// Where there are buried nodes, a walk for neighbours measures so many for each of its candidates: in a graph of mostly
+/// buried ones it would not end before all of them.
+const WALK_PER_EF: usize = 64;
 /// Where there are codes, a full list that is pruned leaves this share of it free: the next few links need no pruning.
 const ROOM_SHARE: usize = 8;
 /// Nearest candidates that codes are judged by.

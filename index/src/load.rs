@@ -55,6 +55,9 @@ impl Index {
             }
         }
         index.states.restored(header.slots);
+        if let Some(entry) = index.graph.entry() {
+            index.with_linker(|linker, scratch| linker.lead_to_first(entry, &mut scratch.projections));
+        }
         index.load_model(source, &header)?;
         Ok(index)
     }
@@ -274,6 +277,9 @@ impl Index {
             if is_kept {
                 order += 1;
                 self.graph.set_order(slot, order);
+                if order == Graph::FIRST_ORDER {
+                    self.graph.set_first(slot);
+                }
                 let entry = Entry { slot, level };
                 if self.graph.enter_first(entry).is_err() {
                     self.graph.enter_higher(entry);

@@ -22,6 +22,10 @@ pub const K_MAX: usize = 10_000;
 pub const EF_MAX: usize = 100_000;
 /// Largest Euclidean norm of a vector: above it a squared distance of two vectors could overflow an f32.
 pub const NORM_MAX: f64 = 1e18;
+/// Values of vectors that a search may look at one after the other: more do not stay in the caches of a core.
+const FLAT_VALUES: usize = 1 << 20;
+/// Live slots up to which no graph is made: not fewer and not more than these, whatever the dimension.
+const FLAT_LIVE_RANGE: (usize, usize) = (1_000, 10_000);
 /// Smallest Euclidean norm of a vector under cosine: below it the products of two vectors underflow an f32.
 pub const COSINE_NORM_MIN: f64 = 1e-15;
 
@@ -87,6 +91,9 @@ pub struct Params {
     pub ef_construction: usize,
     /// What walks go by.
     pub profile: Profile,
+    /// Up to so many live slots no graph is made, and searches look at all of them; `None` for as many as that is quicker
+    /// with, by the dimension. With `usize::MAX` it stays so. A graph that there is stays, however few become of its slots.
+    pub flat_live_max: Option<usize>,
     /// Decides the layer of each slot: with one linking thread, equal seeds give equal graphs.
     pub seed: u64,
     /// The distance kernel to use, or `None` for the best that this processor has.
@@ -96,7 +103,21 @@ pub struct Params {
 impl Params {
     /// The usual parameters: `m` 16, `ef_construction` 200.
     pub fn new(dim: usize, metric: Metric) -> Self {
-        Self { dim, metric, m: 16, ef_construction: 200, profile: Profile::Fast, seed: 0, kernel: None }
+        Self {
+            dim,
+            metric,
+            m: 16,
+            ef_construction: 200,
+            profile: Profile::Fast,
+            flat_live_max: None,
+            seed: 0,
+            kernel: None,
+        }
+    }
+
+    /// The number of live slots up to which no graph is made.
+    pub(crate) fn flat_live_max(&self) -> usize {
+        self.flat_live_max.unwrap_or((FLAT_VALUES / self.dim).clamp(FLAT_LIVE_RANGE.0, FLAT_LIVE_RANGE.1))
     }
 
     /// Checks every value against its limit, and gives the kernel to use.

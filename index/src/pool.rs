@@ -97,6 +97,11 @@ impl Pool {
         results.map(|(key, _)| (distance(*key), *key as Slot))
     }
 
+    /// Slots of all nodes that it holds, results or not.
+    pub fn slots(&self) -> impl Iterator<Item = Slot> + '_ {
+        self.keys.iter().map(|key| *key as Slot)
+    }
+
     fn drop_last(&mut self) {
         self.keys.pop();
         self.marks.pop();

@@ -84,7 +84,7 @@ impl Rows {
         Ok(())
     }
 
-    /// Writes the row of a slot that nobody reads yet. `norm` is the vector's Euclidean norm.
+    /// Writes the row of a vacant slot, which nobody reads. `norm` is the vector's Euclidean norm.
     pub fn store(&self, slot: Slot, vector: &[f32], norm: f64) -> Result<(), NoMemory> {
         self.reserve(slot)?;
         let row = self.rows.get(slot);
@@ -116,8 +116,10 @@ impl Rows {
     pub fn vector(&self, slot: Slot) -> &[f32] {
         let row = self.rows.get(slot);
         assert!(row.len() >= self.dim, "slot {slot} was never stored");
-        // SAFETY: an AtomicU32 has the layout of an f32, any bits are one, and a row is written once, before its slot
-        // is published with release ordering, so that nobody writes what is read here.
+        // SAFETY: an AtomicU32 has the layout of an f32, and any bits are one. A row is written only while its slot is
+        // vacant, before the slot is published with release ordering; and a slot that was published becomes vacant only
+        // when everybody who might know of it has left (`readers`, `consolidate`). Whoever comes here is counted among the
+        // readers, stores the slot, or has the index alone: so nobody writes what is read here.
         unsafe { std::slice::from_raw_parts(row.as_ptr().cast(), self.dim) }
     }
 
@@ -159,6 +161,18 @@ impl Rows {
                 }
                 Metric::Dot => out.iter_mut().for_each(|distance| *distance = -*distance),
             }
+        }
+    }
+
+    /// The distance between stored vectors that is nearer than this one by a factor, 1 or more.
+    #[inline]
+    pub fn nearer_by(&self, distance: f32, factor: f32) -> f32 {
+        match self.metric {
+            _ if factor == 1.0 => distance,
+            Metric::Manhattan => distance / factor,
+            Metric::Euclidean | Metric::Dot => distance / (factor * factor),
+            // The square of the chord is 2 - 2 cos.
+            Metric::Cosine => (2.0 + 2.0 * distance) / (2.0 * factor * factor) - 1.0,
         }
     }
 

@@ -1,22 +1,33 @@
 //! What has become of each slot: stored, in the graph, buried; and the counts of each.
 
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 
 use crate::arena::{Arena, NoMemory};
 use crate::params::Slot;
+use crate::slot_set::SlotSet;
 
-/// One byte of flags a slot. Flags are only ever added; the lock alone comes and goes.
+/// One byte of flags a slot. Until the slot is vacated flags are only added, but for the lock, which comes and goes.
+///
+/// ```text
+/// vacant -> stored -> linking -> linked -> buried -> leaving -> retired -> vacant
+///              \-> buried ----------------------------------------/
+/// ```
 pub(crate) struct States {
     flags: Arena<AtomicU8>,
     slots: AtomicU32,
     live: AtomicUsize,
+    /// Buried, and not vacant yet.
     buried: AtomicUsize,
+    /// Buried, and not retired yet.
+    graves: AtomicUsize,
+    /// Whether any slot was vacated.
+    is_churned: AtomicBool,
     unlinked: AtomicUsize,
     linkers: AtomicU32,
-    /// Every slot below has been handed to a linker, or needs none.
-    claimed_to: AtomicU32,
-    /// Every slot below is in the graph, or will never be.
-    linked_to: AtomicU32,
+    /// Live slots that are not in the graph.
+    tail: SlotSet,
+    /// Those of them that no linker was given.
+    unclaimed: SlotSet,
 }
 
 /// Holds the lock of one slot.
@@ -30,24 +41,35 @@ impl States {
             slots: AtomicU32::new(0),
             live: AtomicUsize::new(0),
             buried: AtomicUsize::new(0),
+            graves: AtomicUsize::new(0),
+            is_churned: AtomicBool::new(false),
             unlinked: AtomicUsize::new(0),
             linkers: AtomicU32::new(0),
-            claimed_to: AtomicU32::new(0),
-            linked_to: AtomicU32::new(0),
+            tail: SlotSet::new("tail"),
+            unclaimed: SlotSet::new("unclaimed"),
         }
     }
 
     /// Makes room for the flags of a slot.
     pub fn reserve(&self, slot: Slot) -> Result<(), NoMemory> {
-        self.flags.reserve(slot)
+        self.flags.reserve(slot)?;
+        self.tail.reserve(slot)?;
+        self.unclaimed.reserve(slot)
     }
 
-    /// A slot at or above [`Self::slots`] is stored from now on: live, and not in the graph.
+    /// Whether a slot below [`Self::slots`] may be stored: it never was, or it is vacant again.
+    pub fn is_vacant(&self, slot: Slot) -> bool {
+        self.load(slot) & STORED == 0
+    }
+
+    /// A vacant slot is stored from now on: live, and not in the graph.
     pub fn publish(&self, slot: Slot) {
         self.live.fetch_add(1, Ordering::Relaxed);
         self.unlinked.fetch_add(1, Ordering::Relaxed);
         self.flags(slot).fetch_or(STORED, Ordering::Release);
-        self.slots.store(slot + 1, Ordering::Release);
+        self.tail.insert(slot);
+        self.slots.fetch_max(slot + 1, Ordering::AcqRel);
+        self.unclaimed.insert(slot);
     }
 
     /// One more than the highest slot stored.
@@ -61,9 +83,14 @@ impl States {
         self.live.load(Ordering::Acquire)
     }
 
-    /// Whether any slot was ever buried: a walk need not ask for each where none was.
+    /// Whether there are buried slots that a walk may meet.
     pub fn any_buried(&self) -> bool {
         self.buried.load(Ordering::Acquire) > 0
+    }
+
+    /// Whether any slot was vacated.
+    pub fn is_churned(&self) -> bool {
+        self.is_churned.load(Ordering::Relaxed)
     }
 
     /// Number of live slots that are not in the graph.
@@ -82,6 +109,32 @@ impl States {
         self.load(slot) & (STORED | BURIED) == STORED
     }
 
+    /// Whether a slot is to leave the graph: it is in the round of consolidation that is under way.
+    #[inline]
+    pub fn is_leaving(&self, slot: Slot) -> bool {
+        self.load(slot) & LEAVING != 0
+    }
+
+    /// Whether a slot is to leave the graph, or has left it.
+    pub fn is_going(&self, slot: Slot) -> bool {
+        self.load(slot) & (LEAVING | RETIRED) != 0
+    }
+
+    /// Whether a slot has left the graph, and waits until nobody reads it any more.
+    pub fn is_retired(&self, slot: Slot) -> bool {
+        self.load(slot) & RETIRED != 0
+    }
+
+    /// Whether a slot is buried, and not retired.
+    pub fn is_grave(&self, slot: Slot) -> bool {
+        self.load(slot) & (BURIED | RETIRED) == BURIED
+    }
+
+    /// Number of slots that are buried, and not retired.
+    pub fn graves(&self) -> usize {
+        self.graves.load(Ordering::Acquire)
+    }
+
     /// Whether a slot is in the graph with all its links.
     pub fn is_linked(&self, slot: Slot) -> bool {
         self.load(slot) & LINKED != 0
@@ -89,7 +142,7 @@ impl States {
 
     /// Live slots that are not in the graph, ascending.
     pub fn tail(&self) -> impl Iterator<Item = Slot> + '_ {
-        (self.linked_to.load(Ordering::Acquire)..self.slots()).filter(|slot| self.needs_linking(*slot))
+        self.tail.iter(self.slots()).filter(|slot| self.needs_linking(*slot))
     }
 
     /// Live slots, ascending.
@@ -99,23 +152,16 @@ impl States {
 
     /// Gives each live slot that is not in the graph to one caller.
     pub fn claim(&self) -> Option<Slot> {
-        loop {
-            let slot = self.claimed_to.load(Ordering::Acquire);
-            if slot >= self.slots() {
-                return None;
-            }
-            let won = self.claimed_to.compare_exchange(slot, slot + 1, Ordering::AcqRel, Ordering::Relaxed).is_ok();
-            if won && self.load(slot) & (STORED | LINKING | BURIED) == STORED {
-                return Some(slot);
-            }
-        }
+        self.unclaimed
+            .iter(self.slots())
+            .find(|slot| self.unclaimed.remove(*slot) && self.load(*slot) & (STORED | LINKING | BURIED) == STORED)
     }
 
     /// Whether the caller is the one to link this slot: it is live, and nobody began to.
     pub fn begin_linking(&self, slot: Slot) -> bool {
-        let is_first = slot < self.slots()
-            && self.is_live(slot)
-            && self.flags(slot).fetch_or(LINKING, Ordering::AcqRel) & LINKING == 0;
+        let begin = |flags| (flags & (STORED | BURIED | LINKING) == STORED).then_some(flags | LINKING);
+        let is_first =
+            slot < self.slots() && self.flags(slot).fetch_update(Ordering::AcqRel, Ordering::Acquire, begin).is_ok();
         self.linkers.fetch_add(u32::from(is_first), Ordering::Relaxed);
         is_first
     }
@@ -132,25 +178,43 @@ impl States {
         if before & (LINKED | BURIED) == 0 {
             self.unlinked.fetch_sub(1, Ordering::Release);
         }
-        self.advance();
+        self.tail.remove(slot);
     }
 
-    /// Takes a slot out of the live ones for ever. Whether it was one.
+    /// Takes a slot out of the live ones. Whether it was one.
     pub fn bury(&self, slot: Slot) -> bool {
         if slot >= self.slots() || !self.is_live(slot) {
             return false;
         }
-        let before = self.flags(slot).fetch_or(BURIED, Ordering::AcqRel);
-        if before & BURIED != 0 {
-            return false;
-        }
+        let bury = |flags| (flags & (STORED | BURIED) == STORED).then_some(flags | BURIED);
+        let Ok(before) = self.flags(slot).fetch_update(Ordering::AcqRel, Ordering::Acquire, bury) else { return false };
         self.buried.fetch_add(1, Ordering::Release);
+        self.graves.fetch_add(1, Ordering::Release);
         self.live.fetch_sub(1, Ordering::Release);
         if before & LINKED == 0 {
             self.unlinked.fetch_sub(1, Ordering::Release);
         }
-        self.advance();
+        self.tail.remove(slot);
+        self.unclaimed.remove(slot);
         true
+    }
+
+    /// A buried node is to leave the graph. Nobody links meanwhile.
+    pub fn leave(&self, slot: Slot) {
+        self.flags(slot).fetch_or(LEAVING, Ordering::AcqRel);
+    }
+
+    /// A buried slot is out of the graph, and may be vacated once nobody reads it any more. Nobody links meanwhile.
+    pub fn retire(&self, slot: Slot) {
+        self.flags(slot).store(STORED | BURIED | RETIRED, Ordering::Release);
+        self.graves.fetch_sub(1, Ordering::Release);
+    }
+
+    /// A retired slot that nobody reads any more may be stored again.
+    pub fn vacate(&self, slot: Slot) {
+        self.is_churned.store(true, Ordering::Relaxed);
+        self.flags(slot).store(0, Ordering::Release);
+        self.buried.fetch_sub(1, Ordering::Release);
     }
 
     /// Puts back what was known of a slot, in an index that nobody else uses yet.
@@ -160,13 +224,17 @@ impl States {
         self.flags(slot).store(STORED | linked | buried, Ordering::Release);
         self.live.fetch_add(usize::from(!is_buried), Ordering::Relaxed);
         self.buried.fetch_add(usize::from(is_buried), Ordering::Relaxed);
-        self.unlinked.fetch_add(usize::from(!is_buried && !is_linked), Ordering::Relaxed);
+        self.graves.fetch_add(usize::from(is_buried), Ordering::Relaxed);
+        if !is_buried && !is_linked {
+            self.unlinked.fetch_add(1, Ordering::Relaxed);
+            self.tail.insert(slot);
+            self.unclaimed.insert(slot);
+        }
     }
 
     /// Every slot below `slots` has been restored, or was skipped.
     pub fn restored(&self, slots: u32) {
         self.slots.store(slots, Ordering::Release);
-        self.advance();
     }
 
     /// Waits for the lock of a stored slot. Nobody holds two, so nobody waits for ever.
@@ -186,22 +254,11 @@ impl States {
 
     /// Bytes of memory that so many slots take.
     pub fn bytes(&self, slots: usize) -> usize {
-        self.flags.bytes(slots)
+        self.flags.bytes(slots) + self.tail.bytes(slots) + self.unclaimed.bytes(slots)
     }
 
     fn needs_linking(&self, slot: Slot) -> bool {
         self.load(slot) & (STORED | LINKED | BURIED) == STORED
-    }
-
-    /// Moves `linked_to` over what is done with.
-    fn advance(&self) {
-        loop {
-            let slot = self.linked_to.load(Ordering::Acquire);
-            if slot >= self.slots() || self.needs_linking(slot) {
-                return;
-            }
-            let _ = self.linked_to.compare_exchange(slot, slot + 1, Ordering::AcqRel, Ordering::Relaxed);
-        }
     }
 
     #[inline]
@@ -225,6 +282,8 @@ const STORED: u8 = 1;
 const LINKING: u8 = 2;
 const LINKED: u8 = 4;
 const BURIED: u8 = 8;
+const LEAVING: u8 = 16;
+const RETIRED: u8 = 32;
 const LOCK: u8 = 128;
 /// A holder that was put off its core comes back sooner when the waiting thread makes room.
 const SPINS_BEFORE_YIELD: u32 = 128;

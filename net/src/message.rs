@@ -39,7 +39,7 @@ macro_rules! rpc {
 rpc! {
     Hello = 1 -> HelloReply;
     CreateCollection = 2 -> CollectionInfo;
-    DropCollection = 3 -> Done;
+    DropCollection = 3 -> Dropped;
     ListCollections = 4 -> Vec<CollectionInfo>;
     DescribeCollection = 5 -> CollectionInfo;
     Put = 6 -> Vec<Outcome>;
@@ -52,7 +52,7 @@ rpc! {
     TakeSnapshot = 13 -> Vec<SnapshotReport>;
     Join = 100 -> JoinReply;
     CatalogFetch = 101 -> Vec<CatalogEntry>;
-    CatalogApply = 102 -> Done;
+    CatalogApply = 102 -> Dropped;
     ReplicaVersions = 103 -> Vec<Option<Version>>;
     ReplicaApply = 104 -> Vec<Outcome>;
     ReplicaRead = 105 -> Vec<Option<Record>>;
@@ -62,9 +62,22 @@ rpc! {
     NodeStats = 109 -> NodeStatsReply;
 }
 
-/// An empty answer.
+/// Answer to what may have dropped a collection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dropped {
+    /// Bytes of files that were removed; 0 where nothing was dropped.
+    #[serde(default)]
+    pub freed_bytes: u64,
+}
+
+/// What a node takes of the memory that it may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Done {}
+pub struct MemoryUse {
+    /// Bytes that it uses, requests under way among them.
+    pub used_bytes: u64,
+    /// Bytes from which on it refuses puts.
+    pub limit_bytes: u64,
+}
 
 // ------------------------------------------------------------------------------------------------- asked by anyone
 
@@ -175,6 +188,9 @@ pub struct CollectionStats {
     pub log_bytes: u64,
     /// Bytes of vectors and graph in memory.
     pub index_bytes: u64,
+    /// Bytes of memory that the collection takes in all: index, ids, payloads, versions.
+    #[serde(default)]
+    pub memory_bytes: u64,
     /// Log sequence number of the last snapshot.
     pub snapshot_lsn: u64,
     /// Why the collection does not serve here, if it does not.
@@ -420,6 +436,9 @@ pub struct NodeStatus {
     pub owns: f64,
     /// Its software version, as it last said.
     pub software: String,
+    /// Its memory, where it answered in time.
+    #[serde(default)]
+    pub memory: Option<MemoryUse>,
     /// Its collections, from the answering node and from peers that answered in time.
     #[serde(default)]
     pub collections: BTreeMap<String, CollectionStats>,
@@ -657,6 +676,9 @@ pub struct NodeStats {}
 pub struct NodeStatsReply {
     /// By collection name.
     pub collections: BTreeMap<String, CollectionStats>,
+    /// What it takes in all.
+    #[serde(default)]
+    pub memory: Option<MemoryUse>,
 }
 
 #[cfg(test)]

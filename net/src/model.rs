@@ -204,6 +204,51 @@ impl std::str::FromStr for Metric {
 #[error("metric {0:?} is unknown: use cosine, euclidean, dot or manhattan")]
 pub struct UnknownMetric(String);
 
+/// What a vector field's index keeps beside the vectors, and so how fast and how large it is. Every profile ranks its last
+/// candidates by the vectors themselves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Profile {
+    /// Codes of one bit a dimension beside every link, and of four bits beside every vector: the fastest.
+    #[default]
+    Fast,
+    /// Codes of four bits a dimension beside every vector: the smallest.
+    Compact,
+    /// No codes: searches go by the vectors, and as far as these tell. The reference.
+    Plain,
+}
+
+impl Profile {
+    /// Lower-case name, as on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fast => "fast",
+            Self::Compact => "compact",
+            Self::Plain => "plain",
+        }
+    }
+}
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl std::str::FromStr for Profile {
+    type Err = UnknownProfile;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let known = [Self::Fast, Self::Compact, Self::Plain];
+        known.into_iter().find(|profile| profile.name() == text).ok_or_else(|| UnknownProfile(text.to_owned()))
+    }
+}
+
+/// A profile name that is none.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("profile {0:?} is unknown: use fast, compact or plain")]
+pub struct UnknownProfile(String);
+
 /// Schema of one vector field.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FieldSchema {
@@ -215,6 +260,9 @@ pub struct FieldSchema {
     pub m: u32,
     /// HNSW `efConstruction`: candidates kept while a point is linked.
     pub ef_construction: u32,
+    /// What the index keeps beside the vectors.
+    #[serde(default)]
+    pub profile: Profile,
 }
 
 /// When a write counts as durable on one node.

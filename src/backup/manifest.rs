@@ -180,6 +180,7 @@ struct StoredField {
     metric: String,
     m: u32,
     ef_construction: u32,
+    profile: String,
 }
 
 impl From<&Manifest> for Body {
@@ -204,8 +205,14 @@ impl From<&CollectionManifest> for StoredCollection {
         let CollectionManifest { name, id, schema, pages } = collection;
         let CollectionSchema { fields, replication_factor, fsync } = schema;
         let field = |field: &FieldSchema| {
-            let FieldSchema { dim, metric, m, ef_construction } = *field;
-            StoredField { dim, metric: metric.name().to_owned(), m, ef_construction }
+            let FieldSchema { dim, metric, m, ef_construction, profile } = *field;
+            StoredField {
+                dim,
+                metric: metric.name().to_owned(),
+                m,
+                ef_construction,
+                profile: profile.name().to_owned(),
+            }
         };
         Self {
             name: name.clone(),
@@ -225,9 +232,10 @@ impl From<&CollectionManifest> for StoredCollection {
 impl StoredCollection {
     fn into_manifest(self) -> Result<CollectionManifest, String> {
         let Self { name, id, fields, replication_factor, fsync_ms, pages } = self;
-        let field = |(name, StoredField { dim, metric, m, ef_construction })| {
+        let field = |(name, StoredField { dim, metric, m, ef_construction, profile })| {
             let metric = metric.parse().map_err(|error: vecino_net::model::UnknownMetric| error.to_string())?;
-            Ok((name, FieldSchema { dim, metric, m, ef_construction }))
+            let profile = profile.parse().map_err(|error: vecino_net::model::UnknownProfile| error.to_string())?;
+            Ok((name, FieldSchema { dim, metric, m, ef_construction, profile }))
         };
         let fields = fields.into_iter().map(field).collect::<Result<_, String>>()?;
         let fsync = match fsync_ms {

@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args, Parser, Subcommand};
 use vecino_net::limits::{DIM_MAX, EF_MAX, K_MAX, POINT_ID_BYTES_MAX};
-use vecino_net::model::{Fsync, Level, Metric, Payload, PointId, Vector};
+use vecino_net::model::{Fsync, Level, Metric, Payload, PointId, Profile, Vector};
 
 use super::certs::CertsCommand;
 use crate::backup::BackupName;
 use crate::config::DATA_DEFAULT;
 use crate::files::json;
+use crate::memory::MemoryLimit;
 
 /// A vector database without a centre: identical nodes, one binary, QUIC and gossip.
 #[derive(Debug, Parser)]
@@ -168,6 +169,10 @@ pub struct NodeArgs {
     /// TOML or YAML file with the same settings [env: VECINO_CONFIG]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Memory that the node may take, in bytes (512MiB, 8GiB) or percent of what its control group or the machine has;
+    /// puts are refused from there on [env: VECINO_MEMORY_LIMIT] [default: 70%]
+    #[arg(long, value_name = "LIMIT")]
+    pub memory_limit: Option<MemoryLimit>,
     /// How log lines look [env: VECINO_LOG_FORMAT] [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
@@ -243,6 +248,9 @@ pub struct CreateArgs {
     /// HNSW efConstruction: candidates kept while a point is linked
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=i64::from(EF_MAX)))]
     pub ef_construction: u32,
+    /// What the index keeps beside the vectors: fast (codes of links and vectors), compact (codes of vectors) or plain (none)
+    #[arg(long, value_name = "fast|compact|plain", default_value_t = Profile::Fast)]
+    pub profile: Profile,
     /// When a write counts as durable on a node: always, never, or every so many milliseconds
     #[arg(long, value_name = "always|never|MS", default_value = "always", value_parser = parse_fsync)]
     pub fsync: Fsync,

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use vecino_client::{CollectionInfo, CollectionSchema, CollectionStats, FieldSchema, Fsync};
+use vecino_client::{CollectionInfo, CollectionSchema, CollectionStats, Dropped, FieldSchema, Fsync};
 use vecino_net::model::DEFAULT_FIELD;
 
 use super::args::{CollectionArgs, CollectionCommand, CreateArgs};
 use super::connection::connect;
 use super::failure::Failure;
 use super::output::{Style, Table, json, print, printable};
+use crate::memory::Bytes;
 
 /// Carries out the command.
 pub async fn run(args: CollectionArgs, style: Style) -> Result<(), Failure> {
@@ -22,8 +23,8 @@ pub async fn run(args: CollectionArgs, style: Style) -> Result<(), Failure> {
         CollectionCommand::List => render_list(&client.collections().await?, style),
         CollectionCommand::Describe { name } => render_one(&client.describe(name).await?, style),
         CollectionCommand::Drop { name } => {
-            client.drop_collection(name.clone()).await?;
-            render_dropped(&name, style)
+            let Dropped { freed_bytes } = client.drop_collection(name.clone()).await?;
+            render_dropped(&name, freed_bytes, style)
         }
     };
     client.close().await;
@@ -31,8 +32,8 @@ pub async fn run(args: CollectionArgs, style: Style) -> Result<(), Failure> {
 }
 
 fn schema(args: &CreateArgs) -> CollectionSchema {
-    let CreateArgs { name: _, dim, metric, replicas, m, ef_construction, fsync } = args;
-    let field = FieldSchema { dim: *dim, metric: *metric, m: *m, ef_construction: *ef_construction };
+    let CreateArgs { name: _, dim, metric, replicas, m, ef_construction, profile, fsync } = args;
+    let field = FieldSchema { dim: *dim, metric: *metric, m: *m, ef_construction: *ef_construction, profile: *profile };
     CollectionSchema {
         fields: BTreeMap::from([(DEFAULT_FIELD.to_owned(), field)]),
         // 0 asks the mesh for its default.
@@ -56,14 +57,15 @@ fn render_created(info: &CollectionInfo, style: Style) -> String {
     }
 }
 
-fn render_dropped(name: &str, style: Style) -> String {
+fn render_dropped(name: &str, freed_bytes: u64, style: Style) -> String {
     #[derive(Serialize)]
-    struct Dropped<'a> {
+    struct DroppedJson<'a> {
         dropped: &'a str,
+        freed_bytes: u64,
     }
     match style {
-        Style::Json => json(&Dropped { dropped: name }),
-        _ => format!("dropped {name}"),
+        Style::Json => json(&DroppedJson { dropped: name, freed_bytes }),
+        _ => format!("dropped {name}: {} freed on disk", Bytes(freed_bytes)),
     }
 }
 
@@ -97,10 +99,10 @@ fn render_one(info: &CollectionInfo, style: Style) -> String {
     }
     let mut text = format!("{}  ({})\n", info.name, info.id);
     for (name, field) in &info.schema.fields {
-        let FieldSchema { dim, metric, m, ef_construction } = field;
+        let FieldSchema { dim, metric, m, ef_construction, profile } = field;
         let name = if name.is_empty() { "vector" } else { name };
         text.push_str(&format!(
-            "  {:<9} {dim} values, {metric}, m {m}, ef_construction {ef_construction}\n",
+            "  {:<9} {dim} values, {metric}, profile {profile}, m {m}, ef_construction {ef_construction}\n",
             printable(name)
         ));
     }
@@ -114,6 +116,7 @@ fn render_one(info: &CollectionInfo, style: Style) -> String {
         "#unlinked",
         "#log bytes",
         "#index bytes",
+        "#memory",
         "#snapshot",
         "state",
         "error",
@@ -122,7 +125,7 @@ fn render_one(info: &CollectionInfo, style: Style) -> String {
         let Some(stats) = info.nodes.get(node) else {
             let dash = || "-".to_owned();
             let unheard = "did not answer".to_owned();
-            table.row(vec![node.short(), dash(), dash(), dash(), dash(), dash(), dash(), dash(), unheard]);
+            table.row(vec![node.short(), dash(), dash(), dash(), dash(), dash(), dash(), dash(), dash(), unheard]);
             continue;
         };
         let CollectionStats {
@@ -131,13 +134,15 @@ fn render_one(info: &CollectionInfo, style: Style) -> String {
             unlinked,
             log_bytes,
             index_bytes,
+            memory_bytes,
             snapshot_lsn,
             error,
             serving,
             percent,
         } = stats;
         let state = percent.map_or(serving.name().to_owned(), |percent| format!("{} {percent} %", serving.name()));
-        let numbers = [points, tombstones, unlinked, log_bytes, index_bytes, snapshot_lsn].map(u64::to_string);
+        let numbers = [points, tombstones, unlinked, log_bytes, index_bytes, memory_bytes, snapshot_lsn];
+        let numbers = numbers.map(u64::to_string);
         let error = error.as_deref().map(printable).unwrap_or_default();
         table.row([node.short()].into_iter().chain(numbers).chain([state, error]).collect());
     }
@@ -178,6 +183,7 @@ struct CollectionJson<'a> {
 struct FieldJson {
     dim: u32,
     metric: &'static str,
+    profile: &'static str,
     m: u32,
     ef_construction: u32,
 }
@@ -197,6 +203,7 @@ pub(super) struct StatsJson<'a> {
     unlinked: u64,
     log_bytes: u64,
     index_bytes: u64,
+    memory_bytes: u64,
     snapshot_lsn: u64,
     error: Option<&'a str>,
     state: &'static str,
@@ -211,6 +218,7 @@ impl<'a> From<&'a CollectionStats> for StatsJson<'a> {
             unlinked,
             log_bytes,
             index_bytes,
+            memory_bytes,
             snapshot_lsn,
             error,
             serving,
@@ -222,6 +230,7 @@ impl<'a> From<&'a CollectionStats> for StatsJson<'a> {
             unlinked: *unlinked,
             log_bytes: *log_bytes,
             index_bytes: *index_bytes,
+            memory_bytes: *memory_bytes,
             snapshot_lsn: *snapshot_lsn,
             error: error.as_deref(),
             state: serving.name(),
@@ -235,8 +244,8 @@ impl<'a> From<&'a CollectionInfo> for CollectionJson<'a> {
         let CollectionInfo { name, id, schema, placement, points, nodes } = info;
         let CollectionSchema { fields, replication_factor, fsync } = schema;
         let field = |(name, field): (&'a String, &FieldSchema)| {
-            let FieldSchema { dim, metric, m, ef_construction } = *field;
-            (name.as_str(), FieldJson { dim, metric: metric.name(), m, ef_construction })
+            let FieldSchema { dim, metric, m, ef_construction, profile } = *field;
+            (name.as_str(), FieldJson { dim, metric: metric.name(), profile: profile.name(), m, ef_construction })
         };
         Self {
             name,
@@ -270,6 +279,7 @@ mod tests {
             replicas: Some(2),
             m: 16,
             ef_construction: 200,
+            profile: Default::default(),
             fsync,
         });
         let (one, two) = (NodeId::from_bytes([1; 16]), NodeId::from_bytes([2; 16]));
@@ -290,17 +300,18 @@ mod tests {
         let two = "02".repeat(16);
         let expected = format!(
             "{{\"name\":\"films\",\"id\":\"{}\",\
-             \"fields\":{{\"\":{{\"dim\":3,\"metric\":\"cosine\",\"m\":16,\"ef_construction\":200}}}},\
+             \"fields\":{{\"\":{{\"dim\":3,\"metric\":\"cosine\",\"profile\":\"fast\",\"m\":16,\"ef_construction\":200}}}},\
              \"replication_factor\":2,\"fsync\":\"always\",\"points\":5,\"placement\":[\"{one}\",\"{two}\"],\
              \"nodes\":{{\"{one}\":{{\"points\":5,\"tombstones\":0,\"unlinked\":0,\"log_bytes\":640,\"index_bytes\":0,\
-             \"snapshot_lsn\":0,\"error\":null,\"state\":\"open\",\"percent\":null}}}}}}",
+             \"memory_bytes\":0,\"snapshot_lsn\":0,\"error\":null,\"state\":\"open\",\"percent\":null}}}}}}",
             "ab".repeat(16)
         );
         assert_eq!(render_one(&info(Fsync::Always), Style::Json), expected);
         assert_eq!(render_created(&info(Fsync::Always), Style::Json), expected);
         assert_eq!(render_list(&[info(Fsync::Always)], Style::Json), format!("{{\"collections\":[{expected}]}}"));
         assert!(render_one(&info(Fsync::EveryMs(250)), Style::Json).contains("\"fsync\":250,"));
-        assert_eq!(render_dropped("films", Style::Json), r#"{"dropped":"films"}"#);
+        assert_eq!(render_dropped("films", 7, Style::Json), r#"{"dropped":"films","freed_bytes":7}"#);
+        assert_eq!(render_dropped("films", 3 << 20, Style::Plain), "dropped films: 3.0 MiB freed on disk");
     }
 
     #[test]
@@ -315,7 +326,10 @@ mod tests {
         );
         assert!(render_list(&[], Style::Plain).contains("vecino collection create"));
         let described = render_one(&info(Fsync::Never), Style::Plain);
-        assert!(described.contains("  vector    3 values, cosine, m 16, ef_construction 200\n"), "{described}");
+        assert!(
+            described.contains("  vector    3 values, cosine, profile fast, m 16, ef_construction 200\n"),
+            "{described}"
+        );
         assert!(described.lines().any(|line| line.starts_with("01010101 ") && line.contains("640")), "{described}");
         assert!(described.lines().any(|line| line.starts_with("02020202 ") && line.ends_with("did not answer")));
     }
@@ -329,6 +343,7 @@ mod tests {
             replicas: None,
             m: 16,
             ef_construction: 200,
+            profile: Default::default(),
             fsync: Fsync::Always,
         };
         assert_eq!(schema(&args).replication_factor, 0);

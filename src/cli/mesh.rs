@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use vecino_client::{NodeId, NodeState, NodeStatus, RangeInfo, RingReply, Serving, SnapshotReport, StatusReply};
+use vecino_client::{
+    MemoryUse, NodeId, NodeState, NodeStatus, RangeInfo, RingReply, Serving, SnapshotReport, StatusReply,
+};
 
 use super::args::{RingArgs, SnapshotArgs, StatusArgs};
 use super::collection::StatsJson;
 use super::connection::connect;
 use super::failure::Failure;
 use super::output::{Style, Table, json, percent, print, printable};
+use crate::memory::Bytes;
 
 /// `vecino status`.
 pub async fn status(args: StatusArgs, style: Style) -> Result<(), Failure> {
@@ -50,9 +53,9 @@ pub fn render_status(reply: &StatusReply, style: Style) -> String {
         });
     }
     let up = nodes.iter().filter(|node| node.state == NodeState::Up).count();
-    let mut table = Table::new(&["node", "address", "state", "#points", "#owns", "version", "trouble"]);
+    let mut table = Table::new(&["node", "address", "state", "#points", "#owns", "#memory", "version", "trouble"]);
     for node in nodes {
-        let NodeStatus { id, address, state, points, owns, software, collections } = node;
+        let NodeStatus { id, address, state, points, owns, software, memory, collections } = node;
         let trouble: Vec<String> = collections
             .iter()
             .filter_map(|(name, stats)| match (&stats.error, stats.serving) {
@@ -70,6 +73,7 @@ pub fn render_status(reply: &StatusReply, style: Style) -> String {
             state_name(*state).to_owned(),
             points.map_or_else(|| "?".to_owned(), |points| points.to_string()),
             percent(*owns),
+            memory.map_or_else(|| "?".to_owned(), memory_text),
             printable(software),
             style.shorten(printable(&trouble.join("; "))),
         ]);
@@ -125,6 +129,14 @@ fn position(place: u64) -> String {
     format!("{place:016x}")
 }
 
+fn memory_text(memory: MemoryUse) -> String {
+    let MemoryUse { used_bytes, limit_bytes } = memory;
+    match limit_bytes {
+        u64::MAX => Bytes(used_bytes).to_string(),
+        limit_bytes => format!("{} of {}", Bytes(used_bytes), Bytes(limit_bytes)),
+    }
+}
+
 fn state_name(state: NodeState) -> &'static str {
     match state {
         NodeState::Up => "up",
@@ -147,12 +159,20 @@ struct NodeJson<'a> {
     points: Option<u64>,
     owns: f64,
     software: &'a str,
+    memory: Option<MemoryJson>,
     collections: BTreeMap<&'a str, StatsJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct MemoryJson {
+    used_bytes: u64,
+    limit_bytes: u64,
 }
 
 impl<'a> From<&'a NodeStatus> for NodeJson<'a> {
     fn from(node: &'a NodeStatus) -> Self {
-        let NodeStatus { id, address, state, points, owns, software, collections } = node;
+        let NodeStatus { id, address, state, points, owns, software, memory, collections } = node;
+        let memory = memory.map(|MemoryUse { used_bytes, limit_bytes }| MemoryJson { used_bytes, limit_bytes });
         Self {
             id: id.to_string(),
             address,
@@ -160,6 +180,7 @@ impl<'a> From<&'a NodeStatus> for NodeJson<'a> {
             points: *points,
             owns: *owns,
             software,
+            memory,
             collections: collections.iter().map(|(name, stats)| (name.as_str(), stats.into())).collect(),
         }
     }
@@ -234,6 +255,7 @@ mod tests {
             points: Some(5),
             owns: 0.25,
             software: "0.1.0".into(),
+            memory: Some(MemoryUse { used_bytes: 3 << 29, limit_bytes: 4 << 30 }),
             collections: BTreeMap::from([("films".into(), quarantined)]),
         };
         let two = NodeStatus {
@@ -243,6 +265,7 @@ mod tests {
             points: None,
             owns: 0.75,
             software: String::new(),
+            memory: None,
             collections: BTreeMap::new(),
         };
         StatusReply { mesh: MeshId([0xcd; 16]), answered_by: node(1), nodes: vec![one, two] }
@@ -258,6 +281,11 @@ mod tests {
         assert_eq!(value["nodes"][0]["points"], 5);
         assert_eq!(value["nodes"][0]["owns"], 0.25);
         assert_eq!(value["nodes"][0]["collections"]["films"]["error"], "bad page");
+        assert_eq!(
+            value["nodes"][0]["memory"],
+            serde_json::json!({ "used_bytes": 3u64 << 29, "limit_bytes": 4u64 << 30 })
+        );
+        assert_eq!(value["nodes"][1]["memory"], serde_json::Value::Null);
         assert_eq!(value["nodes"][0]["collections"]["films"]["state"], "needs copy from replicas");
         assert_eq!(value["nodes"][1]["state"], "down");
         assert_eq!(value["nodes"][1]["points"], serde_json::Value::Null);
@@ -269,6 +297,7 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], format!("mesh {}: 1 of 2 nodes up; * answered", "cd".repeat(16)));
         assert!(lines[2].starts_with("01010101 *  127.0.0.1:7400  up"), "{text}");
+        assert!(lines[2].contains("1.5 GiB of 4.0 GiB"), "{text}");
         assert!(lines[2].contains("25.0 %") && lines[2].contains("films: bad page"), "{text}");
         assert!(lines[3].contains("down") && lines[3].contains('?'), "{text}");
     }

@@ -124,6 +124,7 @@ fn create_has_defaults_and_reads_fsync() {
         replicas: None,
         m: vecino_client::DEFAULT_M,
         ef_construction: vecino_client::DEFAULT_EF_CONSTRUCTION,
+        profile: Default::default(),
         fsync: Fsync::Always,
     };
     assert_eq!(create(""), expected);

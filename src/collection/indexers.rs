@@ -1,4 +1,4 @@
-//! The threads that link stored slots into graphs, shared by all collections of a node.
+//! The threads that link stored slots into graphs and take buried ones out of them, shared by all collections of a node.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
@@ -8,6 +8,10 @@ use vecino_index::Index;
 
 /// Slots that one thread links before it looks at the next collection.
 const CHUNK: usize = 64;
+
+/// How much the threads give way to those that answer requests, from 0 to 19.
+#[cfg(target_os = "linux")]
+const NICENESS: i32 = 10;
 
 /// Something that has slots to link.
 pub trait Linkable: Send + Sync + 'static {
@@ -24,6 +28,7 @@ pub struct Indexers {
 struct Shared {
     queue: Mutex<Queue>,
     wake: Condvar,
+    threads: usize,
 }
 
 #[derive(Default)]
@@ -36,11 +41,17 @@ struct Queue {
 impl Indexers {
     /// Starts `threads` threads.
     pub fn start(threads: usize) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared { queue: Mutex::default(), wake: Condvar::new() });
-        let threads = (0..threads.max(1))
+        let threads = threads.max(1);
+        let shared = Arc::new(Shared { queue: Mutex::default(), wake: Condvar::new(), threads });
+        let threads = (0..threads)
             .map(|number| {
                 let shared = Arc::clone(&shared);
-                std::thread::Builder::new().name(format!("indexer-{number}")).spawn(move || shared.run())
+                std::thread::Builder::new().name(format!("indexer-{number}")).spawn(move || {
+                    // Linux keeps niceness by thread; elsewhere it would slow down the whole process. Refused, it changes nothing.
+                    #[cfg(target_os = "linux")]
+                    let _ = rustix::process::nice(NICENESS);
+                    shared.run();
+                })
             })
             .collect::<Result<_, _>>()?;
         Ok(Self { shared, threads })
@@ -96,28 +107,38 @@ impl Shared {
                     }
                 }
             };
-            if let Some(linkable) = collection.upgrade()
-                && link_some(&*linkable, CHUNK)
-            {
-                self.push(collection, usize::MAX);
+            if let Some(linkable) = collection.upgrade() {
+                if linkable.indexes().iter().any(|index| index.unlinked() > 2 * CHUNK) {
+                    // More than this thread should do alone.
+                    self.push(Weak::clone(&collection), self.threads);
+                }
+                if link_some(&*linkable, CHUNK) {
+                    self.push(collection, usize::MAX);
+                }
             }
         }
     }
 }
 
-/// Links up to `limit` slots of each index, and makes the codes of as many that were loaded; true if there may be more.
+/// Links up to `limit` slots of each index, makes the codes of as many that were loaded, and looks at as many to take what
+/// is buried out of the graph; true if there may be more.
 pub fn link_some(linkable: &dyn Linkable, limit: usize) -> bool {
     let mut more = false;
     for index in linkable.indexes() {
         let linked = std::iter::from_fn(|| index.next_unlinked()).take(limit).inspect(|slot| index.link(*slot)).count();
         more |= linked == limit;
         more |= index.warm(limit);
+        more |= index.consolidate(limit);
     }
     more
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+    use std::thread::ThreadId;
+    use std::time::{Duration, Instant};
+
     use vecino_index::{Metric, Params};
 
     use super::*;
@@ -130,10 +151,44 @@ mod tests {
         }
     }
 
+    /// Counts the calls of each thread, and after its first lets none go on before so many have come, or far too late.
+    struct Crowd(Index, usize, Mutex<HashMap<ThreadId, usize>>);
+
+    impl Linkable for Crowd {
+        fn indexes(&self) -> Vec<&Index> {
+            let mut calls = self.2.lock().unwrap();
+            let count = calls.entry(std::thread::current().id()).or_default();
+            *count += 1;
+            let is_first = *count == 1;
+            drop(calls);
+            let begun = Instant::now();
+            while !is_first && self.2.lock().unwrap().len() < self.1 && begun.elapsed() < Duration::from_secs(20) {
+                std::thread::yield_now();
+            }
+            vec![&self.0]
+        }
+    }
+
+    #[test]
+    fn one_call_sets_all_threads_to_a_long_tail() {
+        let indexers = Indexers::start(3).unwrap();
+        let index = Index::new(Params { flat_live_max: Some(0), ..Params::new(2, Metric::Euclidean) }).unwrap();
+        (0..2_000).for_each(|slot| index.store(slot, &[slot as f32, 1.0]).unwrap());
+        let crowd = Arc::new(Crowd(index, 3, Mutex::default()));
+        let linkable: Arc<dyn Linkable> = Arc::clone(&crowd) as _;
+        indexers.wake(&linkable);
+        while crowd.0.unlinked() > 0 {
+            std::thread::yield_now();
+        }
+        drop(indexers);
+        assert_eq!(crowd.2.lock().unwrap().len(), 3, "threads that linked");
+    }
+
     #[test]
     fn everything_stored_is_linked_and_the_threads_stop() {
         let indexers = Indexers::start(2).unwrap();
-        let one = Arc::new(One(Index::new(Params::new(2, Metric::Euclidean)).unwrap()));
+        let one =
+            Arc::new(One(Index::new(Params { flat_live_max: Some(0), ..Params::new(2, Metric::Euclidean) }).unwrap()));
         let linkable: Arc<dyn Linkable> = Arc::clone(&one) as _;
         for slot in 0..1_000 {
             one.0.store(slot, &[slot as f32, 1.0]).unwrap();

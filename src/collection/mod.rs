@@ -9,12 +9,15 @@
 //! changes the tables; [`indexers`] link slots; a snapshot runs beside both (`persist`). Readers take a read lock on
 //! the tables, briefly, and none on the indexes.
 
+mod group;
 pub mod indexers;
 pub mod persist;
 mod points;
 pub mod progress;
 pub mod record;
+mod slots;
 pub mod tables;
+mod trouble;
 mod writer;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,7 +25,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, oneshot};
-use vecino_index::{Index, SearchOptions};
+use vecino_index::{Index, Reading, SearchOptions};
 use vecino_net::message::{CollectionStats, Hit, Outcome, Record, RecordValue, ReplicaSearch, Serving};
 use vecino_net::model::{CollectionId, CollectionSchema, Fields, PointId, Vector, Version};
 use vecino_net::ring;
@@ -32,14 +35,17 @@ use self::indexers::{Indexers, Linkable};
 use self::progress::Progress;
 use self::tables::{Key, Live, Tables};
 
+use crate::resources::Share;
+
 pub use self::persist::{OpenError, TakeError};
+pub use self::trouble::Trouble;
 
 /// Batches that may wait for the writer; one more waits outside, which is what slows its sender down.
 const QUEUE_BATCHES_MAX: usize = 32;
 
-/// Stored slots that may wait for the indexers, since each is searched exactly: above this the writer helps linking
-/// before it answers.
-const UNLINKED_MAX: usize = 10_000;
+/// Bytes of vectors of one field that may wait for the indexers. Each is searched exactly until it is linked, and that many
+/// are read in some hundredths of a second: above this the writer helps linking, which slows down puts.
+const UNLINKED_BYTES_MAX: usize = 512 * 1024 * 1024;
 
 /// Most bytes of payloads and vectors in the answer to one search.
 const SEARCH_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -75,6 +81,7 @@ struct Core {
     logged_bytes: AtomicU64,
     snapshot_logged_bytes: AtomicU64,
     indexers: Arc<Indexers>,
+    share: Share,
 }
 
 /// The writer's queue; its last holder stops the thread.
@@ -86,22 +93,6 @@ struct WriterHandle {
 /// Why a write did not happen.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ApplyError {
-    /// The log failed; what was asked may be written.
-    #[error("collection {collection:?} cannot log: {reason}")]
-    Log {
-        /// Which collection.
-        collection: String,
-        /// What the log said.
-        reason: String,
-    },
-    /// There is no room on the disk; nothing was written.
-    #[error("collection {collection:?} cannot log: {reason}")]
-    Full {
-        /// Which collection.
-        collection: String,
-        /// What the log said.
-        reason: String,
-    },
     /// The collection is being closed; nothing was written.
     #[error("collection {0:?} is closed")]
     Closed(String),
@@ -137,17 +128,17 @@ pub struct Page {
 impl Collection {
     /// Opens a collection, or makes it: loads the newest snapshot that is whole and replays the log behind it.
     ///
-    /// Blocks; `runtime` is where the writer waits for work.
+    /// Blocks; `runtime` is where the writer waits for work. `share` is in the collection's name.
     pub fn open(
         disk: Arc<dyn Disk>,
         directory: &str,
-        name: &str,
+        share: Share,
         id: CollectionId,
         schema: CollectionSchema,
         indexers: Arc<Indexers>,
         runtime: tokio::runtime::Handle,
     ) -> Result<Self, OpenError> {
-        Self::open_watched(disk, directory, name, id, schema, indexers, runtime, &Progress::default())
+        Self::open_watched(disk, directory, share, id, schema, indexers, runtime, &Progress::default())
     }
 
     /// [`Self::open`], telling how far it is.
@@ -155,28 +146,32 @@ impl Collection {
     pub fn open_watched(
         disk: Arc<dyn Disk>,
         directory: &str,
-        name: &str,
+        share: Share,
         id: CollectionId,
         schema: CollectionSchema,
         indexers: Arc<Indexers>,
         runtime: tokio::runtime::Handle,
         progress: &Progress,
     ) -> Result<Self, OpenError> {
-        let opened = persist::open(disk, directory, id, &schema, persist::SEGMENT_BYTES, progress)?;
-        Self::start(opened, name, id, schema, indexers, runtime)
+        let opened = persist::open(disk, directory, id, &schema, persist::SEGMENT_BYTES, share, progress)?;
+        Self::start(opened, id, schema, indexers, runtime)
     }
 
     /// Sets the writer and the indexers to work on what was opened.
     fn start(
         opened: persist::Opened,
-        name: &str,
         id: CollectionId,
         schema: CollectionSchema,
         indexers: Arc<Indexers>,
         runtime: tokio::runtime::Handle,
     ) -> Result<Self, OpenError> {
+        let name = opened.share.account.collection().to_owned();
+        for (_, index) in &opened.indexes {
+            let memory = Arc::clone(opened.share.account.budget());
+            index.ask_before_growing(Box::new(move |bytes| Some(Box::new(memory.try_count(bytes as u64)?))));
+        }
         let core = Arc::new(Core {
-            name: name.to_owned(),
+            name: name.clone(),
             id,
             schema,
             tables: RwLock::new(opened.tables),
@@ -188,6 +183,7 @@ impl Collection {
             logged_bytes: AtomicU64::new(opened.replayed_bytes),
             snapshot_logged_bytes: AtomicU64::new(0),
             indexers,
+            share: opened.share,
         });
         let (queue, commands) = mpsc::channel(QUEUE_BATCHES_MAX);
         let thread = std::thread::Builder::new()
@@ -220,9 +216,18 @@ impl Collection {
     /// Applies records, each if it is newer than what is there, and returns once they are durable and searchable.
     ///
     /// Gives one outcome a record: [`Outcome::Written`] with the version that now stands, which is a newer one where the
-    /// point had one, or [`Outcome::Refused`] where the vectors do not fit the schema.
+    /// point had one; [`Outcome::Refused`] where the vectors do not fit the schema; [`Outcome::Unavailable`] where there is
+    /// no memory, no room on the disk, or no way to write to it, and nothing was written; [`Outcome::Unknown`] where the
+    /// disk failed in a way that leaves open what it has.
     pub async fn apply(&self, records: Vec<Record>) -> Result<Vec<Outcome>, ApplyError> {
         let closed = || ApplyError::Closed(self.core.name.clone());
+        let memory = self.core.share.account.budget();
+        if records.iter().any(|record| record.value.is_some()) && !memory.delay().is_zero() {
+            tokio::time::sleep(memory.delay()).await;
+        }
+        let bytes: usize = records.iter().map(Record::bytes).sum();
+        // Each record is there as it came and as it is logged.
+        let _queued = memory.count(2 * bytes as u64);
         let queue = self.writer.queue.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (answer, answered) = oneshot::channel();
         let batch = writer::Command::Apply { records, answer };
@@ -238,6 +243,7 @@ impl Collection {
 
     /// The newest records of points, tombstones included.
     pub fn read(&self, ids: &[PointId]) -> Vec<Option<Record>> {
+        let _reading = self.core.reading();
         let found: Vec<_> = {
             let tables = self.core.tables();
             ids.iter().map(|id| tables.entry(&self.core.key(id)).cloned()).collect()
@@ -254,6 +260,8 @@ impl Collection {
         let index = self.core.index(field).ok_or_else(|| SearchError::UnknownField(field.clone()))?;
         let options = SearchOptions { k: *k as usize, ef: (*ef).max(*k) as usize, threshold: *threshold, filter: None };
         let mut live: Vec<(f32, Arc<Live>)> = Vec::new();
+        // From the search to the last look at a slot that it gave: none of them is used again meanwhile.
+        let _reading = self.core.reading();
         for _ in 0..SEARCH_TRIES {
             let found =
                 if *exact { index.search_exact(&vector.0, &options)? } else { index.search(&vector.0, &options)? };
@@ -266,9 +274,11 @@ impl Collection {
         }
         let vector_bytes = if *with_vectors { self.core.indexes.len() * vector.0.len() * 4 } else { 0 };
         let hit_bytes = |live: &Live| vector_bytes + if *with_payload { live.payload.len() } else { 0 };
-        if live.iter().map(|(_, live)| hit_bytes(live)).sum::<usize>() > SEARCH_BYTES_MAX {
+        let bytes = live.iter().map(|(_, live)| hit_bytes(live)).sum::<usize>();
+        if bytes > SEARCH_BYTES_MAX {
             return Err(SearchError::TooLarge);
         }
+        let _answer = self.core.share.account.budget().count(bytes as u64);
         let hit = |(score, live): (f32, Arc<Live>)| Hit {
             id: live.key.id.clone(),
             score,
@@ -282,6 +292,7 @@ impl Collection {
 
     /// Up to `limit` records after a key, in ring order; fewer where they are large.
     pub fn scan(&self, after: Option<&Key>, limit: usize) -> Page {
+        let _reading = self.core.reading();
         let entries: Vec<_> = {
             let tables = self.core.tables();
             tables.after(after, limit).map(|(key, entry)| (key.id.clone(), entry.clone())).collect()
@@ -359,6 +370,8 @@ impl Collection {
 
     /// Counts and sizes.
     pub fn stats(&self) -> CollectionStats {
+        // Indexers change what indexes take, so this is not only the writer's to find out.
+        self.core.settle_memory();
         let (points, tombstones) = {
             let tables = self.core.tables();
             (tables.live() as u64, tables.tombstones() as u64)
@@ -372,6 +385,7 @@ impl Collection {
             unlinked: self.unlinked() as u64,
             log_bytes: self.log_bytes(),
             index_bytes: self.core.indexes.iter().map(|(_, index)| index.memory_bytes() as u64).sum(),
+            memory_bytes: self.core.share.account.held(),
             snapshot_lsn: self.core.snapshot_lsn.load(Ordering::Acquire),
             error: None,
         }
@@ -412,6 +426,11 @@ impl Core {
         self.indexes.iter().find(|(name, _)| name == field).map(|(_, index)| index)
     }
 
+    /// While it lives, what a slot of the tables holds stays what it is.
+    fn reading(&self) -> Vec<Reading<'_>> {
+        self.indexes.iter().map(|(_, index)| index.reading()).collect()
+    }
+
     fn vectors(&self, live: &Live) -> Fields {
         let vector = |(name, index): &(String, Index)| Some((name.clone(), Vector(index.vector(live.slot)?)));
         self.indexes.iter().filter_map(vector).collect()
@@ -421,6 +440,13 @@ impl Core {
         let tables::Entry { version, live } = entry;
         let value = live.map(|live| RecordValue { vectors: self.vectors(&live), payload: live.payload.to_vec() });
         Record { id, version, value }
+    }
+
+    /// Has the account say what the collection really takes.
+    fn settle_memory(&self) {
+        let indexes: usize = self.indexes.iter().map(|(_, index)| index.memory_bytes()).sum();
+        let tables = self.tables().memory_bytes();
+        self.share.account.hold((indexes + tables) as u64);
     }
 
     /// Codes of many slots may have to be made: every indexer takes part.

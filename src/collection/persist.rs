@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 use vecino_index::{ArenaPieces, ArenaSink, ArenaSource, Index, Slot};
 use vecino_net::message::{Record, RecordValue};
-use vecino_net::model::{CollectionId, CollectionSchema, FieldSchema, Fsync, Metric};
+use vecino_net::model::{CollectionId, CollectionSchema, FieldSchema, Fsync, Metric, Profile};
 use vecino_net::ring;
 use vecino_storage::{
     ArenaPages, Disk, Log, LogError, LogOptions, PAGE_BYTES, Snapshot, SnapshotError, SnapshotStore, SnapshotSummary,
@@ -25,6 +25,8 @@ use super::points;
 use super::progress::{Phase, Progress};
 use super::record::{self, SnapshotEntry};
 use super::tables::{Key, Live, Tables};
+use crate::memory::{Account, OverLimit};
+use crate::resources::{Resources, Share};
 
 /// Bytes of one log segment.
 pub(super) const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
@@ -36,6 +38,10 @@ const CHUNK: usize = 1024;
 const META: &str = "meta";
 pub(super) const POINTS: &str = "points";
 pub(super) const TOMBSTONES: &str = "tombstones";
+/// Where the pages of a snapshot lie.
+const PAGES: &str = "pages";
+/// The arena of an index that holds its vectors as they were given.
+const VECTORS: &str = "vectors";
 
 /// Why a collection could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +73,9 @@ pub enum OpenError {
     /// The schema asks for an index that cannot be made.
     #[error(transparent)]
     Index(#[from] vecino_index::IndexError),
+    /// It does not fit into the memory that the node may use.
+    #[error(transparent)]
+    Memory(OverLimit),
     /// A thread could not be started.
     #[error("the writer thread could not be started: {0}")]
     Thread(#[source] io::Error),
@@ -78,7 +87,7 @@ impl OpenError {
     pub fn needs_copy(&self) -> bool {
         match self {
             Self::Log(LogError::Corrupt { .. }) | Self::Incomplete { .. } | Self::Record { .. } => true,
-            Self::Log(_) | Self::Snapshot(_) | Self::Index(_) | Self::Thread(_) => false,
+            Self::Log(_) | Self::Snapshot(_) | Self::Index(_) | Self::Memory(_) | Self::Thread(_) => false,
         }
     }
 }
@@ -112,6 +121,8 @@ pub(super) enum LoadError {
     Snapshot(#[from] SnapshotError),
     #[error(transparent)]
     Index(#[from] vecino_index::LoadError),
+    #[error(transparent)]
+    Memory(#[from] OverLimit),
     #[error("arena {0:?} is missing")]
     MissingArena(&'static str),
     #[error("arena {arena:?} does not decode: {reason}")]
@@ -142,6 +153,7 @@ pub(super) struct Opened {
     pub snapshots: SnapshotStore,
     pub snapshot_lsn: u64,
     pub replayed_bytes: u64,
+    pub share: Share,
 }
 
 /// Where a log is, to open it again.
@@ -168,6 +180,17 @@ pub fn snapshots_dir(directory: &str) -> String {
     format!("{directory}/snapshots")
 }
 
+/// Bytes of the files of the collection in `directory`, as far as they can be looked at.
+pub fn disk_bytes(disk: &dyn Disk, directory: &str) -> u64 {
+    let snapshots = snapshots_dir(directory);
+    let folders = [log_dir(directory), format!("{snapshots}/{PAGES}"), snapshots];
+    let files = folders.iter().flat_map(|folder| {
+        let names = disk.list(folder).unwrap_or_default();
+        names.into_iter().filter(|name| name != PAGES).map(move |name| format!("{folder}/{name}"))
+    });
+    files.filter_map(|path| disk.open_read(&path).and_then(|file| file.len()).ok()).sum()
+}
+
 /// Loads the newest usable snapshot and replays the log behind it.
 pub(super) fn open(
     disk: Arc<dyn Disk>,
@@ -175,6 +198,7 @@ pub(super) fn open(
     id: CollectionId,
     schema: &CollectionSchema,
     segment_bytes: u64,
+    share: Share,
     progress: &Progress,
 ) -> Result<Opened, OpenError> {
     let sync = match schema.fsync {
@@ -189,18 +213,31 @@ pub(super) fn open(
     if recovery.torn_bytes_cut > 0 {
         warn!(directory, bytes = recovery.torn_bytes_cut, "the log ended in a write that never finished; cut it");
     }
-    let (mut tables, indexes, snapshot_lsn) = load_newest(&snapshots, id, schema, recovery.first_lsn, progress)?;
+    let (mut tables, indexes, snapshot_lsn) =
+        load_newest(&snapshots, id, schema, recovery.first_lsn, &share.account, progress)?;
     progress.begin(Phase::Replay, log.next_lsn().saturating_sub(snapshot_lsn));
     let (mut replayed, mut replayed_bytes) = (0u64, 0u64);
-    log.replay(snapshot_lsn, &mut |lsn, bytes| {
+    let mut over_limit = None;
+    let done = log.replay(snapshot_lsn, &mut |lsn, bytes| {
+        if replayed.is_multiple_of(CHUNK as u64)
+            && let Err(over) = share.account.open_with(memory_bytes(&tables, &indexes))
+        {
+            over_limit = Some(over.clone());
+            return Err(over.into());
+        }
         replay_one(&mut tables, &indexes, id, bytes).map_err(|reason| OpenError::Record { lsn, reason })?;
         replayed += 1;
         progress.add(1);
         replayed_bytes += bytes.len() as u64;
         Ok(())
-    })?;
+    });
+    if let Some(over) = over_limit {
+        return Err(OpenError::Memory(over));
+    }
+    done?;
+    share.account.open_with(memory_bytes(&tables, &indexes)).map_err(OpenError::Memory)?;
     info!(directory, snapshot_lsn, replayed, points = tables.live(), "opened collection");
-    Ok(Opened { tables, indexes, log, log_place, snapshots, snapshot_lsn, replayed_bytes })
+    Ok(Opened { tables, indexes, log, log_place, snapshots, snapshot_lsn, replayed_bytes, share })
 }
 
 fn load_newest(
@@ -208,13 +245,16 @@ fn load_newest(
     id: CollectionId,
     schema: &CollectionSchema,
     first_lsn: u64,
+    account: &Account,
     progress: &Progress,
 ) -> Result<(Tables, Indexes, u64), OpenError> {
     let mut reason = String::new();
     for snapshot in snapshots.snapshots() {
         let lsn = snapshot.lsn();
-        match load(&snapshot, id, schema, progress) {
+        match load(&snapshot, id, schema, account, progress) {
             Ok((tables, indexes)) => return Ok((tables, indexes, lsn)),
+            // The older one would not fit either, and nothing is wrong with this one.
+            Err(LoadError::Memory(over)) => return Err(OpenError::Memory(over)),
             Err(error) => {
                 warn!(lsn, error = causes(&error), "a snapshot cannot be used; trying what is older");
                 reason = causes(&error);
@@ -274,7 +314,7 @@ fn replay_one(
 
 /// Parameters of a field's index. The seed differs between collections and fields and never changes.
 fn params(id: CollectionId, number: usize, field: &FieldSchema) -> vecino_index::Params {
-    let FieldSchema { dim, metric, m, ef_construction } = field;
+    let FieldSchema { dim, metric, m, ef_construction, profile } = field;
     let mut seed = [0; 8];
     seed.copy_from_slice(&id.0[..8]);
     vecino_index::Params {
@@ -287,8 +327,13 @@ fn params(id: CollectionId, number: usize, field: &FieldSchema) -> vecino_index:
         },
         m: *m as usize,
         ef_construction: *ef_construction as usize,
-        profile: vecino_index::Profile::Plain,
+        profile: match profile {
+            Profile::Fast => vecino_index::Profile::Fast,
+            Profile::Compact => vecino_index::Profile::Compact,
+            Profile::Plain => vecino_index::Profile::Plain,
+        },
         seed: u64::from_le_bytes(seed) ^ number as u64,
+        flat_live_max: None,
         kernel: None,
     }
 }
@@ -310,7 +355,10 @@ pub(super) fn snapshot(
     let logged_bytes = core.logged_bytes.load(Ordering::Acquire);
     let lsn = flush()?;
     let mut writer = store.begin(lsn)?;
+    // A slot that the table names has its vector in the indexes, however long that takes.
+    let reading = core.reading();
     write_arenas(core, &mut writer)?;
+    drop(reading);
     // A version that was overwritten meanwhile is in the snapshot no more, so what overwrote it must be as durable.
     flush()?;
     let summary = writer.finish()?;
@@ -408,6 +456,23 @@ impl ArenaSource for FieldSource<'_> {
     }
 }
 
+fn memory_bytes(tables: &Tables, indexes: &Indexes) -> u64 {
+    (tables.memory_bytes() + indexes.iter().map(|(_, index)| index.memory_bytes()).sum::<usize>()) as u64
+}
+
+/// What the indexes of a snapshot will take, by the number of their vectors.
+fn index_bytes(snapshot: &Snapshot, id: CollectionId, schema: &CollectionSchema) -> Result<u64, LoadError> {
+    let mut bytes = 0;
+    for (number, field) in schema.fields.values().enumerate() {
+        let index = Index::new(params(id, number, field)).map_err(vecino_index::LoadError::Index)?;
+        let vectors = snapshot.open_arena(&field_arena(number, VECTORS))?;
+        let slots =
+            vectors.map_or(0, |vectors| vectors.len()) / (u64::from(field.dim) * size_of::<f32>() as u64).max(1);
+        bytes += index.bytes_of(slots as usize) as u64;
+    }
+    Ok(bytes)
+}
+
 impl ArenaPieces for FieldPages<'_> {
     fn bytes(&self) -> u64 {
         self.pages.bytes()
@@ -428,6 +493,7 @@ fn load(
     snapshot: &Snapshot,
     id: CollectionId,
     schema: &CollectionSchema,
+    account: &Account,
     progress: &Progress,
 ) -> Result<(Tables, Indexes), LoadError> {
     progress.begin(Phase::Snapshot, snapshot.bytes());
@@ -438,9 +504,14 @@ fn load(
     if collection != id || !fields.iter().eq(schema.fields.keys()) {
         return Err(LoadError::Foreign(format!("collection {collection} with fields {fields:?}")));
     }
+
+    // Known before anything large is read, so that what does not fit costs little to find out, again and again.
+    let index_bytes = index_bytes(snapshot, id, schema)?;
+    account.open_with(index_bytes)?;
     // Tables and indexes are in different arenas: each is made while the other is read.
     let (tables, indexes) = std::thread::scope(|scope| {
-        let tables = scope.spawn(|| points::load(snapshot, id, progress));
+        let fits = |bytes: usize| account.open_with(index_bytes + bytes as u64);
+        let tables = scope.spawn(move || points::load(snapshot, id, progress, &fits));
         let load_index = |(number, (name, field)): (usize, (&String, &FieldSchema))| {
             let index = Index::load(params(id, number, field), &FieldSource { snapshot, number, progress })?;
             Ok((name.clone(), index))
@@ -475,8 +546,9 @@ impl<'a> Inspector<'a> {
 
     /// Reads a snapshot in full, as opening does; gives the number of live points, or says why it cannot be used.
     pub fn points(&self, snapshot: &Snapshot) -> Result<u64, String> {
+        let account = Resources::unlimited().share("").account;
         let (tables, _) =
-            load(snapshot, self.id, self.schema, &Progress::default()).map_err(|error| error.to_string())?;
+            load(snapshot, self.id, self.schema, &account, &Progress::default()).map_err(|error| error.to_string())?;
         Ok(tables.live() as u64)
     }
 

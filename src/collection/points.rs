@@ -15,6 +15,7 @@ use super::persist::{LoadError, POINTS, TOMBSTONES};
 use super::progress::Progress;
 use super::record::SnapshotEntry;
 use super::tables::{Entry, Key, Live, Tables};
+use crate::memory::OverLimit;
 
 /// Longest entry that is believed.
 const ENTRY_BYTES_MAX: usize = 1024 * 1024;
@@ -39,12 +40,17 @@ pub(super) fn first<T: serde::de::DeserializeOwned>(snapshot: &Snapshot, arena: 
     decode(arena, &bytes[entry.clone()])
 }
 
-/// The tables of a snapshot.
-pub(super) fn load(snapshot: &Snapshot, id: CollectionId, progress: &Progress) -> Result<Tables, LoadError> {
-    let mut entries = Vec::new();
+/// The tables of a snapshot. `fits` is asked, by the bytes that they take so far, whether there is memory for them.
+pub(super) fn load(
+    snapshot: &Snapshot,
+    id: CollectionId,
+    progress: &Progress,
+    fits: &dyn Fn(usize) -> Result<(), OverLimit>,
+) -> Result<Tables, LoadError> {
+    let (mut entries, mut bytes) = (Vec::new(), 0);
     for arena in [POINTS, TOMBSTONES] {
         let pages = snapshot.pages(arena).ok_or(LoadError::MissingArena(arena))?;
-        read(arena, &pages, id, progress, &mut entries)?;
+        read(arena, &pages, id, progress, fits, &mut bytes, &mut entries)?;
     }
     check_slots(snapshot, &entries)?;
     // A point that was written while the snapshot ran may stand there twice; the newer one stays.
@@ -71,6 +77,8 @@ fn read(
     pages: &ArenaPages<'_>,
     id: CollectionId,
     progress: &Progress,
+    fits: &dyn Fn(usize) -> Result<(), OverLimit>,
+    bytes: &mut usize,
     into: &mut Vec<(Key, Entry)>,
 ) -> Result<(), LoadError> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -99,8 +107,12 @@ fn read(
             Ok::<_, LoadError>(decoded)
         });
         for decoded in decoded {
-            into.append(&mut decoded?);
+            let mut decoded = decoded?;
+            let payload = |entry: &Entry| entry.live.as_ref().map_or(0, |live| live.payload.len());
+            *bytes += decoded.iter().map(|(key, entry)| Tables::point_bytes(&key.id, payload(entry))).sum::<usize>();
+            into.append(&mut decoded);
         }
+        fits(*bytes)?;
         window.drain(..whole);
     }
     if !window.is_empty() {
@@ -184,7 +196,7 @@ mod tests {
     fn loaded(points: &[u8]) -> Result<Tables, LoadError> {
         let store = store_of(points);
         let snapshot = store.latest().unwrap().unwrap();
-        load(&snapshot, ID, &Progress::default())
+        load(&snapshot, ID, &Progress::default(), &|_| Ok(()))
     }
 
     #[test]

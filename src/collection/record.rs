@@ -23,6 +23,21 @@ struct LogValue {
     payload: Vec<u8>,
 }
 
+/// The same, to be written.
+#[derive(Serialize)]
+struct BorrowedRecord<'a> {
+    id: &'a PointId,
+    version: &'a Version,
+    value: Option<BorrowedValue<'a>>,
+}
+
+#[derive(Serialize)]
+struct BorrowedValue<'a> {
+    vectors: &'a BTreeMap<String, Vector>,
+    #[serde(with = "serde_bytes")]
+    payload: &'a [u8],
+}
+
 /// One slot or tombstone in a snapshot; the vectors are in the index's own arenas.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub struct SnapshotEntry {
@@ -37,6 +52,9 @@ pub struct SnapshotEntry {
     pub payload: Vec<u8>,
 }
 
+/// About what the encoding adds to a record of one vector.
+const ENCODING_BYTES: usize = 96;
+
 /// A record that cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("record is not what this version writes: {0}")]
@@ -45,11 +63,12 @@ pub struct DecodeError(#[from] rmp_serde::decode::Error);
 /// Encodes a record for the log.
 pub fn encode(record: &Record) -> Vec<u8> {
     let Record { id, version, value } = record;
-    let value = value
-        .as_ref()
-        .map(|RecordValue { vectors, payload }| LogValue { vectors: vectors.clone(), payload: payload.clone() });
-    let record = LogRecord { id: id.clone(), version: *version, value };
-    rmp_serde::to_vec_named(&record).expect("a record of strings, numbers and bytes always encodes")
+    let value = value.as_ref().map(|RecordValue { vectors, payload }| BorrowedValue { vectors, payload });
+    let mut bytes = Vec::with_capacity(record.bytes() + ENCODING_BYTES);
+    let mut serializer = rmp_serde::Serializer::new(&mut bytes).with_struct_map();
+    let encoded = BorrowedRecord { id, version, value }.serialize(&mut serializer);
+    encoded.expect("a record of strings, numbers and bytes always encodes");
+    bytes
 }
 
 /// Decodes a record from the log.

@@ -56,6 +56,8 @@ pub struct Tables {
     slots: Vec<Option<Arc<Live>>>,
     live: usize,
     newest: Option<Version>,
+    /// Bytes that ids and payloads take beside entries and slots.
+    heap: usize,
 }
 
 impl Tables {
@@ -87,6 +89,9 @@ impl Tables {
             return None;
         }
         self.newest = self.newest.max(Some(version));
+        if !self.entries.contains_key(&key) {
+            self.heap += heap_of_id(&key.id);
+        }
         let live = value.map(|(slot, payload)| Arc::new(Live { key: key.clone(), version, slot, payload }));
         if let Some(live) = &live {
             let slot = live.slot as usize;
@@ -95,9 +100,12 @@ impl Tables {
             }
             self.slots[slot] = Some(Arc::clone(live));
             self.live += 1;
+            self.heap += heap_of_live(live);
         }
         let before = self.entries.insert(key, Entry { version, live });
-        let buried = before.and_then(|entry| entry.live).map(|live| live.slot);
+        let before = before.and_then(|entry| entry.live);
+        self.heap -= before.as_deref().map_or(0, heap_of_live);
+        let buried = before.map(|live| live.slot);
         if let Some(slot) = buried {
             self.slots[slot as usize] = None;
             self.live -= 1;
@@ -113,7 +121,9 @@ impl Tables {
         let lives = || entries.iter().filter_map(|(_, entry)| entry.live.as_ref());
         let mut slots = vec![None; lives().map(|live| live.slot as usize + 1).max().unwrap_or(0)];
         let live = lives().map(|live| slots[live.slot as usize] = Some(Arc::clone(live))).count();
-        Self { entries: entries.into_iter().collect(), slots, live, newest }
+        let ids: usize = entries.iter().map(|(key, _)| heap_of_id(&key.id)).sum();
+        let heap = ids + lives().map(|live| heap_of_live(live)).sum::<usize>();
+        Self { entries: entries.into_iter().collect(), slots, live, newest, heap }
     }
 
     /// Number of live points.
@@ -124,6 +134,17 @@ impl Tables {
     /// Number of tombstones.
     pub fn tombstones(&self) -> usize {
         self.entries.len() - self.live
+    }
+
+    /// Bytes of memory that all this takes, as an allocator hands it out.
+    pub fn memory_bytes(&self) -> usize {
+        self.entries.len() * ENTRY_BYTES + self.slots.capacity() * size_of::<Option<Arc<Live>>>() + self.heap
+    }
+
+    /// Bytes of memory that a new live point takes.
+    pub fn point_bytes(id: &PointId, payload: usize) -> usize {
+        let slot = 2 * size_of::<Option<Arc<Live>>>();
+        ENTRY_BYTES + slot + 2 * heap_of_id(id) + LIVE_BYTES + allocated(payload)
     }
 
     /// Number of slots ever used: the next one that is free.
@@ -143,6 +164,31 @@ impl Tables {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         self.entries.range::<Key, _>((start, Bound::Unbounded)).take(limit)
     }
+}
+
+/// What an entry takes in the map, whose nodes are two thirds full when keys come in no order, and the nodes above.
+const ENTRY_BYTES: usize = (size_of::<Key>() + size_of::<Entry>()) * 5 / 3;
+/// What a live version takes, with its counts.
+const LIVE_BYTES: usize = allocated(size_of::<Live>() + 2 * size_of::<usize>());
+
+/// What an allocator takes for so many bytes: its own word before them, and all in steps of two words.
+const fn allocated(bytes: usize) -> usize {
+    match bytes {
+        0 => 0,
+        1..=24 => 32,
+        _ => (bytes + 8).next_multiple_of(16),
+    }
+}
+
+fn heap_of_id(id: &PointId) -> usize {
+    match id {
+        PointId::Number(_) => 0,
+        PointId::Text(text) => allocated(text.len()),
+    }
+}
+
+fn heap_of_live(live: &Live) -> usize {
+    LIVE_BYTES + heap_of_id(&live.key.id) + allocated(live.payload.len())
 }
 
 impl From<&ScanCursor> for Key {
@@ -202,6 +248,10 @@ mod tests {
             prop_assert_eq!((&at_once.entries, &at_once.slots), (&tables.entries, &tables.slots));
             prop_assert_eq!((at_once.live, at_once.newest), (tables.live, tables.newest));
             let live = oracle.values().filter(|time| **time % 2 == 1).count();
+            // What is accounted is what is there, whatever was there before.
+            let slots = tables.slots.capacity() * 8;
+            let expected = oracle.len() * ENTRY_BYTES + live * (LIVE_BYTES + allocated(8)) + slots;
+            prop_assert_eq!(tables.memory_bytes(), expected);
             prop_assert_eq!((tables.live(), tables.tombstones()), (live, oracle.len() - live));
             prop_assert_eq!((0..tables.slots()).filter(|slot| tables.in_slot(*slot as Slot).is_some()).count(), live);
             // Pages of any size give every entry once, in order.

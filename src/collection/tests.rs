@@ -7,15 +7,24 @@ use vecino_net::model::{FieldSchema, Fsync, Metric};
 use vecino_storage::{Fault, FaultyDisk, MemDisk};
 
 use super::*;
+use crate::resources::Resources;
 
+mod churn;
 mod crash;
+mod limits;
 mod quarantine;
 mod rot;
 
 const DIM: usize = 8;
 
 fn schema() -> CollectionSchema {
-    let field = FieldSchema { dim: DIM as u32, metric: Metric::Euclidean, m: 8, ef_construction: 40 };
+    let field = FieldSchema {
+        dim: DIM as u32,
+        metric: Metric::Euclidean,
+        m: 8,
+        ef_construction: 40,
+        profile: Default::default(),
+    };
     CollectionSchema { fields: BTreeMap::from([(String::new(), field)]), replication_factor: 1, fsync: Fsync::Always }
 }
 
@@ -42,7 +51,7 @@ impl Lab {
         Collection::open(
             Arc::new(self.disk.clone()),
             "films",
-            "films",
+            Resources::unlimited().share("films"),
             CollectionId([1; 16]),
             CollectionSchema { fsync, ..schema() },
             Arc::clone(&self.indexers),
@@ -252,8 +261,8 @@ fn a_failed_flush_refuses_that_batch_and_the_next_one_is_taken_again() {
         let collection = lab.open();
         lab.apply(&collection, vec![put(1, 1)]);
         lab.disk.fail_flush(1);
-        let failed = lab.runtime.block_on(collection.apply(vec![put(2, 2), put(1, 2)]));
-        assert!(matches!(&failed, Err(ApplyError::Log { .. })), "{failed:?}");
+        let failed = lab.apply(&collection, vec![put(2, 2), put(1, 2)]);
+        assert!(failed.iter().all(|outcome| matches!(outcome, Outcome::Unknown(_))), "{failed:?}");
         lab.apply(&collection, vec![put(3, 3)]);
         // What was in doubt is all there or not at all, now and after a power cut, and the same both times.
         let ids = [1, 2, 3].map(PointId::Number);
@@ -275,7 +284,7 @@ fn a_full_disk_refuses_puts_until_there_is_room_and_reads_go_on() {
     let collection = Collection::open(
         Arc::new(faulty.clone()),
         "films",
-        "films",
+        Resources::unlimited().share("films"),
         CollectionId([1; 16]),
         schema(),
         Arc::clone(&lab.indexers),
@@ -285,9 +294,9 @@ fn a_full_disk_refuses_puts_until_there_is_room_and_reads_go_on() {
     lab.apply(&collection, vec![put(1, 1)]);
     faulty.set(Fault::Room(0));
     for _ in 0..3 {
-        let refused = lab.runtime.block_on(collection.apply(vec![put(2, 2)]));
+        let refused = lab.apply(&collection, vec![put(2, 2)]);
         assert!(
-            matches!(&refused, Err(ApplyError::Full { reason, .. }) if reason.contains("disk full")),
+            matches!(&refused[0], Outcome::Unavailable(reason) if reason.contains("the disk is full")),
             "{refused:?}"
         );
         assert_eq!(collection.read(&[1.into(), 2.into()]), [Some(put(1, 1)), None]);
@@ -326,7 +335,8 @@ fn a_page_of_large_records_ends_early_and_the_next_goes_on() {
 fn a_graph_is_loaded_and_not_linked_again() {
     let lab = Lab::new();
     let collection = lab.open();
-    lab.apply(&collection, (0..3_000).map(|id| put(id, id + 1)).collect());
+    // Enough for a graph.
+    lab.apply(&collection, (0..10_200).map(|id| put(id, id + 1)).collect());
     while collection.unlinked() > 0 {
         std::thread::yield_now();
     }
@@ -335,17 +345,11 @@ fn a_graph_is_loaded_and_not_linked_again() {
     drop(collection);
     // Nobody links here, so what is unlinked after opening stays so.
     let idle = Arc::new(Indexers::start(1).unwrap());
-    let opened = persist::open(
-        Arc::new(lab.disk.clone()),
-        "films",
-        CollectionId([1; 16]),
-        &schema(),
-        1 << 20,
-        &Progress::default(),
-    )
-    .unwrap();
+    let (disk, share) = (Arc::new(lab.disk.clone()), Resources::unlimited().share("films"));
+    let progress = Progress::default();
+    let opened = persist::open(disk, "films", CollectionId([1; 16]), &schema(), 1 << 20, share, &progress).unwrap();
     drop(idle);
     assert_eq!(opened.indexes[0].1.unlinked(), 0);
-    assert_eq!(opened.tables.live(), 3_000);
-    assert_eq!(opened.snapshot_lsn, 3_001);
+    assert_eq!(opened.tables.live(), 10_200);
+    assert_eq!(opened.snapshot_lsn, 10_201);
 }

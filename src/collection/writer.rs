@@ -1,24 +1,27 @@
 //! The one thread that writes a collection: it drains its queue into one batch, logs, flushes once, applies in order.
 //!
-//! A full disk refuses a batch and changes nothing. A flush that fails ends the log, for nobody knows what is on the disk;
-//! the writer opens it anew before the next batch, which puts on the disk what was in doubt, and applies that too.
+//! What has to be stored is known to have memory before it is logged. A disk that cannot be written refuses puts and
+//! changes nothing; where it is full, deletes go on, at last in the room of the ballast. A flush that fails ends the log,
+//! for nobody knows what is on the disk; the writer opens it anew before the next batch, which puts on the disk what was
+//! in doubt, and applies that too.
 
-use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error, info};
-use vecino_index::Slot;
+use vecino_index::{Index, Slot};
 use vecino_net::message::{Outcome, Record, RecordValue};
-use vecino_net::model::{Fsync, Version};
+use vecino_net::model::Fsync;
 use vecino_storage::{Log, LogError};
 
+use super::group::{Accepted, Answer, Group, Place};
 use super::indexers::link_some;
 use super::persist::LogPlace;
-use super::tables::Key;
-use super::{ApplyError, Core, UNLINKED_MAX, record};
+use super::slots::Slots;
+use super::tables::{Key, Tables};
+use super::{Core, Trouble, UNLINKED_BYTES_MAX, record};
 
 /// Bytes of records after which a batch is not made larger.
 const GROUP_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -26,10 +29,11 @@ const GROUP_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Pause between attempts to open a log anew.
 const HEAL_PAUSE: Duration = Duration::from_secs(1);
 
+/// Fewer buried slots than this are never worth a wait.
+const BURIED_MIN: usize = 10_000;
+
 /// Slots that the writer links at a time when the indexers are behind.
 const HELP_SLOTS: usize = 64;
-
-type Answer = oneshot::Sender<Result<Vec<Outcome>, ApplyError>>;
 
 /// What the writer can be told.
 pub(super) enum Command {
@@ -52,20 +56,26 @@ pub(super) enum Command {
     },
 }
 
-/// Batches that are logged and flushed together.
-#[derive(Default)]
-struct Group {
-    /// Encoded records that are newer than what is there.
-    encoded: Vec<Vec<u8>>,
-    accepted: Vec<(Key, Record)>,
-    /// Newest version of each point in `accepted`.
-    pending: HashMap<Key, Version>,
-    answers: Vec<(Answer, Vec<Outcome>)>,
-    bytes: usize,
-    /// Who waits for a flush after the batches.
-    flushes: Vec<oneshot::Sender<Result<u64, LogError>>>,
-    /// Where the log is to be cut after all that.
-    cut: Option<u64>,
+/// What puts have to pass beside being valid and new.
+struct PutRules {
+    /// Why none are taken now.
+    closed: Option<String>,
+    /// Bytes that a slot takes in all indexes.
+    slot_bytes: usize,
+}
+
+/// Records that were not logged.
+struct Failure {
+    trouble: Trouble,
+    reason: String,
+    /// Whether they may be on the disk all the same.
+    is_in_doubt: bool,
+}
+
+impl Failure {
+    fn left_room_for_deletes(&self) -> bool {
+        self.trouble == Trouble::Full && !self.is_in_doubt
+    }
 }
 
 /// Runs until every sender of its queue is gone.
@@ -75,7 +85,8 @@ pub(super) fn run(
     commands: mpsc::Receiver<Command>,
     runtime: &tokio::runtime::Handle,
 ) {
-    Writer { core, log, reopen, tried: None, commands }.run(runtime);
+    let slots = Slots::of(&core.tables(), &core.indexes);
+    Writer { core, log, reopen, tried: None, trouble: None, commands, slots }.run(runtime);
 }
 
 struct Writer<'a> {
@@ -84,7 +95,10 @@ struct Writer<'a> {
     reopen: LogPlace,
     /// When opening a log that had failed was last tried.
     tried: Option<Instant>,
+    /// What was last wrong with the disk, until something is written again.
+    trouble: Option<Trouble>,
     commands: mpsc::Receiver<Command>,
+    slots: Slots,
 }
 
 impl Writer<'_> {
@@ -136,22 +150,31 @@ impl Writer<'_> {
             Command::CutLog { before } => group.cut = Some(before),
             Command::Flush { answer } => group.flushes.push(answer),
             Command::Apply { records, answer } => {
-                let outcomes = records.into_iter().map(|record| self.admit(record, group)).collect();
-                group.answers.push((answer, outcomes));
+                let batch = group.next_batch();
+                let puts = PutRules {
+                    closed: self.core.share.resources.ballast.puts_closed(),
+                    slot_bytes: self.core.indexes.iter().map(|(_, index)| index.bytes_per_slot()).sum(),
+                };
+                let numbered = records.into_iter().enumerate();
+                let outcomes =
+                    numbered.map(|(place, record)| self.admit(record, (batch, place), &puts, group)).collect();
+                group.add_batch(answer, outcomes);
             }
         }
     }
 
     /// Decides whether a record is to be logged, before anything is.
-    fn admit(&self, record: Record, group: &mut Group) -> Outcome {
+    fn admit(&self, record: Record, place: Place, puts: &PutRules, group: &mut Group) -> Outcome {
         if let Some(RecordValue { vectors, payload: _ }) = &record.value
             && let Err(invalid) = crate::validate::fields(&self.core.schema, vectors)
         {
             return Outcome::Refused(invalid.to_string());
         }
         let key = self.core.key(&record.id);
-        let known = group.pending.get(&key).copied().or_else(|| self.core.tables().version(&key));
-        if let Some(known) = known.filter(|known| *known >= record.version) {
+        if let Some(pending) = group.pending(&key).filter(|pending| *pending >= record.version) {
+            return group.overtake(place, key, pending);
+        }
+        if let Some(known) = self.core.tables().version(&key).filter(|known| *known >= record.version) {
             return Outcome::Written(known);
         }
         let encoded = record::encode(&record);
@@ -162,63 +185,136 @@ impl Writer<'_> {
                 vecino_storage::RECORD_BYTES_MAX
             ));
         }
-        let version = record.version;
-        group.bytes += encoded.len();
-        group.encoded.push(encoded);
-        group.pending.insert(key.clone(), version);
-        group.accepted.push((key, record));
-        Outcome::Written(version)
+        if let Some(value) = &record.value {
+            if let Some(reason) = &puts.closed {
+                return self.unavailable(reason);
+            }
+            let bytes = puts.slot_bytes + Tables::point_bytes(&record.id, value.payload.len());
+            if let Err(over) = self.core.share.account.reserve(&mut group.room, bytes as u64) {
+                return Outcome::Unavailable(over.to_string());
+            }
+        }
+        group.accept(Accepted { place, key, record, encoded })
     }
 
     /// Logs, flushes, applies, answers.
-    fn write(&mut self, group: Group) {
-        let Group { encoded, accepted, pending: _, answers, bytes, flushes: _, cut: _ } = group;
-        if !encoded.is_empty() {
-            let records: Vec<&[u8]> = encoded.iter().map(Vec::as_slice).collect();
-            let healed = self.heal();
-            let logged = healed.and_then(|()| self.log.append(&records)).and_then(|_| self.log.commit());
-            if let Err(reason) = logged {
-                error!(collection = self.core.name, %reason, "a write was not logged");
-                let (collection, is_full) = (self.core.name.clone(), matches!(reason, LogError::Full { .. }));
-                let reason = reason.to_string();
-                let error = if is_full {
-                    ApplyError::Full { collection, reason }
-                } else {
-                    ApplyError::Log { collection, reason }
-                };
-                for (answer, _) in answers {
-                    let _ = answer.send(Err(error.clone()));
-                }
-                return;
-            }
-            for (key, record) in accepted {
+    fn write(&mut self, mut group: Group) {
+        self.make_slots(&mut group);
+        self.log(&mut group);
+        if !group.accepted.is_empty() {
+            for Accepted { key, record, .. } in std::mem::take(&mut group.accepted) {
                 self.apply(key, record);
             }
-            self.core.logged_bytes.fetch_add(bytes as u64, Ordering::AcqRel);
+            self.core.logged_bytes.fetch_add(group.bytes as u64, Ordering::AcqRel);
             self.core.next_lsn.store(self.log.next_lsn(), Ordering::Release);
             self.core.log_bytes.store(self.log.bytes(), Ordering::Relaxed);
+            self.core.settle_memory();
             self.core.wake_indexers();
         }
-        for (answer, outcomes) in answers {
-            // Who asked may have given up; what was written stays written.
-            let _ = answer.send(Ok(outcomes));
-        }
+        drop(group.room.take());
+        group.answer();
         // Searches pay for every unlinked slot, so puts wait for linking before the tail grows long.
-        while self.core.indexes.iter().any(|(_, index)| index.unlinked() > UNLINKED_MAX) {
+        let is_long = |index: &Index| index.unlinked() * index.params().dim * size_of::<f32>() > UNLINKED_BYTES_MAX;
+        while self.core.indexes.iter().any(|(_, index)| is_long(index)) {
             link_some(&**self.core, HELP_SLOTS);
+        }
+        // New slots are used up for as long as what is buried waits to leave the graph.
+        for (_, index) in &self.core.indexes {
+            while index.buried() > BURIED_MIN.max(index.len_live() / 2) && index.consolidate(HELP_SLOTS) {}
         }
     }
 
+    /// Has the indexes make room for what is to be stored, for once it is logged it must be stored.
+    fn make_slots(&self, group: &mut Group) {
+        let puts = group.accepted.iter().filter(|accepted| accepted.record.value.is_some()).count();
+        if puts == 0 {
+            return;
+        }
+        let last = self.core.tables().slots() + puts - 1;
+        let made = self.core.indexes.iter().try_for_each(|(_, index)| index.reserve(last as Slot));
+        if let Err(reason) = made {
+            error!(collection = self.core.name, %reason, "puts are refused: the system gives no memory");
+            group.give_up_puts(&self.unavailable(&reason));
+        }
+    }
+
+    /// Logs and flushes what was accepted; what cannot be is taken out of the group.
+    fn log(&mut self, group: &mut Group) {
+        if group.accepted.is_empty() {
+            return;
+        }
+        let Err(mut failure) = self.append(&group.accepted) else { return };
+        if failure.left_room_for_deletes() {
+            group.give_up_puts(&self.told(&failure));
+            // Deletes are small, so they may fit where puts do not; and if not, there is the ballast.
+            for attempt in [|_: &Self| true, |writer: &Self| writer.core.share.resources.ballast.release()] {
+                if group.accepted.is_empty() || !failure.left_room_for_deletes() || !attempt(self) {
+                    break;
+                }
+                match self.append(&group.accepted) {
+                    Ok(()) => return,
+                    Err(again) => failure = again,
+                }
+            }
+        }
+        group.give_up(|_| true, &self.told(&failure));
+    }
+
+    fn append(&mut self, accepted: &[Accepted]) -> Result<(), Failure> {
+        let records: Vec<&[u8]> = accepted.iter().map(|accepted| accepted.encoded.as_slice()).collect();
+        let mut is_in_doubt = false;
+        let logged = self.heal().and_then(|()| {
+            let was_poisoned = self.log.is_poisoned();
+            let appended = self.log.append(&records);
+            // A batch that could not be written in full, and not be cut off either, may turn up again.
+            is_in_doubt = appended.is_ok() || self.log.is_poisoned() && !was_poisoned;
+            appended.and_then(|_| self.log.commit())
+        });
+        let before = self.trouble;
+        let Err(reason) = logged else {
+            self.trouble = None;
+            if before.is_some() {
+                info!(collection = self.core.name, "writes are logged again");
+            }
+            return Ok(());
+        };
+        // A log that was ended by a failure is refused for no other reason than that.
+        let trouble = Trouble::of(&reason).or(before).unwrap_or(Trouble::Other);
+        self.trouble = Some(trouble);
+        if self.trouble != before {
+            error!(collection = self.core.name, %reason, "a write was not logged");
+        }
+        Err(Failure { trouble, reason: reason.to_string(), is_in_doubt })
+    }
+
+    fn told(&self, failure: &Failure) -> Outcome {
+        let Failure { trouble, reason, is_in_doubt } = failure;
+        if *is_in_doubt {
+            Outcome::Unknown(format!(
+                "collection {:?} may have logged this or not: {trouble} ({reason})",
+                self.core.name
+            ))
+        } else {
+            self.unavailable(format_args!("{trouble} ({reason})"))
+        }
+    }
+
+    fn unavailable(&self, reason: impl std::fmt::Display) -> Outcome {
+        Outcome::Unavailable(format!("collection {:?} cannot take this now: {reason}", self.core.name))
+    }
+
     /// Makes one logged record the newest version of its point.
-    fn apply(&self, key: Key, record: Record) {
+    fn apply(&mut self, key: Key, record: Record) {
         let Record { id: _, version, value } = record;
         let value = value.map(|RecordValue { vectors, payload }| {
-            let slot = self.core.tables().slots() as Slot;
+            let next = self.core.tables().slots() as Slot;
+            let slot = self.slots.take(&self.core.indexes, next);
             for (name, index) in &self.core.indexes {
                 if let Some(vector) = vectors.get(name)
                     && let Err(reason) = index.store(slot, &vector.0)
                 {
-                    // The vector was checked before it was logged; the point is there, and only this field cannot find it.
+                    // The vector was checked and its slot made before it was logged; the point is there, and only this
+                    // field cannot find it.
                     error!(collection = self.core.name, field = name, slot, %reason, "the index refused a vector");
                 }
             }
@@ -252,6 +348,7 @@ impl Writer<'_> {
         self.log = log;
         self.tried = None;
         self.core.next_lsn.store(self.log.next_lsn(), Ordering::Release);
+        self.core.settle_memory();
         info!(collection = self.core.name, applied, "opened the log again after a failed flush");
         Ok(())
     }

@@ -10,12 +10,13 @@ use vecino_certs::NodeId;
 use vecino_net::error::{ErrorCode, Retry, RpcError};
 use vecino_net::limits;
 use vecino_net::message::{
-    CatalogApply, CatalogEntry, CollectionInfo, CollectionStats, CreateCollection, DescribeCollection, Done,
-    DropCollection, LiveCollection, NodeSnapshot, NodeStats, Placement, SnapshotReport, TakeSnapshot,
+    CatalogApply, CatalogEntry, CollectionInfo, CollectionStats, CreateCollection, DescribeCollection, DropCollection,
+    Dropped, LiveCollection, NodeSnapshot, NodeStats, NodeStatsReply, Placement, SnapshotReport, TakeSnapshot,
 };
 use vecino_net::model::{CollectionId, Level, Version};
 
 use super::{Coordinator, replica_deadline};
+use crate::collection::Trouble;
 use crate::node::replica::blocking;
 use crate::node::snapshots;
 use crate::node::store::StoreError;
@@ -79,7 +80,7 @@ impl Coordinator {
     /// Reserves the name here first, so that this node refuses others, and then on a majority.
     async fn create_everywhere(&self, entry: &CatalogEntry, needed: usize, deadline: Instant) -> Result<(), RpcError> {
         self.merge_here(entry).await?;
-        let (taken, failures) = self.spread(entry, deadline).await;
+        let (taken, _, failures) = self.spread(entry, deadline).await;
         if let Some(error) = failures.values().find(|error| error.code == ErrorCode::AlreadyExists) {
             return Err(error.clone());
         }
@@ -91,20 +92,21 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Drops a collection on every node that is up; the others follow when they are back.
-    pub async fn drop_collection(&self, request: DropCollection, deadline: Instant) -> Result<Done, RpcError> {
+    /// Drops a collection on every node that is up; the others follow when they are back. Says how many bytes of files
+    /// that removed on all that answered.
+    pub async fn drop_collection(&self, request: DropCollection, deadline: Instant) -> Result<Dropped, RpcError> {
         let route = self.route(&request.name).await?;
         let needed = self.majority_up("dropped")?;
         let entry = CatalogEntry { name: route.name.clone(), version: self.stamp()?, id: route.id, live: None };
         // The others first: a node that is cut off must not drop what the others keep.
-        let (taken, failures) = self.spread(&entry, deadline).await;
+        let (taken, freed, failures) = self.spread(&entry, deadline).await;
         if taken == 0 && needed > 1 {
             let message = format_args!("no other node agreed to drop collection {:?}{}", route.name, told(&failures));
             return Err(RpcError { retry: Retry::Unknown, ..RpcError::new(ErrorCode::Unavailable, message) });
         }
-        self.merge_here(&entry).await?;
-        info!(collection = route.name, id = %route.id, "dropped collection");
-        Ok(Done {})
+        let freed_bytes = freed + self.merge_here(&entry).await?;
+        info!(collection = route.name, id = %route.id, freed_bytes, "dropped collection");
+        Ok(Dropped { freed_bytes })
     }
 
     fn stamp(&self) -> Result<Version, RpcError> {
@@ -125,18 +127,20 @@ impl Coordinator {
         Ok(needed)
     }
 
-    async fn merge_here(&self, entry: &CatalogEntry) -> Result<(), RpcError> {
+    async fn merge_here(&self, entry: &CatalogEntry) -> Result<u64, RpcError> {
         let (store, own) = (Arc::clone(&self.shared.store), entry.clone());
         blocking(move || store.merge(own, true)).await?.map_err(to_rpc_error)
     }
 
-    /// Has every other node that is up take an entry over; how many did, and why the others did not.
-    async fn spread(&self, entry: &CatalogEntry, deadline: Instant) -> (usize, BTreeMap<NodeId, RpcError>) {
+    /// Has every other node that is up take an entry over; how many did, the bytes of files that they removed for it, and
+    /// why the others did not.
+    async fn spread(&self, entry: &CatalogEntry, deadline: Instant) -> (usize, u64, BTreeMap<NodeId, RpcError>) {
         let timeout = replica_deadline(deadline).saturating_duration_since(Instant::now());
         let request = CatalogApply { entry: entry.clone() };
         let answers = self.ask_all(&self.other_members_up(), &request, timeout).await;
-        let taken = answers.values().filter(|answer| answer.is_ok()).count();
-        (taken, answers.into_iter().filter_map(|(node, answer)| Some((node, answer.err()?))).collect())
+        let taken = || answers.values().flatten();
+        let (count, freed) = (taken().count(), taken().map(|dropped| dropped.freed_bytes).sum());
+        (count, freed, answers.into_iter().filter_map(|(node, answer)| Some((node, answer.err()?))).collect())
     }
 
     /// Every collection, by name.
@@ -156,11 +160,16 @@ impl Coordinator {
     }
 
     /// What each node that answers in time holds of each collection.
-    pub(super) async fn stats_of_nodes(&self) -> BTreeMap<NodeId, BTreeMap<String, CollectionStats>> {
+    pub(super) async fn stats_of_nodes(&self) -> BTreeMap<NodeId, NodeStatsReply> {
         let answers = self.ask_all(&self.other_members_up(), &NodeStats {}, STATS_TIMEOUT).await;
-        let others = answers.into_iter().filter_map(|(node, answer)| Some((node, answer.ok()?.collections)));
-        let own = (self.shared.node_id, self.shared.store.stats().into_iter().collect());
-        others.chain([own]).collect()
+        let others = answers.into_iter().filter_map(|(node, answer)| Some((node, answer.ok()?)));
+        others.chain([(self.shared.node_id, self.stats_here())]).collect()
+    }
+
+    /// What this node holds of each collection, and what it takes in all.
+    pub fn stats_here(&self) -> NodeStatsReply {
+        let store = &self.shared.store;
+        NodeStatsReply { collections: store.stats().into_iter().collect(), memory: Some(store.memory()) }
     }
 
     /// Takes a snapshot on every node that is up.
@@ -210,7 +219,13 @@ pub fn to_rpc_error(error: StoreError) -> RpcError {
     match error {
         StoreError::NameInUse(error) => RpcError::new(ErrorCode::AlreadyExists, error),
         StoreError::Open { .. } => RpcError { retry: Retry::Safe, ..RpcError::new(ErrorCode::Internal, error) },
-        StoreError::File(_) | StoreError::Decode(_) => RpcError::new(ErrorCode::Internal, error),
+        StoreError::File(_) | StoreError::Decode(_) => match Trouble::of(&error) {
+            Some(trouble) => RpcError {
+                retry: Retry::Unknown,
+                ..RpcError::new(ErrorCode::Unavailable, format_args!("{trouble} ({error})"))
+            },
+            None => RpcError::new(ErrorCode::Internal, error),
+        },
     }
 }
 
@@ -218,11 +233,11 @@ fn name_in_use(name: &str) -> RpcError {
     RpcError::new(ErrorCode::AlreadyExists, crate::catalog::NameInUse(name.to_owned()))
 }
 
-fn info_of(entry: CatalogEntry, stats: &BTreeMap<NodeId, BTreeMap<String, CollectionStats>>) -> Option<CollectionInfo> {
+fn info_of(entry: CatalogEntry, stats: &BTreeMap<NodeId, NodeStatsReply>) -> Option<CollectionInfo> {
     let CatalogEntry { name, version: _, id, live } = entry;
     let LiveCollection { schema, placement } = live?;
     let nodes: BTreeMap<NodeId, CollectionStats> =
-        stats.iter().filter_map(|(node, collections)| Some((*node, collections.get(&name)?.clone()))).collect();
+        stats.iter().filter_map(|(node, held)| Some((*node, held.collections.get(&name)?.clone()))).collect();
     let replicas: u64 = nodes.values().map(|stats| stats.points).sum();
     // Each point is counted once for every replica that answered.
     let share = nodes.len() as f64 / placement.len().max(1) as f64;

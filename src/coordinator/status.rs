@@ -6,7 +6,7 @@ use vecino_certs::NodeId;
 use vecino_net::error::RpcError;
 use vecino_net::membership::Member;
 use vecino_net::message::{
-    CollectionStats, LiveCollection, NodeState, NodeStatus, Placement, RingInfo, RingReply, StatusReply,
+    CollectionStats, LiveCollection, NodeState, NodeStatsReply, NodeStatus, Placement, RingInfo, RingReply, StatusReply,
 };
 use vecino_net::ring::Ring;
 
@@ -23,7 +23,8 @@ impl Coordinator {
             .values()
             .map(|member| {
                 let Member { id, address, state, points, software, .. } = member;
-                let collections = stats.remove(id);
+                let (collections, memory) =
+                    stats.remove(id).map(|NodeStatsReply { collections, memory }| (collections, memory)).unzip();
                 let counted = |held: &BTreeMap<String, CollectionStats>| held.values().map(|held| held.points).sum();
                 NodeStatus {
                     id: *id,
@@ -32,6 +33,7 @@ impl Coordinator {
                     points: Some(collections.as_ref().map_or(*points, counted)),
                     owns: owns.get(id).copied().unwrap_or(0.0),
                     software: software.clone(),
+                    memory: memory.flatten(),
                     collections: collections.unwrap_or_default(),
                 }
             })
@@ -46,6 +48,7 @@ impl Coordinator {
                 points: None,
                 owns: 0.0,
                 software: String::new(),
+                memory: None,
                 collections: BTreeMap::new(),
             });
         }

@@ -37,9 +37,12 @@ use self::replica::blocking;
 use self::service::NodeService;
 use self::state::{NodeState, StateError};
 use self::store::{Store, StoreError};
+use crate::ballast::{BALLAST_BYTES, Ballast};
 use crate::collection::indexers::Indexers;
 use crate::config::Settings;
 use crate::coordinator::Coordinator;
+use crate::memory::{self, Budget};
+use crate::resources::Resources;
 
 /// How often a node tells the mesh what it holds, and looks at what it was told.
 const PUBLISH_EVERY: Duration = Duration::from_secs(1);
@@ -47,6 +50,8 @@ const PUBLISH_EVERY: Duration = Duration::from_secs(1);
 const REOPEN_EVERY: Duration = Duration::from_secs(30);
 /// How often a node says how far a collection is that takes long to open.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+/// Memory that threads, connections and what an allocator keeps come to take once requests are served, measured.
+const SERVING_BYTES: u64 = 16 << 20;
 /// How long requests under way may take when the node stops.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -108,7 +113,8 @@ impl Node {
     /// When the data directory is in use, damaged or another node's, there is no certificate, or the address cannot be
     /// listened on.
     pub async fn start(settings: &Settings) -> Result<Self, StartError> {
-        let Settings { data, listen, advertise, seeds, certs, open_collections, .. } = settings;
+        let Settings { data, listen, advertise, seeds, certs, memory_limit, open_collections, log_format: _ } =
+            settings;
         let lock = DirLock::acquire(data)?;
         let NodeIdentity { identity, client_certs, made_authority } =
             identity::load_or_make(data, certs.as_deref(), !seeds.is_empty())?;
@@ -119,13 +125,22 @@ impl Node {
         let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(data.clone()));
         let mut state = NodeState::begin(&*disk, node_id)?;
 
+        let limit = memory_limit.bytes(memory::available());
+        info!(limit, setting = %memory_limit, "memory limit");
         let indexers = Arc::new(Indexers::start(indexing_threads()).map_err(StartError::Threads)?);
         let runtime = tokio::runtime::Handle::current();
         let store = {
             let disk = Arc::clone(&disk);
             let clock = Arc::new(Clock::new(node_id));
             let open_max = *open_collections;
-            blocking(move || Store::open(node_id, disk, indexers, clock, open_max, runtime)).await??
+            blocking(move || {
+                // What the process itself takes comes first, and then what the collections do.
+                let memory = Budget::new(limit, memory::resident() + SERVING_BYTES);
+                let ballast = Ballast::load(Arc::clone(&disk), BALLAST_BYTES);
+                let resources = Arc::new(Resources { memory, ballast });
+                Store::open(node_id, disk, indexers, clock, open_max, runtime, resources)
+            })
+            .await??
         };
         let store = Arc::new(store);
         let mut background = JoinSet::new();

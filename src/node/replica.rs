@@ -15,8 +15,6 @@ use vecino_net::model::{CollectionId, Version};
 use super::store::Store;
 use crate::collection::{ApplyError, SearchError};
 
-/// When a put is worth another try on a full disk.
-const FULL_RETRY_MS: u32 = 1_000;
 /// Most records in one page of a scan.
 const SCAN_RECORDS_MAX: usize = 1_000;
 
@@ -95,10 +93,6 @@ impl ReplicaRequest for ReplicaApply {
         let applied = collection.apply(accepted).await.map_err(|error| match error {
             ApplyError::Closed(_) => RpcError::new(ErrorCode::NotReady, error),
             ApplyError::Lost(_) => RpcError { retry: Retry::Unknown, ..RpcError::new(ErrorCode::Internal, error) },
-            ApplyError::Log { .. } => RpcError { retry: Retry::Unknown, ..RpcError::new(ErrorCode::Internal, error) },
-            ApplyError::Full { .. } => {
-                RpcError { retry: Retry::AfterMs(FULL_RETRY_MS), ..RpcError::new(ErrorCode::Unavailable, error) }
-            }
         })?;
         let mut applied = applied.into_iter();
         let outcome = |refusal: Option<String>| match refusal {

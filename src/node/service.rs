@@ -12,8 +12,8 @@ use vecino_certs::NodeId;
 use vecino_net::error::{ErrorCode, RpcError};
 use vecino_net::hlc;
 use vecino_net::message::{
-    CatalogApply, CatalogEntry, CatalogFetch, CreateCollection, Delete, DescribeCollection, Done, DropCollection, Get,
-    Join, JoinReply, ListCollections, MeshId, NodeSnapshot, NodeStats, NodeStatsReply, PeerIdentity, Put, ReplicaApply,
+    CatalogApply, CatalogEntry, CatalogFetch, CreateCollection, Delete, DescribeCollection, DropCollection, Dropped,
+    Get, Join, JoinReply, ListCollections, MeshId, NodeSnapshot, NodeStats, PeerIdentity, Put, ReplicaApply,
     ReplicaRead, ReplicaScan, ReplicaSearch, ReplicaVersions, RingInfo, Rpc, Scan, Search, Status, TakeSnapshot,
 };
 use vecino_net::rpc::{CallContext, Caller, Service, TraceId, decode, encode};
@@ -82,11 +82,11 @@ impl NodeService {
         })
     }
 
-    async fn apply_to_catalog(&self, CatalogApply { entry }: CatalogApply) -> Result<Done, RpcError> {
+    async fn apply_to_catalog(&self, CatalogApply { entry }: CatalogApply) -> Result<Dropped, RpcError> {
         hlc::check_drift(entry.version.time, now_ms()).map_err(RpcError::invalid)?;
         let store = Arc::clone(&self.store);
         let merged = blocking(move || store.merge(entry, true)).await?;
-        merged.map(|()| Done {}).map_err(to_rpc_error)
+        merged.map(|freed_bytes| Dropped { freed_bytes }).map_err(to_rpc_error)
     }
 
     /// Answers for this node's replica. A collection that is not known here was perhaps created just now, and who asks
@@ -122,6 +122,8 @@ impl Service for NodeService {
         let CallContext { caller, deadline, trace } = context;
         debug!(%trace, %caller, kind, bytes = body.len(), "request");
         let own = self.coordinator()?;
+        // As long as it is answered a request is there as it came, decoded, and as what it sends on.
+        let _request = self.store.resources().memory.count(3 * body.len() as u64);
         let body = &*body;
         match kind {
             CreateCollection::KIND => {
@@ -156,10 +158,7 @@ impl Service for NodeService {
             NodeSnapshot::KIND => {
                 answer(body, |request| snapshots::take(Arc::clone(&self.store), self.node_id, request)).await
             }
-            NodeStats::KIND => {
-                let stats = async { Ok(NodeStatsReply { collections: self.store.stats().into_iter().collect() }) };
-                answer(body, |NodeStats {}| stats).await
-            }
+            NodeStats::KIND => answer(body, |NodeStats {}| async { Ok(own.stats_here()) }).await,
             unknown => Err(RpcError::new(
                 ErrorCode::Protocol,
                 format_args!("requests of kind {unknown} are not known to this version"),

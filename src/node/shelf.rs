@@ -1,5 +1,6 @@
 //! Which of the collections that a node keeps are open. One is opened when it is first asked for; beyond a number of
-//! open ones, those that were idle longest are closed again, never one that is in use.
+//! open ones, or where there is no memory for another, those that were idle longest are closed again, never one that is
+//! in use.
 //!
 //! ```text
 //!              ask                opened
@@ -28,6 +29,9 @@ use crate::collection::{Collection, OpenError};
 pub const OPEN_MAX_DEFAULT: usize = 256;
 /// How long a request waits for a collection that is being opened.
 const OPENING_WAIT: Duration = Duration::from_secs(5);
+/// A collection makes room in memory for another only when nobody has asked for it for so long: two that are both asked
+/// for, and do not fit beside each other, shall not push each other out all the time.
+const IDLE_MIN: Duration = Duration::from_secs(30);
 /// Collections that are opened at once because somebody asked; more wait.
 const OPENINGS_MAX: usize = 4;
 /// A collection that a restart would have to replay more of is closed with a snapshot.
@@ -84,6 +88,7 @@ pub struct Shelf {
     opener: Box<dyn Opener>,
     open_max: usize,
     opening_wait: Duration,
+    idle_min: Duration,
     runtime: tokio::runtime::Handle,
     openings: Semaphore,
     places: Mutex<Places>,
@@ -102,8 +107,9 @@ struct Places {
 struct Place {
     kept: Arc<Kept>,
     state: State,
-    /// The last use.
+    /// The last use, by number and by time.
     used: u64,
+    used_at: Instant,
     /// What it held when it was last open.
     last: CollectionStats,
 }
@@ -133,6 +139,7 @@ impl Shelf {
             opener: Box::new(opener),
             open_max: open_max.max(1),
             opening_wait: OPENING_WAIT,
+            idle_min: IDLE_MIN,
             runtime,
             openings: Semaphore::new(OPENINGS_MAX),
             places: Mutex::default(),
@@ -146,6 +153,7 @@ impl Shelf {
             kept: Arc::new(kept),
             state: State::Closed,
             used: 0,
+            used_at: Instant::now(),
             last: CollectionStats::default(),
         };
         self.lock().by_id.entry(kept.id).or_insert_with(|| place(kept));
@@ -252,22 +260,27 @@ impl Shelf {
 
     /// Closes what was idle longest until no more than the settings allow are open, or the rest are in use. Blocks.
     pub fn make_room(&self) {
-        while let Some((kept, collection)) = self.choose_to_close() {
-            if collection.replay_bytes() > REPLAY_BYTES_MAX
-                && let Err(reason) = collection.snapshot()
-            {
-                warn!(collection = kept.name, %reason, "an idle collection is closed without a snapshot; its log has everything");
-            }
-            collection.close();
-            let last = CollectionStats { index_bytes: 0, ..collection.stats() };
-            drop(collection);
-            let mut places = self.lock();
-            if let Some(place) = places.by_id.get_mut(&kept.id).filter(|place| matches!(place.state, State::Closing)) {
-                (place.state, place.last) = (State::Closed, last);
-            }
-            drop(places);
-            self.changed.notify_waiters();
+        while self.close_one(self.open_max, Duration::ZERO) {}
+    }
+
+    /// Closes what was idle longest, if more than so many are open and it was idle for so long. Whether it did. Blocks.
+    fn close_one(&self, open_max: usize, idle_min: Duration) -> bool {
+        let Some((kept, collection)) = self.choose_to_close(open_max, idle_min) else { return false };
+        if collection.replay_bytes() > REPLAY_BYTES_MAX
+            && let Err(reason) = collection.snapshot()
+        {
+            warn!(collection = kept.name, %reason, "an idle collection is closed without a snapshot; its log has everything");
         }
+        collection.close();
+        let last = CollectionStats { index_bytes: 0, memory_bytes: 0, ..collection.stats() };
+        drop(collection);
+        let mut places = self.lock();
+        if let Some(place) = places.by_id.get_mut(&kept.id).filter(|place| matches!(place.state, State::Closing)) {
+            (place.state, place.last) = (State::Closed, last);
+        }
+        drop(places);
+        self.changed.notify_waiters();
+        true
     }
 
     /// Whether one more may be open.
@@ -321,7 +334,7 @@ impl Shelf {
         match &place.state {
             State::Open(collection) => {
                 *uses += 1;
-                place.used = *uses;
+                (place.used, place.used_at) = (*uses, Instant::now());
                 Some(Ok(collection.clone()))
             }
             State::Failed { reason, needs_copy } => {
@@ -366,7 +379,12 @@ impl Shelf {
     fn open_now(&self, kept: &Kept, opening: &Arc<Opening>) -> Result<Collection, Absent> {
         // Whoever waits is answered even if opening panics.
         let claim = Claim { shelf: self, id: kept.id, opening };
-        let opened = self.opener.open(kept, &opening.progress);
+        let opened = loop {
+            match self.opener.open(kept, &opening.progress) {
+                Err(OpenError::Memory(_)) if self.close_one(0, self.idle_min) => {}
+                opened => break opened,
+            }
+        };
         let mut places = self.lock();
         let Places { by_id, uses, is_stopping } = &mut *places;
         let is_stopping = *is_stopping;
@@ -375,6 +393,7 @@ impl Shelf {
             (Ok(collection), Some(place)) if !is_stopping => {
                 *uses += 1;
                 (place.state, place.used) = (State::Open(collection.clone()), *uses);
+                place.used_at = Instant::now();
                 Ok(collection)
             }
             (Err(reason), Some(place)) => {
@@ -406,15 +425,16 @@ impl Shelf {
         found
     }
 
-    /// The open collection that was idle longest, where too many are open; it takes no requests from then on.
-    fn choose_to_close(&self) -> Option<(Arc<Kept>, Collection)> {
+    /// The open collection that was idle longest, where more than so many are open and it was idle for so long; it takes
+    /// no requests from then on.
+    fn choose_to_close(&self, open_max: usize, idle_min: Duration) -> Option<(Arc<Kept>, Collection)> {
         let mut places = self.lock();
         let open = places.by_id.values().filter(|place| place.open().is_some()).count();
-        if open <= self.open_max || places.is_stopping {
+        if open <= open_max || places.is_stopping {
             return None;
         }
         let idle = places.by_id.values_mut().filter(|place| place.open().is_some_and(Collection::is_idle));
-        let place = idle.min_by_key(|place| place.used)?;
+        let place = idle.min_by_key(|place| place.used).filter(|place| place.used_at.elapsed() >= idle_min)?;
         match std::mem::replace(&mut place.state, State::Closing) {
             State::Open(collection) => Some((Arc::clone(&place.kept), collection)),
             state => {

@@ -18,10 +18,19 @@ use crate::collection::{Collection, TakeError};
 
 /// How often the node looks whether a snapshot is due.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Bytes to replay after which a snapshot is due.
-const BYTES_BEHIND: u64 = 32 * 1024 * 1024;
+/// Bytes to replay after which a snapshot is due, if that is [`SHARE_BEHIND`] of what the indexes hold.
+const BYTES_BEHIND: u64 = 64 * 1024 * 1024;
+/// A snapshot writes every page of links that changed, and new points change links everywhere: so one is worth its bytes only
+/// once the collection has changed by one part in this many.
+const SHARE_BEHIND: u64 = 4;
+/// Bytes to replay after which one is due whatever else holds.
+const BYTES_BEHIND_MAX: u64 = 1024 * 1024 * 1024;
 /// Time after which one is due if anything was written.
 const INTERVAL: Duration = Duration::from_secs(60);
+/// The same while points are loaded faster than they are linked: what is written of links then is soon stale.
+const INTERVAL_LOADING: Duration = Duration::from_secs(600);
+/// More unlinked points than this are a load.
+const UNLINKED_FEW: usize = 256;
 /// A collection that has been quiet for this long is worth a snapshot earlier, if it has this much to replay.
 const QUIET: Duration = Duration::from_secs(5);
 const QUIET_BYTES: u64 = 1024 * 1024;
@@ -35,6 +44,8 @@ const SHARE_OF_TIME: u32 = 10;
 struct Look {
     records_behind: u64,
     bytes_behind: u64,
+    /// What the indexes hold, in memory.
+    index_bytes: u64,
     unlinked: usize,
     since_write: Duration,
     since_snapshot: Duration,
@@ -43,11 +54,14 @@ struct Look {
 
 /// Whether a snapshot is due. One that is taken while much waits to be linked would soon be followed by another.
 fn is_due(look: Look) -> bool {
-    let Look { records_behind, bytes_behind, unlinked, since_write, since_snapshot, last_took } = look;
+    let Look { records_behind, bytes_behind, index_bytes, unlinked, since_write, since_snapshot, last_took } = look;
     if records_behind == 0 || since_snapshot < last_took * SHARE_OF_TIME {
         return false;
     }
-    bytes_behind >= BYTES_BEHIND
+    if unlinked > UNLINKED_FEW {
+        return bytes_behind >= BYTES_BEHIND_MAX || since_snapshot >= INTERVAL_LOADING;
+    }
+    bytes_behind >= BYTES_BEHIND.max(index_bytes / SHARE_BEHIND).min(BYTES_BEHIND_MAX)
         || since_snapshot >= INTERVAL
         || bytes_behind >= QUIET_BYTES && since_write >= QUIET && unlinked == 0
 }
@@ -66,6 +80,11 @@ pub async fn run(store: Arc<Store>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
+        // What room there is on a full disk is for deletes; asking also makes the ballast again when there is more.
+        let looked = Arc::clone(&store);
+        if !matches!(blocking(move || looked.resources().ballast.puts_closed()).await, Ok(None)) {
+            continue;
+        }
         let collections = store.open_collections();
         seen.retain(|id, _| collections.iter().any(|collection| collection.id() == *id));
         for collection in collections {
@@ -83,6 +102,7 @@ pub async fn run(store: Arc<Store>) {
             let look = Look {
                 records_behind: collection.replay_records(),
                 bytes_behind,
+                index_bytes: collection.stats().index_bytes,
                 unlinked: collection.unlinked(),
                 since_write: now - known.written,
                 since_snapshot: now - known.snapshot,
@@ -168,6 +188,7 @@ mod tests {
         let busy = Look {
             records_behind: 10,
             bytes_behind: QUIET_BYTES,
+            index_bytes: 0,
             unlinked: 0,
             since_write: second,
             since_snapshot: 2 * second,
@@ -176,6 +197,17 @@ mod tests {
         assert!(!is_due(busy));
         assert!(is_due(Look { bytes_behind: BYTES_BEHIND, ..busy }));
         assert!(is_due(Look { since_snapshot: INTERVAL, ..busy }));
+        let large = Look { index_bytes: SHARE_BEHIND * 2 * BYTES_BEHIND, ..busy };
+        assert!(!is_due(Look { bytes_behind: BYTES_BEHIND, ..large }), "less than a quarter is not worth its bytes");
+        assert!(is_due(Look { bytes_behind: 2 * BYTES_BEHIND, ..large }));
+        assert!(
+            is_due(Look { bytes_behind: BYTES_BEHIND_MAX, index_bytes: u64::MAX, ..busy }),
+            "a restart would be long"
+        );
+        let loading = Look { unlinked: UNLINKED_FEW + 1, bytes_behind: BYTES_BEHIND, since_snapshot: INTERVAL, ..busy };
+        assert!(!is_due(loading), "the links will change");
+        assert!(is_due(Look { since_snapshot: INTERVAL_LOADING, ..loading }));
+        assert!(is_due(Look { bytes_behind: BYTES_BEHIND_MAX, ..loading }));
         assert!(is_due(Look { since_write: QUIET, ..busy }));
         assert!(!is_due(Look { since_write: QUIET, unlinked: 1, ..busy }), "the linking would make it stale");
         assert!(!is_due(Look { since_snapshot: INTERVAL, records_behind: 0, ..busy }), "nothing was written");

@@ -11,17 +11,18 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{error, info};
 use vecino_certs::NodeId;
 use vecino_net::error::{ErrorCode, Retry, RpcError};
-use vecino_net::message::{CatalogEntry, CollectionStats, LiveCollection};
+use vecino_net::message::{CatalogEntry, CollectionStats, LiveCollection, MemoryUse};
 use vecino_net::model::{CollectionId, CollectionSchema};
 use vecino_net::ring::Ring;
-use vecino_storage::{Disk, PAGE_BYTES, read_verified, write_atomically};
+use vecino_storage::{Disk, FileError, read_verified, write_atomically};
 
 use super::clock::Clock;
 use super::shelf::{Absent, Kept, Opener, Shelf};
 use crate::catalog::{Catalog, Change};
 use crate::collection::indexers::Indexers;
 use crate::collection::progress::Progress;
-use crate::collection::{Collection, OpenError, persist};
+use crate::collection::{Collection, OpenError, Trouble, persist};
+use crate::resources::Resources;
 
 /// Where the catalog stands in the data directory.
 pub const CATALOG_FILE: &str = "catalog";
@@ -45,6 +46,7 @@ pub struct Store {
     clock: Arc<Clock>,
     searches: Arc<Semaphore>,
     shelf: Arc<Shelf>,
+    resources: Arc<Resources>,
     /// Held while the catalog changes, so that file, memory and open collections change together.
     changing: Mutex<()>,
     state: RwLock<State>,
@@ -62,6 +64,7 @@ struct Files {
     indexers: Arc<Indexers>,
     clock: Arc<Clock>,
     runtime: tokio::runtime::Handle,
+    resources: Arc<Resources>,
 }
 
 /// Where the points of a collection go.
@@ -89,7 +92,7 @@ impl Route {
 pub enum StoreError {
     /// The catalog's file.
     #[error("the catalog cannot be kept: {0}")]
-    File(#[from] vecino_storage::FileError),
+    File(#[from] FileError),
     /// The catalog's contents.
     #[error("the catalog cannot be read: {0}")]
     Decode(#[from] rmp_serde::decode::Error),
@@ -116,19 +119,27 @@ impl Store {
         clock: Arc<Clock>,
         open_max: usize,
         runtime: tokio::runtime::Handle,
+        resources: Arc<Resources>,
     ) -> Result<Self, StoreError> {
         let entries: Vec<CatalogEntry> = match read_verified(&*disk, CATALOG_FILE)? {
             Some(bytes) => rmp_serde::from_slice(&bytes)?,
             None => Vec::new(),
         };
         let searches = SEARCHES_PER_PROCESSOR * std::thread::available_parallelism().map_or(1, usize::from);
-        let files = Files { disk: Arc::clone(&disk), indexers, clock: Arc::clone(&clock), runtime: runtime.clone() };
+        let files = Files {
+            disk: Arc::clone(&disk),
+            indexers,
+            clock: Arc::clone(&clock),
+            runtime: runtime.clone(),
+            resources: Arc::clone(&resources),
+        };
         let store = Self {
             node_id,
             disk,
             clock,
             searches: Arc::new(Semaphore::new(searches)),
             shelf: Shelf::new(files, open_max, runtime),
+            resources,
             changing: Mutex::new(()),
             state: RwLock::new(State::default()),
         };
@@ -162,22 +173,16 @@ impl Store {
         }
     }
 
-    /// About as many bytes as a collection takes on disk; 0 where that cannot be told.
+    /// Bytes that a collection takes on disk; 0 where that cannot be told.
     fn disk_bytes(&self, id: CollectionId) -> u64 {
-        let directory = format!("{COLLECTIONS}/{id}");
-        let log = persist::log_dir(&directory);
-        let pages = self.disk.list(&format!("{}/pages", persist::snapshots_dir(&directory))).unwrap_or_default();
-        let segments = self.disk.list(&log).unwrap_or_default();
-        let bytes = |name: &String| self.disk.open_read(&format!("{log}/{name}")).and_then(|file| file.len());
-        let log_bytes: u64 = segments.iter().filter_map(|name| bytes(name).ok()).sum();
-        log_bytes + pages.len() as u64 * PAGE_BYTES as u64
+        persist::disk_bytes(&*self.disk, &format!("{COLLECTIONS}/{id}"))
     }
 
-    /// Takes an entry over: durable first, then in effect. Blocks.
+    /// Takes an entry over: durable first, then in effect. Gives the bytes of files that this removed. Blocks.
     ///
     /// With `exclusive`, a create is refused for a name that another collection has, and where this node is to keep the
     /// collection and cannot.
-    pub fn merge(&self, entry: CatalogEntry, exclusive: bool) -> Result<(), StoreError> {
+    pub fn merge(&self, entry: CatalogEntry, exclusive: bool) -> Result<u64, StoreError> {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut next = self.read(|state| state.catalog.clone());
         if exclusive {
@@ -185,7 +190,7 @@ impl Store {
         }
         let change = next.merge(entry.clone());
         if self.read(|state| state.catalog == next) {
-            return Ok(());
+            return Ok(0);
         }
         let is_made = match &entry.live {
             Some(live) if exclusive && change == Change::Created && live.placement.contains_key(&self.node_id) => {
@@ -201,19 +206,30 @@ impl Store {
         self.clock.raise(entry.version);
         let entries: Vec<_> = next.entries().collect();
         let bytes = rmp_serde::to_vec_named(&entries).expect("a catalog of strings, numbers and bytes always encodes");
-        if let Err(error) = write_atomically(&*self.disk, CATALOG_FILE, &bytes) {
+        if let Err(error) = self.keep_catalog(&bytes, entry.live.is_none()) {
             if is_made {
                 self.discard(entry.id);
             }
             return Err(error.into());
         }
         let id = entry.id;
-        self.take_effect(entry);
+        let freed = self.take_effect(entry);
         if self.shelf.closed_ones().contains(&id) {
             // Why it cannot be opened is kept with it.
             let _ = self.shelf.open(id);
         }
-        Ok(())
+        Ok(freed)
+    }
+
+    /// What the node uses of its memory.
+    pub fn memory(&self) -> MemoryUse {
+        let memory = &self.resources.memory;
+        MemoryUse { used_bytes: memory.used(), limit_bytes: memory.limit() }
+    }
+
+    /// What the collections share.
+    pub fn resources(&self) -> &Resources {
+        &self.resources
     }
 
     /// Permission to search; as many at a time as the processors can do.
@@ -320,8 +336,18 @@ impl Store {
         change(&mut self.state.write().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Keeps or drops what a durable entry asks for.
-    fn take_effect(&self, entry: CatalogEntry) {
+    /// Writes the catalog. On a full disk a drop, which gives room, is written in that of the ballast.
+    fn keep_catalog(&self, bytes: &[u8], is_drop: bool) -> Result<(), FileError> {
+        let write = || write_atomically(&*self.disk, CATALOG_FILE, bytes);
+        let is_full = |error: &FileError| Trouble::of(error) == Some(Trouble::Full);
+        match write() {
+            Err(error) if is_drop && is_full(&error) && self.resources.ballast.release() => write(),
+            other => other,
+        }
+    }
+
+    /// Keeps or drops what a durable entry asks for. Gives the bytes of files that were removed.
+    fn take_effect(&self, entry: CatalogEntry) -> u64 {
         let id = entry.id;
         let live = entry.live.as_ref().filter(|live| live.placement.contains_key(&self.node_id));
         let kept = live.map(|live| Kept { name: entry.name.clone(), id, schema: live.schema.clone() });
@@ -341,18 +367,21 @@ impl Store {
             change
         });
         match (change, kept) {
-            (Change::Created, Some(kept)) => self.shelf.keep(kept),
+            (Change::Created, Some(kept)) => {
+                self.shelf.keep(kept);
+                0
+            }
             (Change::Dropped, _) => self.discard(id),
-            (Change::Created, None) | (Change::None, _) => {}
+            (Change::Created, None) | (Change::None, _) => 0,
         }
     }
 
-    /// Closes a collection and removes its files.
-    fn discard(&self, id: CollectionId) {
+    /// Closes a collection and removes its files; gives how many bytes that were.
+    fn discard(&self, id: CollectionId) -> u64 {
         if let Some(collection) = self.shelf.forget(id) {
             collection.close();
         }
-        remove_files(&*self.disk, id);
+        remove_files(&*self.disk, id)
     }
 
     /// Removes the files of collections that were dropped while the node was not there to remove them.
@@ -372,7 +401,7 @@ impl Opener for Files {
         let opened = Collection::open_watched(
             Arc::clone(&self.disk),
             &format!("{COLLECTIONS}/{id}"),
-            name,
+            self.resources.share(name),
             *id,
             schema.clone(),
             Arc::clone(&self.indexers),
@@ -390,11 +419,19 @@ impl Opener for Files {
     }
 }
 
-fn remove_files(disk: &dyn Disk, id: CollectionId) {
+/// Removes what is on disk of a collection; gives how many bytes that were.
+fn remove_files(disk: &dyn Disk, id: CollectionId) -> u64 {
     let directory = format!("{COLLECTIONS}/{id}");
+    let bytes = persist::disk_bytes(disk, &directory);
     match disk.remove_dir_all(&directory) {
-        Ok(()) => info!(directory, "removed the files of a dropped collection"),
-        Err(reason) => error!(directory, %reason, "the files of a dropped collection could not be removed"),
+        Ok(()) => {
+            info!(directory, bytes, "removed the files of a dropped collection");
+            bytes
+        }
+        Err(reason) => {
+            error!(directory, %reason, "the files of a dropped collection could not be removed");
+            0
+        }
     }
 }
 
@@ -402,10 +439,13 @@ fn remove_files(disk: &dyn Disk, id: CollectionId) {
 mod tests {
     use std::collections::BTreeMap;
 
-    use vecino_net::model::{FieldSchema, Fsync, Metric, Version};
+    use vecino_net::message::{Record, RecordValue};
+    use vecino_net::model::{FieldSchema, Fields, Fsync, Metric, Payload, Vector, Version};
     use vecino_storage::{Fault, FaultyDisk, MemDisk};
 
     use super::*;
+    use crate::ballast::Ballast;
+    use crate::memory::Budget;
     use crate::node::shelf::OPEN_MAX_DEFAULT;
 
     struct Lab {
@@ -429,9 +469,13 @@ mod tests {
         }
 
         fn open(&self) -> Store {
+            self.open_with(Resources::unlimited())
+        }
+
+        fn open_with(&self, resources: Arc<Resources>) -> Store {
             let (indexers, clock) = (Arc::clone(&self.indexers), Arc::new(Clock::new(NODE)));
-            let runtime = self.runtime.handle().clone();
-            Store::open(NODE, Arc::new(self.disk.clone()), indexers, clock, OPEN_MAX_DEFAULT, runtime).unwrap()
+            let (disk, runtime) = (Arc::new(self.disk.clone()), self.runtime.handle().clone());
+            Store::open(NODE, disk, indexers, clock, OPEN_MAX_DEFAULT, runtime, resources).unwrap()
         }
 
         fn get(&self, store: &Store, id: CollectionId) -> Result<Collection, RpcError> {
@@ -440,7 +484,7 @@ mod tests {
     }
 
     fn create(name: &str, id: u8, time: u64) -> CatalogEntry {
-        let field = FieldSchema { dim: 2, metric: Metric::Dot, m: 8, ef_construction: 40 };
+        let field = FieldSchema { dim: 2, metric: Metric::Dot, m: 8, ef_construction: 40, profile: Default::default() };
         let schema = CollectionSchema {
             fields: BTreeMap::from([(String::new(), field)]),
             replication_factor: 1,
@@ -488,6 +532,62 @@ mod tests {
         lab.disk.heal();
         store.merge(create("films", 2, 2), true).unwrap();
         assert_eq!(store.open_collections().len(), 1);
+    }
+
+    #[test]
+    fn a_drop_is_taken_on_a_full_disk_and_says_what_it_freed() {
+        let lab = Lab::new();
+        let disk: Arc<dyn Disk> = Arc::new(lab.disk.clone());
+        let ballast = Ballast::load(disk, 64 * 1024);
+        let store = lab.open_with(Arc::new(Resources { memory: Budget::unlimited(), ballast }));
+        let films = create("films", 1, 1);
+        assert_eq!(store.merge(films.clone(), true).unwrap(), 0);
+        lab.disk.set(Fault::Room(0));
+        let error = store.merge(create("more", 2, 2), true).unwrap_err();
+        assert!(matches!(&error, StoreError::Open { reason, .. } if reason.contains("full")), "{error}");
+        let log = format!("{COLLECTIONS}/{}/log/{:020}.log", films.id, 1);
+        let there = lab.memory.open_read(&log).unwrap().len().unwrap();
+        let freed = store.merge(drop_of(&films, 3), false).unwrap();
+        assert!(freed >= there && there > 0, "{freed} bytes, and the log had {there}");
+        assert!(!store.resources().ballast.is_whole());
+        assert_eq!(store.merge(drop_of(&films, 3), false).unwrap(), 0, "it is dropped already");
+        // It is gone for good: the catalog was written.
+        drop(store);
+        assert!(lab.open().live().is_empty());
+    }
+
+    #[test]
+    fn a_collection_that_does_not_fit_into_memory_is_opened_when_another_is_gone() {
+        let lab = Lab::new();
+        let films = create("films", 1, 1);
+        let store = lab.open();
+        store.merge(films.clone(), true).unwrap();
+        let collection = lab.get(&store, films.id).unwrap_or_else(|error| panic!("{error}"));
+        let record = |id: u64| Record {
+            id: id.into(),
+            version: Version { time: id, node: NODE },
+            value: Some(RecordValue {
+                vectors: Fields::from([(String::new(), Vector(vec![1.0, 2.0]))]),
+                payload: rmp_serde::to_vec_named(&Payload::new()).unwrap(),
+            }),
+        };
+        lab.runtime.block_on(collection.apply((1..=3_000).map(record).collect())).unwrap();
+        let needed = collection.stats().memory_bytes;
+        store.close();
+        drop((store, collection));
+        let resources = Arc::new(Resources { memory: Budget::new(needed, 0), ballast: Ballast::none() });
+        let other = resources.share("other");
+        other.account.hold(needed / 2);
+        let store = lab.open_with(Arc::clone(&resources));
+        let error = lab.get(&store, films.id).err().unwrap();
+        assert!(error.message.contains("of its limit of") && error.code == ErrorCode::Unavailable, "{error}");
+        assert!(store.stats()[0].1.error.as_deref().unwrap().contains("--memory-limit"));
+        store.tend();
+        assert!(lab.get(&store, films.id).is_err());
+        drop(other);
+        store.tend();
+        assert!(lab.get(&store, films.id).is_ok());
+        assert_eq!(store.memory().limit_bytes, needed);
     }
 
     #[test]

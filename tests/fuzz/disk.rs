@@ -182,14 +182,23 @@ struct World {
 }
 
 fn schema() -> CollectionSchema {
-    let field = FieldSchema { dim: 4, metric: Metric::Euclidean, m: 4, ef_construction: 10 };
+    let field =
+        FieldSchema { dim: 4, metric: Metric::Euclidean, m: 4, ef_construction: 10, profile: Default::default() };
     CollectionSchema { fields: BTreeMap::from([(String::new(), field)]), replication_factor: 1, fsync: Fsync::Always }
 }
 
 impl World {
     fn open(&self, disk: Arc<dyn Disk>) -> Result<Collection, vecino::collection::OpenError> {
         let (indexers, runtime) = (Arc::clone(&self.indexers), self.runtime.handle().clone());
-        Collection::open(disk, "c", "c", CollectionId(ID), schema(), indexers, runtime)
+        Collection::open(
+            disk,
+            "c",
+            vecino::resources::Resources::unlimited().share("c"),
+            CollectionId(ID),
+            schema(),
+            indexers,
+            runtime,
+        )
     }
 }
 

@@ -22,7 +22,8 @@ use crate::fuzz;
 use crate::mutate::{mend_hashed, mutate};
 
 fn schema() -> CollectionSchema {
-    let field = FieldSchema { dim: 4, metric: Metric::Cosine, m: 16, ef_construction: 200 };
+    let field =
+        FieldSchema { dim: 4, metric: Metric::Cosine, m: 16, ef_construction: 200, profile: Default::default() };
     CollectionSchema {
         fields: BTreeMap::from([("image".into(), field)]),
         replication_factor: 3,

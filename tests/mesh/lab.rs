@@ -59,6 +59,9 @@ impl Lab {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             certs: Some(certs),
             seeds: seeds.iter().map(SocketAddr::to_string).collect(),
+            memory_limit: None,
+            launcher: Vec::new(),
+            environment: Vec::new(),
         }
     }
 

@@ -6,9 +6,12 @@
 mod backup;
 mod command_line;
 mod consistency;
+mod crashes;
 mod demo;
 mod doctor;
+mod faults;
 mod joining;
 mod lab;
+mod limits;
 mod recovery;
 mod refusals;

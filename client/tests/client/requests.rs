@@ -9,8 +9,8 @@ use vecino_client::{
     point, schema,
 };
 use vecino_net::message::{
-    CreateCollection, Delete, DescribeCollection, Done, DropCollection, Get, Hit, ListCollections, MeshId, Put, Query,
-    RingInfo, Rpc, Scan, ScanReply, Search, Status, TakeSnapshot,
+    CreateCollection, Delete, DescribeCollection, DropCollection, Dropped, Get, Hit, ListCollections, MeshId, Put,
+    Query, RingInfo, Rpc, Scan, ScanReply, Search, Status, TakeSnapshot,
 };
 use vecino_net::model::{CollectionId, Fields, Payload, Vector};
 
@@ -31,7 +31,7 @@ fn answer(asked: &Asked) -> Result<Vec<u8>, vecino_net::error::RpcError> {
             let create: CreateCollection = asked.read();
             reply::<CreateCollection>(CollectionInfo { schema: create.schema, ..info(create.name) })
         }
-        DropCollection::KIND => reply::<DropCollection>(Done {}),
+        DropCollection::KIND => reply::<DropCollection>(Dropped { freed_bytes: 7 }),
         ListCollections::KIND => reply::<ListCollections>(vec![info("a".into()), info("b".into())]),
         DescribeCollection::KIND => reply::<DescribeCollection>(info(asked.read::<DescribeCollection>().name)),
         Get::KIND => {

@@ -152,7 +152,11 @@ async fn a_create_that_surely_did_not_happen_is_repeated() {
         asked.read::<DropCollection>();
         let first = counter.fetch_add(1, Ordering::SeqCst) == 0;
         let not_ready = RpcError::new(ErrorCode::NotReady, "has not joined a mesh yet");
-        std::future::ready(if first { Err(not_ready) } else { reply::<DropCollection>(vecino_net::message::Done {}) })
+        std::future::ready(if first {
+            Err(not_ready)
+        } else {
+            reply::<DropCollection>(vecino_net::message::Dropped::default())
+        })
     });
     mesh.client(&[node.address]).await.drop_collection("c").await.unwrap();
     assert_eq!(count.load(Ordering::SeqCst), 2);

@@ -1,6 +1,6 @@
 //! The generation of codes that is in use, and when the next one is made.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use crate::arena::NoMemory;
@@ -21,6 +21,8 @@ pub(crate) struct Fast {
     /// Number of the generation in use; 0 while there is none.
     number: AtomicU64,
     kept: Mutex<Kept>,
+    /// Slots stored since the generation in use was put there.
+    stored: AtomicUsize,
     /// Whether codes are being made by a model that was loaded, and there are none to go by.
     is_warming: AtomicBool,
     /// Held for reading while a slot is linked, and for writing while a generation takes the place of another.
@@ -47,6 +49,7 @@ impl Fast {
             kernel,
             number: AtomicU64::new(0),
             kept: Mutex::default(),
+            stored: AtomicUsize::new(0),
             is_warming: AtomicBool::new(false),
             linking: RwLock::default(),
         })
@@ -64,6 +67,7 @@ impl Fast {
 
     /// Makes room for the codes of a slot. The caller stores, and so no generation is being put in place.
     pub fn reserve(&self, slot: Slot) -> Result<(), NoMemory> {
+        self.stored.fetch_add(1, Ordering::Relaxed);
         match &*self.kept() {
             Kept { current: Some(generation), .. } => generation.reserve(slot),
             Kept { warming: Some(warming), .. } => warming.generation().reserve(slot),
@@ -76,11 +80,16 @@ impl Fast {
         self.linking.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether there are so many more slots than the generation in use was learned from that it is time for another.
+    /// Whether there are so many more slots than the generation in use was learned from, or so many were used again, that
+    /// it is time for another.
     #[inline]
     pub fn is_due(&self, slots: usize, cached: &mut Option<Arc<Generation>>) -> bool {
-        let due = self.current(cached).map_or(LEARN_SLOTS_MIN, |generation| generation.slots.saturating_mul(GROWTH));
-        slots >= due && !self.is_warming.load(Ordering::Acquire)
+        if self.is_warming.load(Ordering::Acquire) {
+            return false;
+        }
+        let Some(generation) = self.current(cached) else { return slots >= LEARN_SLOTS_MIN };
+        slots >= generation.slots.saturating_mul(GROWTH)
+            || self.stored.load(Ordering::Relaxed) >= slots.saturating_mul(GROWTH)
     }
 
     /// Learns a new generation from what is stored and makes all codes anew, unless another thread is about to. Slots
@@ -167,8 +176,14 @@ impl Fast {
             }
         }
         self.kept().current = Some(Arc::new(generation));
+        self.stored.store(0, Ordering::Relaxed);
         self.number.store(number, Ordering::Release);
         Ok(())
+    }
+
+    /// Bytes of memory that the codes of one slot take, once there are any.
+    pub fn bytes_per_slot(&self) -> usize {
+        Generation::words_per_slot(self.shape, self.lanes).iter().sum::<usize>() * size_of::<u32>()
     }
 
     /// Bytes of memory that the codes of so many slots take.
@@ -179,7 +194,8 @@ impl Fast {
 
 /// With fewer slots nothing is learned: searches scan them.
 const LEARN_SLOTS_MIN: usize = 1_000;
-/// A generation is followed by another when there are so many times the slots that it was learned from.
+/// A generation is followed by another when there are so many times the slots that it was learned from, or when so many
+/// times as many as there are were stored since.
 const GROWTH: usize = 4;
 /// Vectors that a model is learned from.
 const SAMPLE: usize = 2048;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::arena::{Arena, NoMemory};
 use crate::fast::model::code;
-use crate::fast::{Edge, Layout, Model};
+use crate::fast::{Edge, Layout, Model, Shape};
 use crate::graph::Graph;
 use crate::kernel::fastscan::{self, LANES, Scan, Table};
 use crate::kernel::nibble::{LINE_BYTES, LINE_DIMS, NibbleQuery, Nibbles, nibbles_of};
@@ -68,7 +68,7 @@ impl Generation {
     /// A generation without codes, for nodes of up to so many links.
     pub fn new(number: u64, slots: usize, model: Model, metric: Metric, lanes: usize, kernel: Kernel) -> Self {
         let layout = Layout { lanes, dims: model.shape().dims };
-        let node_words = model.shape().span.div_ceil(LINE_DIMS) * LINE_BYTES / size_of::<u32>();
+        let [edge_words, node_words] = Self::words_per_slot(model.shape(), lanes);
         Self {
             number,
             slots,
@@ -77,9 +77,15 @@ impl Generation {
             layout,
             scan: fastscan::scan_of(kernel),
             nibbles: nibbles_of(kernel),
-            edges: Arena::new("edge codes", layout.words()),
+            edges: Arena::new("edge codes", edge_words),
             nodes: Arena::new("node codes", node_words),
         }
+    }
+
+    /// Words that a slot takes of the arena of edge codes, and of that of node codes.
+    pub fn words_per_slot(shape: Shape, lanes: usize) -> [usize; 2] {
+        let nodes = shape.span.div_ceil(LINE_DIMS) * LINE_BYTES / size_of::<u32>();
+        [Layout { lanes, dims: shape.dims }.words(), nodes]
     }
 
     /// What the codes were made by.

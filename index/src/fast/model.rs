@@ -4,10 +4,21 @@
 //! among each other at random, so that each bit says as much as any other. What it leaves out is not zero on average:
 //! two neighbours of a node that lie near each other do so in the directions left out as well. The `slope`, fitted on
 //! the sample, makes up for it, and for the noise of the signs.
-#![allow(unsafe_code, reason = "kernels: rows of the projection are handed over as pointers")]
+//!
+//! The projection is a matrix of eight bits a value, and so is a vector while it is projected, seen from the mean: a
+//! matrix of f32 would not stay in the cache beside what a walk reads. What is rounded is the projection itself, the same for all,
+//! and a thousandth of a vector's length, far less than what the codes round off.
+#![allow(unsafe_code, reason = "kernels: columns of the sample are handed over as pointers")]
 
+use std::cell::RefCell;
+
+use crate::kernel::bytes::ByteMatrix;
 use crate::kernel::nibble::LINE_DIMS;
-use crate::kernel::{Kernel, Measure, MeasureRows};
+use crate::kernel::{Kernel, Measure};
+
+thread_local! {
+    static ROUNDED: RefCell<Rounded> = RefCell::default();
+}
 
 /// How many dimensions codes have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,20 +34,24 @@ pub(crate) struct Shape {
 /// A learned projection.
 pub(crate) struct Model {
     shape: Shape,
-    measure: MeasureRows,
-    /// `span` rows, each padded to whole lines.
-    projection: Vec<Line>,
-    /// The projection of the sample's mean.
-    origin: Vec<f32>,
+    /// `span` rows, each to be multiplied with its scale.
+    projection: ByteMatrix,
+    scales: Vec<f32>,
+    /// The sample's mean.
+    mean: Vec<f32>,
     /// What products of edges, as they are estimated, are multiplied with.
     slope: f32,
     /// One step of the codes of nodes.
     step: f32,
 }
 
-#[derive(Clone, Copy)]
-#[repr(align(64))]
-struct Line([f32; LINE_VALUES]);
+/// Room for a vector in eight bits a value, and for its products.
+#[derive(Default)]
+struct Rounded {
+    fours: Vec<[i8; 4]>,
+    values: Vec<f32>,
+    products: Vec<i32>,
+}
 
 impl Shape {
     /// The shape for vectors of `dim` values: a compromise between the memory that codes take and how well they
@@ -72,6 +87,7 @@ impl Model {
                     columns.values[column * rows.len() + at] = row[column] - mean;
                 }
             }
+            let measure = kernel.rows(Measure::Product);
             for _ in 0..ITERATIONS {
                 let model = Self::of(&basis, shape, &mean, kernel);
                 let mut weights = Matrix::zero(basis.rows, rows.len());
@@ -87,7 +103,7 @@ impl Model {
                 for (weights, to) in weights.values.chunks_exact(rows.len()).zip(next.values.chunks_exact_mut(dim)) {
                     // SAFETY: weights and columns are as long as the sample has rows; the kernel was checked when the
                     // index was made.
-                    unsafe { (model.measure)(weights.as_ptr(), rows.len(), &pointers, to) };
+                    unsafe { (measure)(weights.as_ptr(), rows.len(), &pointers, to) };
                 }
                 next.orthonormalize(&mut random);
                 basis = next;
@@ -128,43 +144,43 @@ impl Model {
 
     /// Projects a vector times `scale`, seen from the sample's mean if it is to be `centred`.
     pub fn project(&self, vector: &[f32], scale: f32, centred: bool, out: &mut [f32]) {
-        let dim = self.shape.dim;
-        assert!(vector.len() == dim && out.len() * dim.div_ceil(LINE_VALUES) == self.projection.len());
-        let stride = dim.div_ceil(LINE_VALUES);
-        let mut rows = self.projection.chunks_exact(stride);
-        for out in out.chunks_mut(ROWS_BATCH) {
-            let mut pointers = [std::ptr::null(); ROWS_BATCH];
-            for (pointer, row) in pointers.iter_mut().zip(&mut rows) {
-                *pointer = row.as_ptr().cast();
+        assert!(vector.len() == self.shape.dim && out.len() == self.shape.span);
+        ROUNDED.with_borrow_mut(|Rounded { fours, values, products }| {
+            values.clear();
+            if centred {
+                values.extend(vector.iter().zip(&self.mean).map(|(value, mean)| value * scale - mean));
+            } else {
+                values.extend(vector.iter().map(|value| value * scale));
             }
-            let pointers = &pointers[..out.len()];
-            // SAFETY: the vector and every row are `dim` long, and the kernel was checked when the index was made.
-            unsafe { (self.measure)(vector.as_ptr(), dim, pointers, out) };
-        }
-        for (out, origin) in out.iter_mut().zip(&self.origin) {
-            *out = *out * scale - if centred { *origin } else { 0.0 };
-        }
+            fours.resize(values.len().div_ceil(4), [0; 4]);
+            let step = round_to_bytes(values, fours.as_flattened_mut());
+            products.resize(out.len(), 0);
+            self.projection.products(fours, products);
+            for ((out, product), scale) in out.iter_mut().zip(&*products).zip(&self.scales) {
+                *out = *product as f32 * (scale * step);
+            }
+        });
     }
 
-    /// All its values, in the order in which [`Self::restore`] takes them: slope, step, origin, then row after row.
+    /// All its values, in the order in which [`Self::restore`] takes them: slope, step, mean, then row after row.
     pub fn values(&self) -> impl Iterator<Item = f32> + '_ {
-        let stride = self.shape.dim.div_ceil(LINE_VALUES);
-        let rows = self
-            .projection
-            .chunks_exact(stride)
-            .flat_map(|row| row.iter().flat_map(|line| line.0).take(self.shape.dim));
-        [self.slope, self.step].into_iter().chain(self.origin.iter().copied()).chain(rows)
+        let row = |(row, scale): (usize, &f32)| {
+            let scale = *scale;
+            self.projection.row(row).take(self.shape.dim).map(move |value| f32::from(value) * scale)
+        };
+        let rows = self.scales.iter().enumerate().flat_map(row);
+        [self.slope, self.step].into_iter().chain(self.mean.iter().copied()).chain(rows)
     }
 
     /// How many values a model of this shape has.
     pub fn values_of(shape: Shape) -> usize {
-        2 + shape.span + shape.span * shape.dim
+        2 + shape.dim + shape.span * shape.dim
     }
 
     /// A model of what [`Self::values`] gave: as many values as [`Self::values_of`] says. `None` if no model has such.
     pub fn restore(values: &[f32], shape: Shape, kernel: Kernel) -> Option<Self> {
         let (&[slope, step], rest) = values.split_first_chunk()?;
-        let (origin, rows) = rest.split_at_checked(shape.span)?;
+        let (mean, rows) = rest.split_at_checked(shape.dim)?;
         let is_possible = values.iter().all(|value| value.is_finite())
             && (SLOPE_RANGE.0..=SLOPE_RANGE.1).contains(&slope)
             && step > 0.0
@@ -172,31 +188,22 @@ impl Model {
             && rows.iter().all(|value| value.abs() <= 1.001);
         let basis = Matrix { rows: shape.span, columns: shape.dim, values: rows.to_vec() };
         is_possible.then(|| {
-            let model = Self::of(&basis, shape, &vec![0.0; shape.dim], kernel);
-            Self { slope, step, origin: origin.to_vec(), ..model }
+            let model = Self::of(&basis, shape, mean, kernel);
+            Self { slope, step, ..model }
         })
     }
 
     /// Bytes of memory that it takes.
     pub fn bytes(&self) -> usize {
-        size_of_val(&self.projection[..]) + size_of_val(&self.origin[..])
+        self.projection.bytes() + size_of_val(&self.scales[..]) + size_of_val(&self.mean[..])
     }
 
     fn of(basis: &Matrix, shape: Shape, mean: &[f32], kernel: Kernel) -> Self {
-        let mut projection = Vec::new();
-        for row in basis.rows() {
-            projection.extend(row.chunks(LINE_VALUES).map(|values| {
-                let mut line = Line([0.0; LINE_VALUES]);
-                line.0[..values.len()].copy_from_slice(values);
-                line
-            }));
-        }
-        let measure = kernel.rows(Measure::Product);
-        let mut model = Self { shape, measure, projection, origin: vec![0.0; basis.rows], slope: 1.0, step: 1.0 };
-        let mut origin = vec![0.0; basis.rows];
-        model.project(mean, 1.0, false, &mut origin);
-        model.origin = origin;
-        model
+        let mut rounded = vec![0i8; basis.values.len()];
+        let rows = basis.rows().zip(rounded.chunks_exact_mut(shape.dim.max(1)));
+        let scales: Vec<f32> = rows.map(|(row, rounded)| round_to_bytes(row, rounded)).collect();
+        let projection = ByteMatrix::new(rounded.chunks_exact(shape.dim.max(1)), shape.dim, kernel);
+        Self { shape, projection, scales, mean: mean.to_vec(), slope: 1.0, step: 1.0 }
     }
 
     /// The step that loses least of the sample.
@@ -316,6 +323,19 @@ impl Matrix {
     }
 }
 
+/// Rounds values to signed bytes; gives what one step of them stands for. What it gives has so few digits that its products with
+/// bytes are exact: rounded again, they give the same bytes and the same step.
+fn round_to_bytes(values: &[f32], bytes: &mut [i8]) -> f32 {
+    let largest = values.iter().fold(BYTE_LARGEST_MIN, |largest, value| largest.max(value.abs()));
+    let step = f32::from_bits((largest / 127.0).to_bits().next_multiple_of(STEP_BITS));
+    let inverse = 1.0 / step;
+    for (byte, value) in bytes.iter_mut().zip(values) {
+        let scaled = value * inverse;
+        *byte = (scaled + f32::copysign(0.5, scaled)) as i8;
+    }
+    step
+}
+
 /// The code of a value, in steps of which `inverse` is the inverse.
 #[inline(always)]
 pub(crate) fn code(value: f32, inverse: f32) -> u8 {
@@ -387,9 +407,10 @@ const SPAN_LINES_MAX: usize = 4;
 const STEP_ROWS: usize = 256;
 /// Ranges of codes that are tried, in deviations.
 const STEPS: [f32; 8] = [3.5, 4.0, 4.5, 5.0, 5.6, 6.3, 7.1, 8.0];
-const LINE_VALUES: usize = 16;
-/// Rows that one call of a kernel measures.
-const ROWS_BATCH: usize = 32;
+/// Smaller values than a step of this are zero.
+const BYTE_LARGEST_MIN: f32 = 1e-30;
+/// Steps are multiples of so many of an f32's last bits: a product with seven bits keeps all of its own.
+const STEP_BITS: u32 = 1 << 8;
 /// Rounds of subspace iteration: the span matters, not its axes.
 const ITERATIONS: usize = 3;
 /// What is left of a row of length one that depends on others.

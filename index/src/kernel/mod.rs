@@ -4,6 +4,7 @@
 //! neighbours, and the rows to come are fetched while the ones at hand are measured.
 #![allow(unsafe_code, reason = "kernels: vector instructions and reads through the pointers of an arena")]
 
+pub(crate) mod bytes;
 #[doc(hidden)]
 pub mod cases;
 pub(crate) mod codes;

@@ -39,8 +39,6 @@ struct Kept {
     current: Option<Arc<Generation>>,
     /// The one in the making; what is stored meanwhile is coded by it too.
     next: Option<Arc<Generation>>,
-    /// One more than the highest slot that was coded by all there are.
-    slots: u32,
     buffers: Buffers,
     code: Vec<u8>,
 }
@@ -95,8 +93,7 @@ impl ScalarCodes {
     /// Codes a slot whose row is written and that nobody knows of yet.
     pub fn store(&self, slot: Slot, rows: &Rows) -> Result<(), NoMemory> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let Kept { current, next, slots, buffers, code } = &mut *kept;
-        *slots = slot + 1;
+        let Kept { current, next, buffers, code } = &mut *kept;
         let source = source_of(&rows.query(slot), self.metric);
         if let Some(generation) = next {
             generation.store(slot, source, buffers, code)?;
@@ -106,6 +103,12 @@ impl ScalarCodes {
             self.drift.add(error, generation.quantizer.error);
         }
         Ok(())
+    }
+
+    /// Makes room for the codes of every slot up to this one.
+    pub fn reserve(&self, slot: Slot) -> Result<(), NoMemory> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.current.iter().chain(&kept.next).try_for_each(|generation| generation.codes.reserve(slot))
     }
 
     /// Whether [`Self::train`] is worth calling. Cheap enough to be asked for each slot.
@@ -119,8 +122,8 @@ impl ScalarCodes {
     }
 
     /// Makes the next generation from what is live, and puts it in place. One thread does; others pass by. Where there is
-    /// no memory for it, the generation that is there stays.
-    pub fn train(&self, rows: &Rows, states: &States) {
+    /// no memory for it, the generation that is there stays. `storing` is held while a slot is stored.
+    pub fn train(&self, rows: &Rows, states: &States, storing: &Mutex<()>) {
         let Ok(_training) = self.training.try_lock() else { return };
         let trained_slots = states.slots();
         if !self.wants_training(trained_slots) {
@@ -140,12 +143,14 @@ impl ScalarCodes {
         self.due_slots.store(due_slots, Ordering::Relaxed);
         self.drift.reset();
         let slots = {
+            // What was stored before is seen as stored below, and what is stored from now on is coded as it comes.
+            let _storing = storing.lock().unwrap_or_else(PoisonError::into_inner);
             let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
             kept.next = Some(Arc::clone(&next));
-            kept.slots.max(trained_slots)
+            states.slots().max(trained_slots)
         };
         let (mut buffers, mut code) = (Buffers::default(), Vec::new());
-        let stored = (0..slots).filter(|slot| *slot >= trained_slots || states.is_stored(*slot));
+        let stored = (0..slots).filter(|slot| states.is_stored(*slot));
         let mut coded =
             stored.map(|slot| next.store(slot, source_of(&rows.query(slot), self.metric), &mut buffers, &mut code));
         let is_coded = coded.all(|stored| stored.is_ok());
@@ -179,6 +184,11 @@ impl ScalarCodes {
         let quantizer = &generation.quantizer;
         let gauge = quantizer.weigh(source, query.is_stored(), &mut buffer.buffers, &mut buffer.weights);
         Some(ScalarNear { generation, weights: &buffer.weights, gauge })
+    }
+
+    /// Bytes of memory that the codes of one slot take, once there are any: about one for each value.
+    pub fn bytes_per_slot(&self, dim: usize) -> usize {
+        stride(dim)
     }
 
     /// Bytes of memory that the codes of so many slots take.

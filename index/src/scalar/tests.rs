@@ -32,7 +32,7 @@ impl Bed {
     fn train_if_wanted(&self) -> bool {
         let is_wanted = self.codes.wants_training(self.states.slots());
         if is_wanted {
-            self.codes.train(&self.rows, &self.states);
+            self.codes.train(&self.rows, &self.states, &std::sync::Mutex::default());
         }
         is_wanted
     }

@@ -38,7 +38,7 @@ fn a_loaded_index_grows_on() {
     let index =
         Index::load(params(DIM, Metric::Cosine), &Arenas::of(&built(params(DIM, Metric::Cosine), &vectors[..1_000])));
     let index = index.unwrap();
-    assert!(matches!(index.store(999, &vectors[0]), Err(crate::IndexError::SlotOrder { slot: 999, next: 1_000 })));
+    assert!(matches!(index.store(999, &vectors[0]), Err(crate::IndexError::SlotTaken { slot: 999, next: 1_000 })));
     store_all(&index, 1_000..2_000, &vectors[1_000..]);
     link_all(&index);
     check_graph(&index);

@@ -7,7 +7,7 @@ use vecino_certs::NodeId;
 use vecino_net::endpoint::{Endpoint, EndpointOptions};
 use vecino_net::error::{ErrorCode, Retry};
 use vecino_net::limits::FRAME_BYTES_MAX;
-use vecino_net::message::{CatalogFetch, Done, Hello, ListCollections, Outcome, Put, Scan, TakeSnapshot};
+use vecino_net::message::{CatalogFetch, Dropped, Hello, ListCollections, Outcome, Put, Scan, TakeSnapshot};
 use vecino_net::model::{Fields, Level, Payload, Point, Vector};
 use vecino_net::rpc::{Caller, TraceId};
 
@@ -76,7 +76,7 @@ async fn errors_and_panics_of_the_service_are_answers() {
     assert_eq!((error.code, error.message.as_str()), (ErrorCode::NotFound, "as asked"));
     let error = client.call(server.address, None, &order("panic"), PATIENCE).await.unwrap_err();
     assert_eq!(error.code, ErrorCode::Internal);
-    assert_eq!(client.call(server.address, None, &order("do"), PATIENCE).await, Ok(Done {}));
+    assert_eq!(client.call(server.address, None, &order("do"), PATIENCE).await, Ok(Dropped { freed_bytes: 0 }));
 }
 
 #[tokio::test]
@@ -134,9 +134,9 @@ async fn more_requests_than_permits_are_answered_overloaded() {
     assert!(error.retry_after().is_some_and(|pause| !pause.is_zero()), "{error:?}");
     server.service.released.send_replace(true);
     for call in calls {
-        assert_eq!(call.await.unwrap(), Ok(Done {}));
+        assert_eq!(call.await.unwrap(), Ok(Dropped { freed_bytes: 0 }));
     }
-    assert_eq!(client.call(server.address, None, &order("do"), PATIENCE).await, Ok(Done {}));
+    assert_eq!(client.call(server.address, None, &order("do"), PATIENCE).await, Ok(Dropped { freed_bytes: 0 }));
 }
 
 #[tokio::test]
@@ -184,7 +184,7 @@ async fn calls_at_once_share_one_connection() {
         })
         .collect();
     for call in calls {
-        assert_eq!(call.await.unwrap(), Ok(Done {}));
+        assert_eq!(call.await.unwrap(), Ok(Dropped { freed_bytes: 0 }));
     }
     assert_eq!(server.endpoint.open_connections(), 1);
 }
@@ -198,7 +198,7 @@ async fn nodes_that_dial_each_other_at_once_are_both_served() {
         one.endpoint.call(two.address, Some(two.id), &request, PATIENCE),
         two.endpoint.call(one.address, Some(one.id), &request, PATIENCE),
     );
-    assert_eq!((there, back), (Ok(Done {}), Ok(Done {})));
+    assert_eq!((there, back), (Ok(Dropped { freed_bytes: 0 }), Ok(Dropped { freed_bytes: 0 })));
 }
 
 #[tokio::test]
@@ -218,14 +218,18 @@ async fn a_closing_node_finishes_what_it_began_and_turns_the_rest_away() {
     let refused = soon("refusals", async {
         loop {
             match client.call(server.address, None, &order("do"), PATIENCE).await {
-                Ok(Done {}) => tokio::task::yield_now().await,
+                Ok(Dropped { .. }) => tokio::task::yield_now().await,
                 Err(error) => return error,
             }
         }
     });
     assert_eq!(refused.await.code, ErrorCode::NotReady);
     server.service.released.send_replace(true);
-    assert_eq!(call.await.unwrap(), Ok(Done {}), "the answer arrives although the node closes right behind it");
+    assert_eq!(
+        call.await.unwrap(),
+        Ok(Dropped { freed_bytes: 0 }),
+        "the answer arrives although the node closes right behind it"
+    );
     soon("closing", closing).await.unwrap();
     let error = client.call(server.address, None, &order("do"), PATIENCE).await.unwrap_err();
     assert_eq!(error.code, ErrorCode::Connection, "{error}");

@@ -13,7 +13,7 @@ use vecino_certs::{Authority, Identity, IssueOptions, NodeId, Role};
 use vecino_net::endpoint::{Endpoint, EndpointOptions};
 use vecino_net::error::{ErrorCode, RpcError};
 use vecino_net::message::{
-    CatalogFetch, Done, DropCollection, ListCollections, MeshId, Outcome, PeerIdentity, Put, Rpc, Scan, ScanReply,
+    CatalogFetch, DropCollection, Dropped, ListCollections, MeshId, Outcome, PeerIdentity, Put, Rpc, Scan, ScanReply,
 };
 use vecino_net::model::{Payload, Point, Value};
 use vecino_net::rpc::{CallContext, Service, decode, encode};
@@ -148,7 +148,7 @@ impl Service for Obedient {
                     "fail" => return Err(RpcError::new(ErrorCode::NotFound, "as asked")),
                     _ => {}
                 }
-                encode(&Done {})
+                encode(&Dropped { freed_bytes: 0 })
             }
             ListCollections::KIND | CatalogFetch::KIND => encode(&[(); 0]),
             Put::KIND => {

@@ -8,7 +8,7 @@ use vecino_net::endpoint::{Endpoint, EndpointOptions};
 use vecino_net::error::{ErrorCode, Retry};
 use vecino_net::frame::{MAGIC, PROTOCOL_VERSION, ReplyHeader, RequestHeader};
 use vecino_net::limits::FRAME_BYTES_MAX;
-use vecino_net::message::{CatalogFetch, Done, ListCollections, Rpc};
+use vecino_net::message::{CatalogFetch, Dropped, ListCollections, Rpc};
 use vecino_net::rpc::{TraceId, encode};
 
 use crate::fixture::{Mesh, PATIENCE, Server, options, order, soon, warned};
@@ -155,7 +155,10 @@ async fn a_length_that_lies_takes_no_memory_from_others() {
     // A whole request on the same connection, behind the others, is served.
     raw.ask(ListCollections::KIND, &encode(&ListCollections {}).unwrap()).await.unwrap();
     let client = mesh.client_endpoint();
-    assert_eq!(client.call(server.address, None, &order(&"x".repeat(1 << 19)), PATIENCE).await, Ok(Done {}));
+    assert_eq!(
+        client.call(server.address, None, &order(&"x".repeat(1 << 19)), PATIENCE).await,
+        Ok(Dropped { freed_bytes: 0 })
+    );
 }
 
 #[tokio::test]
@@ -204,7 +207,7 @@ async fn garbage_on_a_stream_closes_that_connection_and_nothing_else() {
     let closed = soon("closing", raw.quic.closed()).await.to_string();
     assert!(closed.contains("does not speak"), "{closed}");
     server.service.released.send_replace(true);
-    assert_eq!(waiting.await.unwrap(), Ok(Done {}));
+    assert_eq!(waiting.await.unwrap(), Ok(Dropped { freed_bytes: 0 }));
 }
 
 #[tokio::test]
@@ -222,9 +225,9 @@ async fn garbage_datagrams_are_ignored() {
         random.fill(&mut datagram);
         socket.send_to(&datagram, server.address).unwrap();
     }
-    assert_eq!(client.call(server.address, None, &order("do"), PATIENCE).await, Ok(Done {}));
+    assert_eq!(client.call(server.address, None, &order("do"), PATIENCE).await, Ok(Dropped { freed_bytes: 0 }));
     let fresh = mesh.client_endpoint();
-    assert_eq!(fresh.call(server.address, None, &order("do"), PATIENCE).await, Ok(Done {}));
+    assert_eq!(fresh.call(server.address, None, &order("do"), PATIENCE).await, Ok(Dropped { freed_bytes: 0 }));
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use vecino_net::endpoint::{Endpoint, EndpointOptions};
 use vecino_net::error::ErrorCode;
-use vecino_net::message::Done;
+use vecino_net::message::Dropped;
 
 use crate::child::Node;
 use crate::fixture::{Mesh, PATIENCE, options, order};
@@ -21,7 +21,7 @@ async fn a_call_to_a_node_that_was_killed_and_restarted_does_not_hang_and_the_ne
     let life = node.start("127.0.0.1:0".parse().unwrap(), None, 1);
     let address = life.address;
     let caller = Endpoint::client(&mesh.client(), endless()).unwrap();
-    assert_eq!(caller.call(address, Some(node.id), &order("do"), PATIENCE).await, Ok(Done {}));
+    assert_eq!(caller.call(address, Some(node.id), &order("do"), PATIENCE).await, Ok(Dropped { freed_bytes: 0 }));
     life.kill();
     let life = node.start(address, None, 2);
     assert_eq!(life.address, address);
@@ -30,14 +30,14 @@ async fn a_call_to_a_node_that_was_killed_and_restarted_does_not_hang_and_the_ne
     // call dials anew. Without the reset it would hang until its deadline.
     let started = std::time::Instant::now();
     match caller.call(address, Some(node.id), &order("do"), PATIENCE).await {
-        Ok(Done {}) => println!("dialled anew within {:?}", started.elapsed()),
+        Ok(Dropped { .. }) => println!("dialled anew within {:?}", started.elapsed()),
         Err(error) => {
             println!("failed after {:?}: {error}", started.elapsed());
             assert_eq!(error.code, ErrorCode::Connection, "a timeout would mean that it hung: {error}");
             assert!(error.message.contains("restarted"), "{error}");
         }
     }
-    assert_eq!(caller.call(address, Some(node.id), &order("do"), PATIENCE).await, Ok(Done {}));
+    assert_eq!(caller.call(address, Some(node.id), &order("do"), PATIENCE).await, Ok(Dropped { freed_bytes: 0 }));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -70,5 +70,5 @@ async fn a_connection_that_is_known_to_be_lost_is_replaced_without_an_error() {
     server.endpoint.close(Duration::ZERO).await;
     drop(server);
     let again = crate::fixture::Server::start(&mesh.node(), EndpointOptions { listen: address, ..options() });
-    assert_eq!(caller.call(address, Some(again.id), &order("do"), PATIENCE).await, Ok(Done {}));
+    assert_eq!(caller.call(address, Some(again.id), &order("do"), PATIENCE).await, Ok(Dropped { freed_bytes: 0 }));
 }

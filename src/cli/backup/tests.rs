@@ -14,8 +14,8 @@ use vecino_client::{
 };
 use vecino_net::error::{Retry, RpcError};
 use vecino_net::message::{
-    CreateCollection, Delete, DescribeCollection, Done, DropCollection, Get, ListCollections, MeshId, Put, Rpc, Scan,
-    ScanReply, Status,
+    CreateCollection, Delete, DescribeCollection, DropCollection, Dropped, Get, ListCollections, MeshId, Put, Rpc,
+    Scan, ScanReply, Status,
 };
 use vecino_net::model::CollectionId;
 use vecino_net::ring;
@@ -114,7 +114,7 @@ impl State {
             CreateCollection::KIND => reply::<CreateCollection>(self.create(asked.read())?),
             DropCollection::KIND => {
                 self.collections.remove(&asked.read::<DropCollection>().name).ok_or_else(unknown)?;
-                reply::<DropCollection>(Done {})
+                reply::<DropCollection>(Dropped::default())
             }
             Get::KIND => {
                 let Get { collection, ids, .. } = asked.read();
@@ -153,6 +153,7 @@ impl State {
             points: None,
             owns: 0.0,
             software: String::new(),
+            memory: None,
             collections: BTreeMap::new(),
         };
         let down = NodeStatus { state: NodeState::Down, ..node(100) };

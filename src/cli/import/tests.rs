@@ -17,7 +17,8 @@ use crate::cli::fake::{Asked, FakeMesh, FakeNode, reply};
 
 fn info(fields: &[(&str, u32)]) -> CollectionInfo {
     let mut schema = vecino_client::schema(3, Metric::Dot);
-    let field = |dim| FieldSchema { dim, metric: Metric::Dot, m: 16, ef_construction: 200 };
+    let field =
+        |dim| FieldSchema { dim, metric: Metric::Dot, m: 16, ef_construction: 200, profile: Default::default() };
     schema.fields = fields.iter().map(|(name, dim)| ((*name).to_owned(), field(*dim))).collect();
     let id = CollectionId([0; 16]);
     CollectionInfo {

@@ -41,12 +41,26 @@ impl World {
 
     /// Opens the collection with segments that a few batches fill.
     fn open(&self, disk: &Arc<dyn Disk>, seed: u64) -> Result<Collection, OpenError> {
-        let field = FieldSchema { dim: WIDTH as u32, metric: Metric::Euclidean, m: 4, ef_construction: 10 };
+        let field = FieldSchema {
+            dim: WIDTH as u32,
+            metric: Metric::Euclidean,
+            m: 4,
+            ef_construction: 10,
+            profile: Default::default(),
+        };
         let schema = CollectionSchema { fields: BTreeMap::from([(String::new(), field)]), ..schema() };
         let id = CollectionId([1; 16]);
         let segment_bytes = [700, 3_000, 20_000][seed as usize % 3];
-        let opened = persist::open(Arc::clone(disk), "films", id, &schema, segment_bytes, &Progress::default())?;
-        Collection::start(opened, "films", id, schema, Arc::clone(&self.indexers), self.runtime.handle().clone())
+        let opened = persist::open(
+            Arc::clone(disk),
+            "films",
+            id,
+            &schema,
+            segment_bytes,
+            Resources::unlimited().share("films"),
+            &Progress::default(),
+        )?;
+        Collection::start(opened, id, schema, Arc::clone(&self.indexers), self.runtime.handle().clone())
     }
 
     fn work(&self, collection: &Collection, model: &mut Model, random: &mut Rng, steps: usize) -> Result<(), Stopped> {
@@ -63,9 +77,21 @@ impl World {
                 .collect();
             match self.runtime.block_on(collection.apply(batch.clone())) {
                 Ok(outcomes) => {
-                    let written = |(outcome, record): (&Outcome, &Record)| *outcome == Outcome::Written(record.version);
-                    assert!(outcomes.iter().zip(&batch).all(written), "{outcomes:?}");
-                    model.acknowledge(batch);
+                    let stopped = outcomes.iter().any(|outcome| !matches!(outcome, Outcome::Written(_)));
+                    for (outcome, record) in outcomes.into_iter().zip(batch) {
+                        match outcome {
+                            Outcome::Written(version) => {
+                                assert_eq!(version, record.version);
+                                model.acknowledge(vec![record]);
+                            }
+                            Outcome::Unknown(_) => model.in_doubt.push(record),
+                            Outcome::Unavailable(_) => {}
+                            other => panic!("{other:?}"),
+                        }
+                    }
+                    if stopped {
+                        return Err(Stopped);
+                    }
                 }
                 Err(_) => {
                     model.in_doubt = batch;

@@ -34,12 +34,20 @@ fn lived() -> (Lab, BTreeMap<u64, Record>, BTreeSet<String>) {
 
 fn open(lab: &Lab) -> Result<persist::Opened, OpenError> {
     let disk = Arc::new(lab.disk.clone());
-    persist::open(disk, "films", CollectionId([1; 16]), &schema(), SEGMENT, &Progress::default())
+    persist::open(
+        disk,
+        "films",
+        CollectionId([1; 16]),
+        &schema(),
+        SEGMENT,
+        Resources::unlimited().share("films"),
+        &Progress::default(),
+    )
 }
 
 fn start(lab: &Lab) -> Collection {
     let (indexers, runtime) = (Arc::clone(&lab.indexers), lab.runtime.handle().clone());
-    Collection::start(open(lab).unwrap(), "films", CollectionId([1; 16]), schema(), indexers, runtime).unwrap()
+    Collection::start(open(lab).unwrap(), CollectionId([1; 16]), schema(), indexers, runtime).unwrap()
 }
 
 fn damage(lab: &Lab, pages: impl IntoIterator<Item = String>) {
@@ -87,7 +95,14 @@ fn what_only_other_replicas_have_is_said_to_need_a_copy() {
     let lab = Lab::new();
     let disk = FaultyDisk::new(Arc::new(lab.disk.clone()));
     disk.set(Fault::EverySync);
-    let opened =
-        persist::open(Arc::new(disk), "films", CollectionId([1; 16]), &schema(), SEGMENT, &Progress::default());
+    let opened = persist::open(
+        Arc::new(disk),
+        "films",
+        CollectionId([1; 16]),
+        &schema(),
+        SEGMENT,
+        Resources::unlimited().share("films"),
+        &Progress::default(),
+    );
     assert!(!opened.err().unwrap().needs_copy(), "a disk that does not answer may pass");
 }

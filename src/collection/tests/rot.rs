@@ -19,7 +19,13 @@ fn directory() -> String {
 }
 
 fn small_schema() -> CollectionSchema {
-    let field = FieldSchema { dim: DIM as u32, metric: Metric::Euclidean, m: 2, ef_construction: 16 };
+    let field = FieldSchema {
+        dim: DIM as u32,
+        metric: Metric::Euclidean,
+        m: 2,
+        ef_construction: 16,
+        profile: Default::default(),
+    };
     CollectionSchema { fields: BTreeMap::from([(String::new(), field)]), ..schema() }
 }
 
@@ -43,11 +49,16 @@ fn contents(disk: &MemDisk) -> BTreeMap<String, Vec<u8>> {
 }
 
 fn open(lab: &Lab, disk: &MemDisk) -> Result<Collection, OpenError> {
-    let opened = {
-        let progress = Progress::default();
-        persist::open(Arc::new(disk.clone()), &directory(), ID, &small_schema(), SEGMENT_BYTES, &progress)?
-    };
-    Collection::start(opened, "films", ID, small_schema(), Arc::clone(&lab.indexers), lab.runtime.handle().clone())
+    let opened = persist::open(
+        Arc::new(disk.clone()),
+        &directory(),
+        ID,
+        &small_schema(),
+        SEGMENT_BYTES,
+        Resources::unlimited().share("films"),
+        &Progress::default(),
+    )?;
+    Collection::start(opened, ID, small_schema(), Arc::clone(&lab.indexers), lab.runtime.handle().clone())
 }
 
 fn examined(disk: &MemDisk) -> Report {

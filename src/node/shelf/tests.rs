@@ -9,7 +9,10 @@ use vecino_net::model::{FieldSchema, Fields, Fsync, Metric, PointId, Vector, Ver
 use vecino_storage::{Disk, MemDisk};
 
 use super::*;
+use crate::ballast::Ballast;
 use crate::collection::indexers::Indexers;
+use crate::memory::Budget;
+use crate::resources::Resources;
 
 /// Which openings are held up, and how many were begun.
 #[derive(Default)]
@@ -47,6 +50,7 @@ struct Lab {
     gate: Arc<Gate>,
     indexers: Arc<Indexers>,
     runtime: tokio::runtime::Runtime,
+    resources: Arc<Resources>,
 }
 
 struct Gated {
@@ -54,6 +58,7 @@ struct Gated {
     gate: Arc<Gate>,
     indexers: Arc<Indexers>,
     runtime: tokio::runtime::Handle,
+    resources: Arc<Resources>,
 }
 
 const CURSED: CollectionId = id(99);
@@ -64,7 +69,15 @@ impl Opener for Gated {
         assert!(kept.id != CURSED, "an opening that panics");
         let Kept { name, id, schema } = kept;
         let (disk, indexers) = (Arc::new(self.disk.clone()), Arc::clone(&self.indexers));
-        Collection::open(disk, &id.to_string(), name, *id, schema.clone(), indexers, self.runtime.clone())
+        Collection::open(
+            disk,
+            &id.to_string(),
+            self.resources.share(name),
+            *id,
+            schema.clone(),
+            indexers,
+            self.runtime.clone(),
+        )
     }
 
     fn remove(&self, id: CollectionId) {
@@ -83,15 +96,23 @@ impl Lab {
             gate: Arc::default(),
             indexers: Arc::new(Indexers::start(1).unwrap()),
             runtime: tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap(),
+            resources: Resources::unlimited(),
         }
     }
 
     fn shelf(&self, open_max: usize, collections: &[u8]) -> Arc<Shelf> {
         let (disk, gate, indexers) = (self.disk.clone(), Arc::clone(&self.gate), Arc::clone(&self.indexers));
-        let opener = Gated { disk, gate, indexers, runtime: self.runtime.handle().clone() };
+        let (runtime, resources) = (self.runtime.handle().clone(), Arc::clone(&self.resources));
+        let opener = Gated { disk, gate, indexers, runtime, resources };
         let shelf = Shelf::new(opener, open_max, self.runtime.handle().clone());
         for number in collections {
-            let field = FieldSchema { dim: 1, metric: Metric::Euclidean, m: 4, ef_construction: 10 };
+            let field = FieldSchema {
+                dim: 1,
+                metric: Metric::Euclidean,
+                m: 4,
+                ef_construction: 10,
+                profile: Default::default(),
+            };
             let fields = BTreeMap::from([(String::new(), field)]);
             let schema = CollectionSchema { fields, replication_factor: 1, fsync: Fsync::Always };
             shelf.keep(Kept { name: format!("c{number}"), id: id(*number), schema });
@@ -101,6 +122,13 @@ impl Lab {
 
     fn get(&self, shelf: &Arc<Shelf>, number: u8) -> Result<Collection, Absent> {
         self.runtime.block_on(shelf.get(id(number)))
+    }
+
+    /// Who opened a collection for another may hold it for a moment longer than that one.
+    fn until_idle(&self, shelf: &Shelf) {
+        while !shelf.lock().by_id.values().filter_map(Place::open).all(Collection::is_idle) {
+            self.runtime.block_on(tokio::task::yield_now());
+        }
     }
 
     fn put(&self, collection: &Collection, point: u64) {
@@ -130,11 +158,14 @@ fn what_is_idle_longest_is_closed_and_has_everything_when_it_is_opened_again() {
         let collection = lab.get(&shelf, number).unwrap();
         lab.put(&collection, u64::from(number));
         drop(collection);
+        lab.until_idle(&shelf);
         shelf.make_room();
         assert!(shelf.open_ones().len() <= 2);
     }
     assert_eq!(open_ids(&shelf), [id(4), id(5)]);
     drop(lab.get(&shelf, 4).unwrap());
+    drop(lab.get(&shelf, 1).unwrap());
+    lab.until_idle(&shelf);
     let first = lab.get(&shelf, 1).unwrap();
     shelf.make_room();
     assert_eq!(open_ids(&shelf), [id(1), id(4)], "5 was idle longer than 4");
@@ -232,4 +263,35 @@ fn nothing_is_opened_while_the_node_stops() {
     shelf.close();
     assert!(matches!(lab.get(&shelf, 2), Err(Absent::Stopping)));
     assert!(lab.runtime.block_on(open.apply(Vec::new())).is_err(), "the writer has stopped");
+}
+
+#[test]
+fn what_nobody_asked_for_lately_makes_room_in_memory_for_what_is_asked_for() {
+    let mut lab = Lab::new();
+    let shelf = lab.shelf(10, &[1, 2]);
+    let mut needed = 0;
+    for number in [1, 2] {
+        let collection = lab.get(&shelf, number).unwrap();
+        (0..300).for_each(|point| lab.put(&collection, point));
+        needed = collection.stats().memory_bytes;
+    }
+    shelf.close();
+    drop(shelf);
+    lab.resources = Arc::new(Resources { memory: Budget::new(needed * 3 / 2, 0), ballast: Ballast::none() });
+    let mut shelf = lab.shelf(10, &[1, 2]);
+    drop(lab.get(&shelf, 1).unwrap());
+    // One was asked for just now, and is not closed for the other's sake.
+    let failed = |absent| matches!(absent, Absent::Failed { reason, .. } if reason.contains("limit"));
+    assert!(failed(lab.get(&shelf, 2).err().unwrap()));
+    Arc::get_mut(&mut shelf).unwrap().idle_min = Duration::ZERO;
+    // One that is in use is not closed either.
+    let in_use = lab.get(&shelf, 1).unwrap();
+    shelf.retry_failed();
+    assert_eq!(open_ids(&shelf), [id(1)]);
+    drop(in_use);
+    shelf.retry_failed();
+    assert_eq!(open_ids(&shelf), [id(2)]);
+    assert_eq!(lab.resources.memory.used(), lab.get(&shelf, 2).unwrap().stats().memory_bytes);
+    assert_eq!(shelf.stats(id(1)).unwrap().memory_bytes, 0);
+    assert!(lab.get(&shelf, 1).unwrap().read(&[PointId::Number(7)])[0].is_some());
 }
