@@ -32,6 +32,8 @@ use crate::resources::{Resources, Share};
 pub(super) const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 /// Version of what the arenas "meta", "points" and "tombstones" hold.
 const FORMAT: u32 = 1;
+/// A snapshot of no more bytes is read by one thread.
+const SMALL_BYTES: u64 = 1024 * 1024;
 /// Slots or entries that are copied under one read lock.
 const CHUNK: usize = 1024;
 
@@ -509,19 +511,24 @@ fn load(
     // Known before anything large is read, so that what does not fit costs little to find out, again and again.
     let index_bytes = index_bytes(snapshot, id, schema)?;
     account.open_with(index_bytes)?;
-    // Tables and indexes are in different arenas: each is made while the other is read.
-    let (tables, indexes) = std::thread::scope(|scope| {
-        let fits = |bytes: usize| account.open_with(index_bytes + bytes as u64);
-        let tables = scope.spawn(move || points::load(snapshot, id, progress, &fits));
-        let load_index = |(number, (name, field)): (usize, (&String, &FieldSchema))| {
-            let index = Index::load(params(id, number, field), &FieldSource { snapshot, number, progress })?;
-            Ok((name.clone(), index))
-        };
-        let indexes: Result<Indexes, LoadError> = schema.fields.iter().enumerate().map(load_index).collect();
-        let tables = tables.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        (tables, indexes)
-    });
-    let (mut tables, indexes) = (tables?, indexes?);
+    let load_tables =
+        || points::load(snapshot, id, progress, &|bytes: usize| account.open_with(index_bytes + bytes as u64));
+    let load_index = |(number, (name, field)): (usize, (&String, &FieldSchema))| {
+        let index = Index::load(params(id, number, field), &FieldSource { snapshot, number, progress })?;
+        Ok((name.clone(), index))
+    };
+    let load_indexes = || schema.fields.iter().enumerate().map(load_index).collect::<Result<Indexes, LoadError>>();
+    let (mut tables, indexes) = if snapshot.bytes() <= SMALL_BYTES {
+        (load_tables()?, load_indexes()?)
+    } else {
+        // Tables and indexes are in different arenas: each is made while the other is read.
+        let (tables, indexes) = std::thread::scope(|scope| {
+            let tables = scope.spawn(load_tables);
+            let indexes = load_indexes();
+            (tables.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), indexes)
+        });
+        (tables?, indexes?)
+    };
     for (_, index) in &indexes {
         for slot in (0..index.slots()).filter(|slot| tables.in_slot(*slot as Slot).is_none()) {
             index.bury(slot as Slot);

@@ -25,6 +25,8 @@ const NODES: &str = ".nodes";
 const SLOTS_BEYOND: u64 = 1 << 20;
 /// Pages that one thread reads of a window.
 const WINDOW_PAGES: usize = 4;
+/// Fewer entries than these are not worth a thread.
+const SHARE_MIN: usize = 4096;
 /// Bytes of the length before each entry.
 const LENGTH_BYTES: usize = 4;
 
@@ -89,7 +91,10 @@ fn read(
     for first in (0..pages.count()).step_by(threads * WINDOW_PAGES) {
         let last = (first + threads * WINDOW_PAGES).min(pages.count());
         let read: Vec<Result<Vec<u8>, SnapshotError>> = side_by_side((first..last).step_by(WINDOW_PAGES), |first| {
-            let (mut bytes, mut page) = (Vec::with_capacity(WINDOW_PAGES * PAGE_BYTES), Vec::new());
+            let (mut bytes, mut page) = (
+                Vec::with_capacity(WINDOW_PAGES.min(last - first) * PAGE_BYTES.min(pages.bytes() as usize)),
+                Vec::new(),
+            );
             for number in first..(first + WINDOW_PAGES).min(last) {
                 pages.read(number, &mut page)?;
                 progress.add(page.len() as u64);
@@ -101,7 +106,7 @@ fn read(
             window.extend_from_slice(&bytes?);
         }
         let (entries, whole) = split(arena, &window)?;
-        let share = entries.len().div_ceil(threads).max(1);
+        let share = entries.len().div_ceil(threads).max(SHARE_MIN);
         let decoded = side_by_side(entries.chunks(share), |entries| {
             let decoded = entries.iter().map(|entry| decode_point(arena, &window[entry.clone()], id));
             let mut decoded: Vec<(Key, Entry)> = decoded.collect::<Result<_, _>>()?;
@@ -123,8 +128,11 @@ fn read(
     Ok(())
 }
 
-/// Does each job on a thread of its own; gives the results in the order of the jobs.
-fn side_by_side<J: Send, R: Send>(jobs: impl Iterator<Item = J>, work: impl Fn(J) -> R + Sync) -> Vec<R> {
+/// Does each job on a thread of its own, or on this one where it is the only one; gives the results in the order of the jobs.
+fn side_by_side<J: Send, R: Send>(jobs: impl ExactSizeIterator<Item = J>, work: impl Fn(J) -> R + Sync) -> Vec<R> {
+    if jobs.len() <= 1 {
+        return jobs.map(work).collect();
+    }
     let work = &work;
     std::thread::scope(|scope| {
         let threads: Vec<_> = jobs.map(|job| scope.spawn(move || work(job))).collect();
