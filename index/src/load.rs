@@ -231,6 +231,9 @@ impl Index {
         let highest = linked().max_by_key(|(_, node)| (node.level, std::cmp::Reverse(node.order)));
         for (slot, node) in linked() {
             self.graph.set_order(slot, node.order);
+            if node.order == first {
+                self.graph.set_first(slot);
+            }
         }
         if let Some((slot, node)) = highest {
             // The graph is empty: nothing is there before.
