@@ -204,9 +204,10 @@ async fn what_is_accounted_is_what_the_process_takes() {
         };
         let taken = resident(&node) - before;
         println!("{name}: {} bytes accounted, {taken} resident more", told.memory_bytes);
-        // A process keeps buffers of requests and allocators beside: some megabytes, whatever is stored.
+        // A process keeps more beside, whatever is stored: buffers of requests, the sample that codes were learned from, and
+        // what the allocator does not give back of both. Measured: up to 36 MiB.
         assert!(told.memory_bytes < taken * 11 / 10, "{name}: {} accounted of {taken}", told.memory_bytes);
-        assert!(taken < told.memory_bytes * 5 / 4 + (24 << 20), "{name}: {} accounted of {taken}", told.memory_bytes);
+        assert!(taken < told.memory_bytes * 5 / 4 + (48 << 20), "{name}: {} accounted of {taken}", told.memory_bytes);
     }
 }
 
