@@ -51,6 +51,8 @@ pub struct Index {
     /// Held while a slot is stored: arenas grow under one thread.
     pub(crate) storing: Mutex<()>,
     allowance: OnceLock<Box<Allowance>>,
+    /// Held while one of the first nodes is linked.
+    early: Mutex<()>,
 }
 
 /// Whether an index may take so many bytes more, until what it is given is dropped.
@@ -72,6 +74,7 @@ impl Index {
             scratches: Scratches::new(),
             storing: Mutex::default(),
             allowance: OnceLock::new(),
+            early: Mutex::default(),
             flat_live_max: params.flat_slots(),
             params,
             kernel,
@@ -189,6 +192,9 @@ impl Index {
             // Without memory for new codes the old ones serve on, and it is tried again with the next slot.
             let _ = fast.renew(&self.rows, &self.graph, &self.states, &self.storing);
         }
+        // The first nodes of a cluster that are linked at once do not see each other, and what comes later leads to one of them only.
+        let early = self.graph.last_order() < EARLY_NODES;
+        let _alone = early.then(|| self.early.lock().unwrap_or_else(PoisonError::into_inner));
         self.with_linker(|linker, scratch| linker.link(slot, scratch));
         self.states.finish_linking(slot);
     }
@@ -364,6 +370,8 @@ impl From<NoMemory> for IndexError {
     }
 }
 
+/// So many nodes are linked one at a time.
+const EARLY_NODES: u32 = 1_000;
 /// Fewer live slots than this are scanned.
 const FLAT_LIVE_MIN: usize = 1_000;
 /// A search whose `ef` is this share of the live slots is a scan: a walk would measure most of them anyway.
