@@ -343,7 +343,7 @@ impl Linker<'_> {
         nearest
     }
 
-    fn measured(&self, from: Slot, slots: &[Slot]) -> Vec<Near> {
+    pub fn measured(&self, from: Slot, slots: &[Slot]) -> Vec<Near> {
         let mut distances = vec![0.0; slots.len()];
         self.rows.distances(self.rows.query(from), slots, &mut distances);
         distances.into_iter().zip(slots.iter().copied()).collect()

@@ -13,6 +13,7 @@ use crate::hnsw::Hnsw;
 use crate::kernel::Kernel;
 use crate::kind::{Ask, Kind};
 use crate::link::Linker;
+use crate::meetings::Meetings;
 use crate::params::{Hit, Metric, Params, Profile, SLOT_MAX, SearchOptions, Slot};
 use crate::readers::{Readers, Reading};
 use crate::rows::Rows;
@@ -46,13 +47,12 @@ pub struct Index {
     pub(crate) scalar: Option<ScalarCodes>,
     pub(crate) readers: Readers,
     pub(crate) rounds: Rounds,
+    meetings: Meetings,
     flat_live_max: usize,
     scratches: Scratches,
     /// Held while a slot is stored: arenas grow under one thread.
     pub(crate) storing: Mutex<()>,
     allowance: OnceLock<Box<Allowance>>,
-    /// Held while one of the first nodes is linked.
-    early: Mutex<()>,
 }
 
 /// Whether an index may take so many bytes more, until what it is given is dropped.
@@ -71,10 +71,10 @@ impl Index {
                 .then(|| ScalarCodes::new(params.metric, params.seed, kernel)),
             readers: Readers::new(),
             rounds: Rounds::new(),
+            meetings: Meetings::default(),
             scratches: Scratches::new(),
             storing: Mutex::default(),
             allowance: OnceLock::new(),
-            early: Mutex::default(),
             flat_live_max: params.flat_slots(),
             params,
             kernel,
@@ -192,11 +192,13 @@ impl Index {
             // Without memory for new codes the old ones serve on, and it is tried again with the next slot.
             let _ = fast.renew(&self.rows, &self.graph, &self.states, &self.storing);
         }
-        // The first nodes of a cluster that are linked at once do not see each other, and what comes later leads to one of them only.
-        let early = self.graph.last_order() < EARLY_NODES;
-        let _alone = early.then(|| self.early.lock().unwrap_or_else(PoisonError::into_inner));
-        self.with_linker(|linker, scratch| linker.link(slot, scratch));
-        self.states.finish_linking(slot);
+        // Linked before codes are let go of: whoever makes all codes anew makes those of linked slots.
+        self.with_linker(|linker, scratch| {
+            self.meetings.come(slot);
+            linker.link(slot, scratch);
+            self.states.finish_linking(slot);
+            linker.meet(slot, &self.meetings.go(slot), scratch);
+        });
     }
 
     /// Calls `work` with what changes the graph, by the codes that are in use. The caller holds rounds and reads.
@@ -370,8 +372,6 @@ impl From<NoMemory> for IndexError {
     }
 }
 
-/// So many nodes are linked one at a time.
-const EARLY_NODES: u32 = 1_000;
 /// Fewer live slots than this are scanned.
 const FLAT_LIVE_MIN: usize = 1_000;
 /// A search whose `ef` is this share of the live slots is a scan: a walk would measure most of them anyway.

@@ -18,6 +18,7 @@ mod kernel;
 mod kind;
 mod link;
 mod load;
+mod meetings;
 mod params;
 mod pieces;
 mod pool;

@@ -2,7 +2,9 @@
 //! (algorithm 4), by any number of threads at once.
 //!
 //! A node's own links are complete on all its layers before any other node links to it, and the layers are then
-//! joined from the lowest up, so that a walk that meets a new node always finds a way on.
+//! joined from the lowest up, so that a walk that meets a new node always finds a way on. Nodes that are linked at the
+//! same time may not see each other: each is told of the others, and of two the later one links to the earlier as it would
+//! have, had it come after it.
 //!
 //! Pruning may cut the last link to a node. Here it never does: a node counts the layer-0 links that lead to it from
 //! its *elders*, the nodes linked before it, and the last of them is not given up. Following elders back from any
@@ -60,21 +62,13 @@ impl Linker<'_> {
             }
         }
         let mut nearest = Vec::new();
-        let mut chosen = Vec::new();
-        for _ in 0..=STALE_RETRIES_MAX {
-            // Nobody knows of this node yet, so that its place in the sequence may still change.
-            let order = self.graph.take_order(slot);
-            let Some(entry) = self.graph.entry() else { return };
-            self.lonely.set(false);
+        self.graph.take_order(slot);
+        let Some(entry) = self.graph.entry() else { return };
+        self.lonely.set(false);
+        let mut chosen = self.neighbours(new, entry, scratch, &mut nearest);
+        if nearest.is_empty() {
+            self.lonely.set(true);
             chosen = self.neighbours(new, entry, scratch, &mut nearest);
-            if nearest.is_empty() {
-                self.lonely.set(true);
-                chosen = self.neighbours(new, entry, scratch, &mut nearest);
-            }
-            let meanwhile = self.graph.last_order().wrapping_sub(order);
-            if meanwhile <= STALE_NODES_MIN + STALE_NODES_PER_LINKER * self.states.linkers() {
-                break;
-            }
         }
         if self.states.is_churned() {
             self.lead_far(&mut chosen);
@@ -97,6 +91,33 @@ impl Linker<'_> {
         }
         if self.graph.enter_higher(new) {
             self.lead_to_first(new, seen);
+        }
+    }
+
+    /// Links a node that has come to be linked with those that were linked at the same time: neither may have seen the
+    /// other, and a third that leads to both would leave one of them to the other.
+    pub fn meet(&self, slot: Slot, met: &[Slot], scratch: &mut Scratch) {
+        let is_there = |other: &&Slot| self.states.is_linked(**other) && self.may_link(**other);
+        let met: Vec<Slot> = met.iter().filter(is_there).copied().collect();
+        for layer in 0..=self.graph.level(slot) {
+            let new = met.iter().filter(|other| self.graph.level(**other) >= layer).copied();
+            let mut candidates: Vec<Slot> = self.graph.neighbours(slot, layer).collect();
+            let before = candidates.len();
+            candidates.extend(new);
+            if candidates.len() == before {
+                return;
+            }
+            let mut near = self.measured(slot, &candidates);
+            near.sort_unstable_by_key(|(distance, slot)| key(*distance, *slot));
+            near.dedup();
+            for chosen in self.choose(&near, self.graph.degree_max(layer)) {
+                if met.contains(&chosen.1) {
+                    for (from, to) in [(slot, chosen.1), (chosen.1, slot)] {
+                        let _locked = self.states.lock(from);
+                        self.add(from, (chosen.0, to), layer, &mut scratch.projections);
+                    }
+                }
+            }
         }
     }
 
@@ -429,14 +450,6 @@ impl Linker<'_> {
     }
 }
 
-/// A thread that was put off its core while it looked for neighbours looks again if more nodes than this, and so many
-/// for each linking thread, were inserted meanwhile: it would link to what was near once, and the new ones do not
-/// know of it.
-const STALE_NODES_MIN: u32 = 8;
-/// See [`STALE_NODES_MIN`].
-const STALE_NODES_PER_LINKER: u32 = 4;
-/// Times that a node looks again.
-const STALE_RETRIES_MAX: usize = 3;
 /// Where there are buried nodes, a walk for neighbours measures so many for each of its candidates: in a graph of mostly
 /// buried ones it would not end before all of them.
 const WALK_PER_EF: usize = 64;

@@ -23,7 +23,6 @@ pub(crate) struct States {
     /// Whether any slot was vacated.
     is_churned: AtomicBool,
     unlinked: AtomicUsize,
-    linkers: AtomicU32,
     /// Live slots that are not in the graph.
     tail: SlotSet,
     /// Those of them that no linker was given.
@@ -44,7 +43,6 @@ impl States {
             graves: AtomicUsize::new(0),
             is_churned: AtomicBool::new(false),
             unlinked: AtomicUsize::new(0),
-            linkers: AtomicU32::new(0),
             tail: SlotSet::new("tail"),
             unclaimed: SlotSet::new("unclaimed"),
         }
@@ -160,20 +158,11 @@ impl States {
     /// Whether the caller is the one to link this slot: it is live, and nobody began to.
     pub fn begin_linking(&self, slot: Slot) -> bool {
         let begin = |flags| (flags & (STORED | BURIED | LINKING) == STORED).then_some(flags | LINKING);
-        let is_first =
-            slot < self.slots() && self.flags(slot).fetch_update(Ordering::AcqRel, Ordering::Acquire, begin).is_ok();
-        self.linkers.fetch_add(u32::from(is_first), Ordering::Relaxed);
-        is_first
-    }
-
-    /// Number of slots that are being linked now.
-    pub fn linkers(&self) -> u32 {
-        self.linkers.load(Ordering::Relaxed)
+        slot < self.slots() && self.flags(slot).fetch_update(Ordering::AcqRel, Ordering::Acquire, begin).is_ok()
     }
 
     /// The slot is in the graph with all its links.
     pub fn finish_linking(&self, slot: Slot) {
-        self.linkers.fetch_sub(1, Ordering::Relaxed);
         let before = self.flags(slot).fetch_or(LINKED, Ordering::AcqRel);
         if before & (LINKED | BURIED) == 0 {
             self.unlinked.fetch_sub(1, Ordering::Release);

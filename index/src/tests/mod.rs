@@ -125,6 +125,18 @@ fn check_links(index: &Index) -> Option<Slot> {
     Some(first)
 }
 
+/// Every linked slot has the codes that it would have, had they been made in peace.
+fn check_codes(index: &Index) {
+    let generation = index.fast.as_ref().unwrap().keep().unwrap();
+    let linked = || (0..index.slots() as Slot).filter(|slot| index.states.is_linked(*slot));
+    let found: Vec<_> = linked().map(|slot| generation.codes_of(&index.graph, slot)).collect();
+    let mut seen = Default::default();
+    for (slot, found) in linked().zip(found) {
+        generation.encode(&index.rows, &index.graph, slot, &mut seen);
+        assert!(found == generation.codes_of(&index.graph, slot), "the codes of slot {slot}");
+    }
+}
+
 /// Share of the exact answers that walks find.
 fn recall(index: &Index, queries: &[Vec<f32>], k: usize, ef: usize) -> f64 {
     let mut found = 0;

@@ -91,7 +91,6 @@ fn codes_that_are_made_beside_writers_are_those_of_the_links() {
         let vectors = clustered(3_500, DIM, 50);
         let index =
             Index::load(params(DIM, metric), &Arenas::of(&built(params(DIM, metric), &vectors[..2_500]))).unwrap();
-        let generation = index.fast.as_ref().unwrap().keep().unwrap();
         std::thread::scope(|scope| {
             for _ in 0..2 {
                 scope.spawn(|| while index.warm(7) {});
@@ -106,13 +105,7 @@ fn codes_that_are_made_beside_writers_are_those_of_the_links() {
         });
         assert_eq!(index.warming(), None);
         check_graph(&index);
-        let made = |slot| generation.codes_of(&index.graph, slot);
-        let beside: Vec<_> = (0..3_500).map(made).collect();
-        let mut seen = Default::default();
-        (0..3_500).for_each(|slot| generation.encode(&index.rows, &index.graph, slot, &mut seen));
-        for (slot, beside) in (0..).zip(beside) {
-            assert!(beside == made(slot), "{metric:?}: the codes of slot {slot}");
-        }
+        check_codes(&index);
         let recall = recall(&index, &vectors[2_500..2_600], 10, 100);
         assert!(recall >= 0.9, "{metric:?}: {recall}");
     }
