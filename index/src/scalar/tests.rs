@@ -1,5 +1,7 @@
 //! Codes against the vectors that they are of.
 
+use std::sync::Mutex;
+
 use crate::kernel::Kernel;
 use crate::params::{Metric, Slot};
 use crate::rows::Rows;
@@ -13,16 +15,25 @@ struct Bed {
     rows: Rows,
     states: States,
     codes: ScalarCodes,
+    /// Held while a slot is stored, as the index does.
+    storing: Mutex<()>,
 }
 
 impl Bed {
     fn new(dim: usize, metric: Metric, kernel: Kernel) -> Self {
         let rows = Rows::new(dim, metric, kernel);
-        Self { metric, rows, states: States::new(), codes: ScalarCodes::new(metric, 1, kernel) }
+        Self {
+            metric,
+            rows,
+            states: States::new(),
+            codes: ScalarCodes::new(metric, 1, kernel),
+            storing: Mutex::default(),
+        }
     }
 
     fn store(&self, slot: Slot, vector: &[f32]) {
         let norm = vector.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
+        let _storing = self.storing.lock().unwrap();
         self.states.reserve(slot).unwrap();
         self.rows.store(slot, vector, norm).unwrap();
         self.codes.store(slot, &self.rows).unwrap();
@@ -32,7 +43,7 @@ impl Bed {
     fn train_if_wanted(&self) -> bool {
         let is_wanted = self.codes.wants_training(self.states.slots());
         if is_wanted {
-            self.codes.train(&self.rows, &self.states, &std::sync::Mutex::default());
+            self.codes.train(&self.rows, &self.states, &self.storing);
         }
         is_wanted
     }
