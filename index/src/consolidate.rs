@@ -375,7 +375,7 @@ const GRAVES_SHARE: usize = 8;
 /// and no fewer than so many are.
 const GRAVES_MIN: usize = 32;
 /// Places in the sequence of linking that are given before nodes are numbered anew.
-const ORDERS_MAX: u32 = 1 << 30;
+pub(crate) const ORDERS_MAX: u32 = 1 << 30;
 /// A list that is shorter than it was is filled up with candidates that no other link is nearer to by this factor, as in
 /// Vamana (Subramanya et al. 2019).
 const FAR: f32 = 1.2;

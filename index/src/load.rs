@@ -6,6 +6,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::arenas::ArenaSource;
+use crate::consolidate::ORDERS_MAX;
 use crate::dump::{
     BURIED, FORMAT, HEADER, HEADER_BYTES, LINKED, LINKS0, MAGIC, MODEL, NODE_BYTES, NODES, STORED, UPPER, VECTORS,
     metric_code, profile_code,
@@ -15,7 +16,7 @@ use crate::fast::Model;
 use crate::graph::{Entry, Graph, LEVEL_MAX};
 use crate::index::Index;
 use crate::params::{M_MAX, Params, Profile, SLOT_MAX, Slot};
-use crate::pieces::{Pieces, for_slots};
+use crate::pieces::{Pieces, for_slots, processors};
 
 /// What the header says that the parameters do not.
 struct Header {
@@ -146,14 +147,18 @@ impl Index {
             }
             Ok(())
         })?;
-        for_slots(nodes.len() as u32, |slots| {
-            for slot in slots.filter(|slot| nodes[*slot as usize].flags & STORED != 0) {
-                let check = self.params.check_vector(self.rows.vector(slot));
-                let norm = check.map_err(|source| LoadError::Vector { slot, source })?;
-                self.rows.restore_norm(slot, norm);
-            }
-            Ok(())
-        })
+        for_slots(
+            nodes.len() as u32,
+            || (),
+            |slots, ()| {
+                for slot in slots.filter(|slot| nodes[*slot as usize].flags & STORED != 0) {
+                    let check = self.params.check_vector(self.rows.vector(slot));
+                    let norm = check.map_err(|source| LoadError::Vector { slot, source })?;
+                    self.rows.restore_norm(slot, norm);
+                }
+                Ok(())
+            },
+        )
     }
 
     /// Copies the links, then checks them.
@@ -179,18 +184,26 @@ impl Index {
             }
             Ok(())
         })?;
-        for_slots(header.slots, |slots| {
-            for slot in slots {
-                for layer in 0..=usize::from(nodes[slot as usize].level) {
-                    self.check_links(nodes, slot, layer)?;
+        // Counting in place costs a locked access to a line far away for every other link, so each thread counts for
+        // itself, where that takes little memory beside the vectors.
+        let counts = processors() * size_of::<u32>() * COUNTS_SHARE;
+        let apart = if counts <= self.params.dim * size_of::<f32>() { nodes.len() } else { 0 };
+        for_slots(
+            header.slots,
+            || Elders { graph: &self.graph, counts: vec![0; apart] },
+            |slots, elders| {
+                for slot in slots {
+                    for layer in 0..=usize::from(nodes[slot as usize].level) {
+                        self.check_links(nodes, slot, layer, elders)?;
+                    }
                 }
-            }
-            Ok(())
-        })
+                Ok(())
+            },
+        )
     }
 
     /// Checks one list of links, and counts the elders of those that it leads to.
-    fn check_links(&self, nodes: &[Node], slot: Slot, layer: usize) -> Result<(), LoadError> {
+    fn check_links(&self, nodes: &[Node], slot: Slot, layer: usize, elders: &mut Elders<'_>) -> Result<(), LoadError> {
         let node = nodes[slot as usize];
         let is_linked = node.flags & LINKED != 0;
         let mut list = [0; LINKS_MAX];
@@ -211,7 +224,7 @@ impl Index {
             list[count] = link;
             count += 1;
             if layer == 0 && node.order < nodes[other as usize].order {
-                self.graph.elders(other).fetch_add(1, Ordering::Relaxed);
+                elders.count(other);
             }
         }
         Ok(())
@@ -223,9 +236,9 @@ impl Index {
         let linked = || (0..).zip(nodes).filter(|(_, node)| node.flags & LINKED != 0);
         let Some(first) = linked().map(|(_, node)| node.order).min() else { return Ok(true) };
         let last = linked().map(|(_, node)| node.order).max().unwrap_or(first);
-        let is_dense = first == Graph::FIRST_ORDER && last <= header.slots.saturating_mul(2);
+        let has_room = last <= header.slots.max(ORDERS_MAX);
         let is_led_to = |slot, node: &Node| node.order == first || self.graph.elders(slot).load(Ordering::Relaxed) > 0;
-        if !is_dense || !linked().all(|(slot, node)| is_led_to(slot, node)) {
+        if !has_room || !linked().all(|(slot, node)| is_led_to(slot, node)) {
             return Ok(false);
         }
         let highest = linked().max_by_key(|(_, node)| (node.level, std::cmp::Reverse(node.order)));
@@ -338,6 +351,32 @@ fn load_nodes(source: &dyn ArenaSource, header: &Header) -> Result<Vec<Node>, Lo
     Ok(nodes)
 }
 
+/// Counts what leads to nodes from those that were linked before them, by one thread; in the end it is in the graph.
+struct Elders<'g> {
+    graph: &'g Graph,
+    /// Empty where it is counted in the graph at once.
+    counts: Vec<u32>,
+}
+
+impl Elders<'_> {
+    fn count(&mut self, slot: Slot) {
+        match self.counts.get_mut(slot as usize) {
+            Some(count) => *count += 1,
+            None => {
+                self.graph.elders(slot).fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+impl Drop for Elders<'_> {
+    fn drop(&mut self) {
+        for (slot, count) in (0..).zip(&self.counts).filter(|(_, count)| **count > 0) {
+            self.graph.elders(slot).fetch_add(*count, Ordering::Relaxed);
+        }
+    }
+}
+
 /// Values read one after another, from bytes that were counted before.
 struct Values<'b>(&'b [u8]);
 
@@ -372,5 +411,7 @@ fn invalid(arena: &'static str, field: &'static str, value: u64, limit: String) 
 
 /// The format of dumps from before there were profiles: the same, with zeros in the place of profile and model.
 const FORMAT_WITHOUT_PROFILE: u16 = 1;
+/// All threads together count elders in one such part of the memory of the vectors.
+const COUNTS_SHARE: usize = 8;
 /// Links of a list, at most.
 const LINKS_MAX: usize = 2 * M_MAX;

@@ -91,7 +91,6 @@ pub(crate) fn in_parallel<S>(
     memory: impl Fn() -> S + Sync,
     job: impl Fn(u64, &mut S) -> Result<(), LoadError> + Sync,
 ) -> Result<(), LoadError> {
-    let processors = std::thread::available_parallelism().map_or(1, |processors| processors.get() as u64);
     let next = AtomicU64::new(0);
     let has_failed = AtomicBool::new(false);
     let failure: Mutex<Option<(u64, LoadError)>> = Mutex::new(None);
@@ -112,7 +111,7 @@ pub(crate) fn in_parallel<S>(
         }
     };
     std::thread::scope(|scope| {
-        for _ in 1..processors.min(count) {
+        for _ in 1..(processors() as u64).min(count) {
             scope.spawn(work);
         }
         work();
@@ -123,16 +122,22 @@ pub(crate) fn in_parallel<S>(
     }
 }
 
-/// Does something for every slot below `slots`, in ranges that are divided among the processors.
-pub(crate) fn for_slots(slots: u32, job: impl Fn(Range<u32>) -> Result<(), LoadError> + Sync) -> Result<(), LoadError> {
-    in_parallel(
-        u64::from(slots.div_ceil(RANGE_SLOTS)),
-        || (),
-        |number, ()| {
-            let first = number as u32 * RANGE_SLOTS;
-            job(first..first.saturating_add(RANGE_SLOTS).min(slots))
-        },
-    )
+/// Does something for every slot below `slots`, in ranges that are divided among the processors, each with working memory
+/// of its own.
+pub(crate) fn for_slots<S>(
+    slots: u32,
+    memory: impl Fn() -> S + Sync,
+    job: impl Fn(Range<u32>, &mut S) -> Result<(), LoadError> + Sync,
+) -> Result<(), LoadError> {
+    in_parallel(u64::from(slots.div_ceil(RANGE_SLOTS)), memory, |number, memory| {
+        let first = number as u32 * RANGE_SLOTS;
+        job(first..first.saturating_add(RANGE_SLOTS).min(slots), memory)
+    })
+}
+
+/// Threads that can run at a time.
+pub(crate) fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 /// Slots that one thread deals with at a time.
