@@ -29,7 +29,7 @@ impl Kind for Hnsw<'_> {
             let mut cached = scratch.generation.take();
             let generation = fast.current(&mut cached).map(Arc::as_ref);
             let ended = generation.map(|generation| self.walk_fast(generation, ask, entry, scratch));
-            scratch.generation = cached;
+            fast.keep_cached(cached, &mut scratch.generation);
             match ended {
                 Some(Coding::OverBudget) => return None,
                 Some(Coding::Settled) => return merge(found, scratch, k),

@@ -49,7 +49,7 @@ pub struct Index {
     pub(crate) rounds: Rounds,
     meetings: Meetings,
     flat_live_max: usize,
-    scratches: Scratches,
+    pub(crate) scratches: Scratches,
     /// Held while a slot is stored: arenas grow under one thread.
     pub(crate) storing: Mutex<()>,
     allowance: OnceLock<Box<Allowance>>,
@@ -191,6 +191,7 @@ impl Index {
         {
             // Without memory for new codes the old ones serve on, and it is tried again with the next slot.
             let _ = fast.renew(&self.rows, &self.graph, &self.states, &self.storing);
+            self.scratches.forget_codes();
         }
         // Linked before codes are let go of: whoever makes all codes anew makes those of linked slots.
         self.with_linker(|linker, scratch| {
@@ -215,7 +216,9 @@ impl Index {
             let (scalar, lonely) = (self.scalar.as_ref(), Cell::new(false));
             let linker = Linker { rows, graph, states, generation, is_coded, scalar, m, ef_construction, lonely };
             let result = work(&linker, scratch);
-            scratch.generation = cached;
+            if let Some(fast) = &self.fast {
+                fast.keep_cached(cached, &mut scratch.generation);
+            }
             result
         })
     }

@@ -117,6 +117,7 @@ impl Scratches {
         self.each_place(|place| {
             if let Some(scratch) = place {
                 scratch.scalar = ScalarQuery::default();
+                scratch.generation = None;
             }
             None::<()>
         });

@@ -1,6 +1,6 @@
 //! The generation of codes that is in use, and when the next one is made.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use crate::arena::NoMemory;
@@ -23,6 +23,8 @@ pub(crate) struct Fast {
     kept: Mutex<Kept>,
     /// Slots stored since the generation in use was put there.
     stored: AtomicUsize,
+    /// One more than the highest slot that room was asked for.
+    rooms: AtomicU32,
     /// Whether codes are being made by a model that was loaded, and there are none to go by.
     is_warming: AtomicBool,
     /// Held for reading while a slot is linked, and for writing while a generation takes the place of another.
@@ -50,6 +52,7 @@ impl Fast {
             number: AtomicU64::new(0),
             kept: Mutex::default(),
             stored: AtomicUsize::new(0),
+            rooms: AtomicU32::new(0),
             is_warming: AtomicBool::new(false),
             linking: RwLock::default(),
         })
@@ -65,6 +68,11 @@ impl Fast {
         cached.as_ref()
     }
 
+    /// Keeps what was used in `place` for the next time, unless there is a newer one by now: memory is for what is in use.
+    pub fn keep_cached(&self, cached: Option<Arc<Generation>>, place: &mut Option<Arc<Generation>>) {
+        *place = cached.filter(|cached| cached.number == self.number.load(Ordering::Acquire));
+    }
+
     /// Makes room for the codes of a slot. The caller stores, and so no generation is being put in place.
     pub fn reserve(&self, slot: Slot) -> Result<(), NoMemory> {
         self.stored.fetch_add(1, Ordering::Relaxed);
@@ -73,6 +81,7 @@ impl Fast {
 
     /// The same for every slot up to this one, of which none is stored yet.
     pub fn make_room(&self, slot: Slot) -> Result<(), NoMemory> {
+        self.rooms.fetch_max(slot + 1, Ordering::Relaxed);
         match &*self.kept() {
             Kept { current: Some(generation), .. } => generation.reserve(slot),
             Kept { warming: Some(warming), .. } => warming.generation().reserve(slot),
@@ -97,17 +106,17 @@ impl Fast {
             || self.stored.load(Ordering::Relaxed) >= slots.saturating_mul(GROWTH)
     }
 
-    /// Learns a new generation from what is stored and makes all codes anew, unless another thread is about to. Slots
-    /// are neither linked nor stored meanwhile; searches go on.
+    /// Learns a new generation from what is stored and makes all codes anew, unless another thread is about to. No slot is
+    /// linked meanwhile; searches go on, and so do those who store, but for a moment at the end.
     pub fn renew(&self, rows: &Rows, graph: &Graph, states: &States, storing: &Mutex<()>) -> Result<(), NoMemory> {
         let _linking = self.linking.write().unwrap_or_else(PoisonError::into_inner);
-        let _storing = storing.lock().unwrap_or_else(PoisonError::into_inner);
-        let slots = states.slots() as usize;
-        if !self.is_due(slots, &mut None) {
+        let slots = states.slots();
+        if !self.is_due(slots as usize, &mut None) {
             return Ok(());
         }
         let mut sample = Vec::new();
-        for slot in (0..slots as Slot).step_by(slots.div_ceil(SAMPLE).max(1)).filter(|slot| states.is_stored(*slot)) {
+        let step = (slots as usize).div_ceil(SAMPLE).max(1);
+        for slot in (0..slots).step_by(step).filter(|slot| states.is_stored(*slot)) {
             let query = rows.query(slot);
             let scale = if self.metric == Metric::Cosine { query.norm() } else { 1.0 };
             sample.extend(query.values().iter().map(|value| value * scale));
@@ -116,7 +125,23 @@ impl Fast {
             return Ok(());
         }
         let model = Model::train(&sample, self.shape, self.seed, self.kernel);
-        self.install(model, slots, rows, graph, states)
+        let number = self.number.load(Ordering::Relaxed) + 1;
+        let generation = Generation::new(number, slots as usize, model, self.metric, self.lanes, self.kernel);
+        let mut seen = Projections::default();
+        for slot in 0..slots {
+            generation.reserve(slot)?;
+            if states.is_linked(slot) {
+                generation.encode(rows, graph, slot, &mut seen);
+            }
+        }
+        let _storing = storing.lock().unwrap_or_else(PoisonError::into_inner);
+        for slot in slots..self.rooms.load(Ordering::Relaxed) {
+            generation.reserve(slot)?;
+        }
+        self.kept().current = Some(Arc::new(generation));
+        self.stored.store(0, Ordering::Relaxed);
+        self.number.store(number, Ordering::Release);
+        Ok(())
     }
 
     /// How many dimensions models have.
@@ -167,23 +192,6 @@ impl Fast {
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Makes all codes by a model, and puts them in use. Nobody stores or links meanwhile.
-    fn install(&self, model: Model, slots: usize, rows: &Rows, graph: &Graph, states: &States) -> Result<(), NoMemory> {
-        let number = self.number.load(Ordering::Relaxed) + 1;
-        let generation = Generation::new(number, slots, model, self.metric, self.lanes, self.kernel);
-        let mut seen = Projections::default();
-        for slot in (0..states.slots()).filter(|slot| states.is_stored(*slot)) {
-            generation.reserve(slot)?;
-            if states.is_linked(slot) {
-                generation.encode(rows, graph, slot, &mut seen);
-            }
-        }
-        self.kept().current = Some(Arc::new(generation));
-        self.stored.store(0, Ordering::Relaxed);
-        self.number.store(number, Ordering::Release);
-        Ok(())
     }
 
     /// Bytes of memory that the codes of one slot take, once there are any.

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use std::sync::Arc;
+
 use super::*;
 use crate::LoadError;
 
@@ -170,4 +172,21 @@ fn a_model_that_is_cut_foreign_or_missing_is_refused() {
         let error = refusal(&|dump| dump.arenas.get_mut("header").unwrap()[at..at + 4].fill(0x7f));
         assert!(matches!(error, LoadError::Invalid { arena: "header", field: got, .. } if got == field), "{error}");
     }
+}
+
+/// Walks keep the codes that they go by from one to the next; codes that have been replaced are kept by nobody.
+#[test]
+fn codes_that_were_replaced_take_no_memory() {
+    let vectors = clustered(6_500, DIM, 12);
+    let index = built(params(DIM, Metric::Euclidean), &vectors[..1_500]);
+    let codes = || Arc::downgrade(&index.fast.as_ref().unwrap().keep().unwrap());
+    let before = codes();
+    // Two walks at once, and none at once later: one of the two places where they keep what they need is not used again.
+    let walk = || walked(&index, &vectors[0], &SearchOptions::new(10, 64));
+    walk();
+    index.scratches.with(|_| walk());
+    store_all(&index, 1_500..6_500, &vectors[1_500..]);
+    link_all(&index);
+    assert!(!before.ptr_eq(&codes()), "there are new codes");
+    assert!(before.upgrade().is_none(), "somebody keeps the old ones");
 }
