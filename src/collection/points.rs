@@ -198,7 +198,7 @@ mod tests {
     fn entry(slot: u32, payload: usize) -> Vec<u8> {
         let version = Version { time: u64::from(slot) + 1, node: NodeId::from_bytes([0; 16]) };
         let entry = SnapshotEntry { id: u64::from(slot).into(), version, slot: Some(slot), payload: vec![7; payload] };
-        let bytes = rmp_serde::to_vec_named(&entry).unwrap();
+        let bytes = rmp_serde::to_vec(&entry).unwrap();
         [&(bytes.len() as u32).to_le_bytes(), bytes.as_slice()].concat()
     }
 

@@ -11,7 +11,7 @@ use crate::node::state::{self, NodeState};
 use crate::node::store::{CATALOG_FILE, COLLECTIONS};
 
 /// Small, so that the log has several segments and is cut behind the older snapshot.
-const SEGMENT_BYTES: u64 = 1024;
+const SEGMENT_BYTES: u64 = 480;
 const ID: CollectionId = CollectionId([1; 16]);
 
 fn directory() -> String {
