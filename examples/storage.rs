@@ -27,7 +27,9 @@ const CENTRES: usize = 1_000;
 /// How long puts are measured with and without a snapshot under way, and how often in turn.
 const TURN: Duration = Duration::from_secs(4);
 const TURNS: usize = 4;
-/// Time that a batch of the bare program may take to be measured at all.
+/// Pause before a snapshot is asked for again, while one is being taken.
+const BUSY_PAUSE: Duration = Duration::from_millis(20);
+/// How long a node may take to answer.
 const READY_WAIT: Duration = Duration::from_secs(600);
 
 struct Options {
@@ -80,7 +82,7 @@ async fn main() -> Result<()> {
     let begun = Instant::now();
     settle(&client).await?;
     let settled = begun.elapsed().as_secs_f64();
-    client.snapshot(Some(NAME)).await?;
+    snapshot(&client).await?;
     let bytes = written(&node)? - before;
     println!(
         r#"{{"ev":"written","settle_s":{settled:.1},"bytes_per_vector":{:.0},"of_raw":{:.2}}}"#,
@@ -104,7 +106,7 @@ async fn main() -> Result<()> {
             },
             async {
                 while !over.load(Ordering::Relaxed) {
-                    client.snapshot(Some(NAME)).await?;
+                    snapshot(&client).await?;
                     snapshots.fetch_add(1, Ordering::Relaxed);
                 }
                 Ok(())
@@ -121,7 +123,7 @@ async fn main() -> Result<()> {
         snapshots.load(Ordering::Relaxed),
     );
     settle(&client).await?;
-    client.snapshot(Some(NAME)).await?;
+    snapshot(&client).await?;
     client.close().await;
 
     let command = node.kill().await?;
@@ -269,6 +271,18 @@ async fn settle(client: &Client) -> Result<()> {
             return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// Takes a snapshot, after the one that the node may be taking by itself.
+async fn snapshot(client: &Client) -> Result<()> {
+    loop {
+        let reports = client.snapshot(Some(NAME)).await?;
+        match reports.into_iter().find_map(|report| report.error) {
+            None => return Ok(()),
+            Some(reason) if reason.contains("is being taken already") => tokio::time::sleep(BUSY_PAUSE).await,
+            Some(reason) => return Err(reason.into()),
+        }
     }
 }
 

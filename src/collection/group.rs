@@ -1,6 +1,7 @@
 //! Batches that are logged and flushed together, and what becomes of each of their records.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 
 use tokio::sync::oneshot;
 use vecino_net::message::{Outcome, Record};
@@ -22,7 +23,9 @@ pub(super) type Place = (usize, usize);
 pub(super) struct Group {
     /// Records that are newer than what is there, to be logged.
     pub accepted: Vec<Accepted>,
-    /// Bytes of them, encoded.
+    /// The records of each batch as they are logged, one behind another.
+    encoded: Vec<Vec<u8>>,
+    /// Bytes of those that were accepted.
     pub bytes: usize,
     /// How many of them are puts.
     pub puts: usize,
@@ -44,13 +47,20 @@ pub(super) struct Accepted {
     pub place: Place,
     pub key: Key,
     pub record: Record,
-    pub encoded: Vec<u8>,
+    /// Where it lies among what is encoded of its batch.
+    pub encoded: Range<usize>,
 }
 
 impl Group {
-    /// The number of the next batch.
-    pub fn next_batch(&self) -> usize {
+    /// Begins a batch whose records take about so many bytes in the log; gives its number.
+    pub fn begin_batch(&mut self, bytes: usize) -> usize {
+        self.encoded.push(Vec::with_capacity(bytes));
         self.answers.len()
+    }
+
+    /// Where the records of the batch that was begun last are encoded.
+    pub fn encoded(&mut self) -> &mut Vec<u8> {
+        self.encoded.last_mut().expect("a batch was begun")
     }
 
     /// Adds a batch with what is to be answered if everything that was accepted is logged.
@@ -77,6 +87,11 @@ impl Group {
     pub fn overtake(&mut self, place: Place, key: Key, newer: Version) -> Outcome {
         self.overtaken.push((place, key, newer));
         Outcome::Written(newer)
+    }
+
+    /// What was accepted, as it is logged.
+    pub fn logged(&self) -> Vec<&[u8]> {
+        self.accepted.iter().map(|accepted| &self.encoded[accepted.place.0][accepted.encoded.clone()]).collect()
     }
 
     /// Takes records out again that cannot be logged, with what their senders are told.
@@ -134,7 +149,7 @@ mod tests {
     fn accepted(place: Place, id: u64, time: u64, is_put: bool) -> Accepted {
         let value = is_put.then(|| RecordValue { vectors: Fields::new(), payload: Vec::new() });
         let record = Record { id: id.into(), version: version(time), value };
-        Accepted { place, key: Key { position: id, id: id.into() }, record, encoded: vec![0; 10] }
+        Accepted { place, key: Key { position: id, id: id.into() }, record, encoded: 0..10 }
     }
 
     #[test]
@@ -150,7 +165,7 @@ mod tests {
             group.overtake((0, 3), key(2), version(5)),
         ];
         group.add_batch(first, outcomes);
-        assert_eq!(group.next_batch(), 1);
+        assert_eq!(group.begin_batch(0), 1);
         // A newer delete of the point whose put is given up stands by itself.
         let outcomes = vec![group.accept(accepted((1, 0), 1, 6, false)), group.overtake((1, 1), key(1), version(6))];
         group.add_batch(second, outcomes);

@@ -13,6 +13,13 @@ const CHUNK: usize = 64;
 #[cfg(target_os = "linux")]
 const NICENESS: i32 = 10;
 
+/// Has this thread give way to those that answer requests.
+pub(super) fn give_way() {
+    // Linux keeps niceness by thread; elsewhere it would slow down the whole process. Refused, it changes nothing.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::nice(NICENESS);
+}
+
 /// Something that has slots to link.
 pub trait Linkable: Send + Sync + 'static {
     /// Its indexes.
@@ -47,9 +54,7 @@ impl Indexers {
             .map(|number| {
                 let shared = Arc::clone(&shared);
                 std::thread::Builder::new().name(format!("indexer-{number}")).spawn(move || {
-                    // Linux keeps niceness by thread; elsewhere it would slow down the whole process. Refused, it changes nothing.
-                    #[cfg(target_os = "linux")]
-                    let _ = rustix::process::nice(NICENESS);
+                    give_way();
                     shared.run();
                 })
             })

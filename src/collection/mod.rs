@@ -9,6 +9,7 @@
 //! changes the tables; [`indexers`] link slots; a snapshot runs beside both (`persist`). Readers take a read lock on
 //! the tables, briefly, and none on the indexes.
 
+mod entries;
 mod group;
 pub mod indexers;
 pub mod persist;
@@ -298,7 +299,7 @@ impl Collection {
         let _reading = self.core.reading();
         let entries: Vec<_> = {
             let tables = self.core.tables();
-            tables.after(after, limit).map(|(key, entry)| (key.id.clone(), entry.clone())).collect()
+            tables.after(after, limit).map(|(key, entry)| (key.id, entry.clone())).collect()
         };
         let found = entries.len();
         let (mut records, mut bytes) = (Vec::with_capacity(found), 0);
@@ -321,10 +322,19 @@ impl Collection {
         let queue = self.writer.queue.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let closed = || TakeError::Closed(self.core.name.clone());
         let queue = queue.ok_or_else(closed)?;
-        let (summary, oldest) = persist::snapshot(&self.core, || {
+        let flush = || {
             let (answer, answered) = oneshot::channel();
             queue.blocking_send(writer::Command::Flush { answer }).map_err(|_| closed())?;
             Ok(answered.blocking_recv().map_err(|_| closed())??)
+        };
+        // On a thread of its own, which gives way to those that answer.
+        let (summary, oldest) = std::thread::scope(|scope| {
+            let name = format!("snapshot-{}", self.core.name);
+            let thread = std::thread::Builder::new().name(name).spawn_scoped(scope, || {
+                indexers::give_way();
+                persist::snapshot(&self.core, flush)
+            })?;
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })?;
         // They took nothing out of the graphs meanwhile.
         self.core.wake_indexers();

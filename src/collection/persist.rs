@@ -8,6 +8,7 @@
 use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, TryLockError};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
@@ -34,6 +35,12 @@ pub(super) const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 const FORMAT: u32 = 1;
 /// A snapshot of no more bytes is read by one thread.
 const SMALL_BYTES: u64 = 1024 * 1024;
+/// Records that were logged no longer ago are being logged.
+const LOGGING: Duration = Duration::from_millis(200);
+/// How many times as long as a page of a snapshot took the rest after it is.
+const REST: u32 = 2;
+/// The longest rest after a page.
+const REST_MAX: Duration = Duration::from_millis(50);
 /// Slots or entries that are copied under one read lock.
 const CHUNK: usize = 1024;
 
@@ -359,7 +366,7 @@ pub(super) fn snapshot(
     let mut writer = store.begin(lsn)?;
     // A slot that the table names has its vector in the indexes, however long that takes.
     let reading = core.reading();
-    write_arenas(core, &mut writer)?;
+    write_arenas(core, &mut Paced::new(core, &mut writer))?;
     drop(reading);
     // A version that was overwritten meanwhile is in the snapshot no more, so what overwrote it must be as durable.
     flush()?;
@@ -369,7 +376,7 @@ pub(super) fn snapshot(
     Ok((summary, store.oldest_kept_lsn()))
 }
 
-fn write_arenas(core: &Core, writer: &mut SnapshotWriter<'_>) -> io::Result<()> {
+fn write_arenas(core: &Core, writer: &mut Paced<'_, '_>) -> io::Result<()> {
     let fields = core.indexes.iter().map(|(name, _)| name.clone()).collect();
     writer.begin_arena(META)?;
     write_entry(writer, &Meta { format: FORMAT, collection: core.id, fields })?;
@@ -394,7 +401,7 @@ fn write_arenas(core: &Core, writer: &mut SnapshotWriter<'_>) -> io::Result<()> 
     loop {
         let chunk: Vec<_> = {
             let tables = core.tables();
-            let seen = |(key, entry): (&Key, &super::tables::Entry)| (key.clone(), entry.version, entry.live.is_none());
+            let seen = |(key, entry): (Key, &super::tables::Entry)| (key, entry.version, entry.live.is_none());
             tables.after(after.as_ref(), CHUNK).map(seen).collect()
         };
         let Some((last, _, _)) = chunk.last() else { break };
@@ -410,15 +417,55 @@ fn write_arenas(core: &Core, writer: &mut SnapshotWriter<'_>) -> io::Result<()> 
     Ok(())
 }
 
-fn write_entry<T: Serialize>(writer: &mut SnapshotWriter<'_>, entry: &T) -> io::Result<()> {
-    let bytes = rmp_serde::to_vec_named(entry).map_err(io::Error::other)?;
+fn write_entry<T: Serialize>(writer: &mut Paced<'_, '_>, entry: &T) -> io::Result<()> {
+    let bytes = rmp_serde::to_vec(entry).map_err(io::Error::other)?;
     writer.write(&(bytes.len() as u32).to_le_bytes())?;
     writer.write(&bytes)
 }
 
-/// The arenas of one field's index, each under the field's number.
-struct FieldSink<'w, 's> {
+/// Writes a snapshot at the pace that leaves the disk to the log: after a page that had to be written it rests, if records
+/// are being logged, for longer than the page took. So a flush of the log waits for one page at most, and mostly for none.
+struct Paced<'w, 's> {
+    core: &'w Core,
     writer: &'w mut SnapshotWriter<'s>,
+    pages: u64,
+    since: Instant,
+    logged: u64,
+    logged_at: Option<Instant>,
+}
+
+impl<'w, 's> Paced<'w, 's> {
+    fn new(core: &'w Core, writer: &'w mut SnapshotWriter<'s>) -> Self {
+        let logged = core.logged_bytes.load(Ordering::Relaxed);
+        Self { core, writer, pages: 0, since: Instant::now(), logged, logged_at: None }
+    }
+
+    fn begin_arena(&mut self, name: &str) -> io::Result<()> {
+        self.writer.begin_arena(name)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.writer.write(bytes)?;
+        let pages = self.writer.pages_written();
+        if self.pages == pages {
+            return Ok(());
+        }
+        self.pages = pages;
+        let logged = self.core.logged_bytes.load(Ordering::Relaxed);
+        if std::mem::replace(&mut self.logged, logged) != logged {
+            self.logged_at = Some(Instant::now());
+        }
+        if self.logged_at.is_some_and(|logged| logged.elapsed() < LOGGING) {
+            std::thread::sleep((self.since.elapsed() * REST).min(REST_MAX));
+        }
+        self.since = Instant::now();
+        Ok(())
+    }
+}
+
+/// The arenas of one field's index, each under the field's number.
+struct FieldSink<'w, 'p, 's> {
+    writer: &'w mut Paced<'p, 's>,
     number: usize,
 }
 
@@ -426,7 +473,7 @@ fn field_arena(number: usize, arena: &str) -> String {
     format!("field{number}.{arena}")
 }
 
-impl ArenaSink for FieldSink<'_, '_> {
+impl ArenaSink for FieldSink<'_, '_, '_> {
     fn begin(&mut self, arena: &str) -> io::Result<()> {
         self.writer.begin_arena(&field_arena(self.number, arena))
     }

@@ -152,7 +152,7 @@ impl Writer<'_> {
             Command::CutLog { before } => group.cut = Some(before),
             Command::Flush { answer } => group.flushes.push(answer),
             Command::Apply { records, answer } => {
-                let batch = group.next_batch();
+                let batch = group.begin_batch(records.iter().map(record::encoded_bytes).sum());
                 let puts = PutRules {
                     closed: self.core.share.resources.ballast.puts_closed(),
                     slot_bytes: self.core.indexes.iter().map(|(_, index)| index.bytes_per_slot()).sum(),
@@ -180,14 +180,6 @@ impl Writer<'_> {
         if let Some(known) = self.core.tables().version(&key).filter(|known| *known >= record.version) {
             return Outcome::Written(known);
         }
-        let encoded = record::encode(&record);
-        if encoded.len() > vecino_storage::RECORD_BYTES_MAX {
-            return Outcome::Refused(format!(
-                "the point takes {} bytes in the log: at most {} are allowed",
-                encoded.len(),
-                vecino_storage::RECORD_BYTES_MAX
-            ));
-        }
         if let Some(value) = &record.value {
             if let Some(reason) = &puts.closed {
                 return self.unavailable(reason);
@@ -197,6 +189,15 @@ impl Writer<'_> {
             if let Err(over) = self.core.share.account.reserve(&mut group.room, bytes as u64) {
                 return Outcome::Unavailable(over.to_string());
             }
+        }
+        let encoded = record::encode_behind(&record, group.encoded());
+        if encoded.len() > vecino_storage::RECORD_BYTES_MAX {
+            group.encoded().truncate(encoded.start);
+            return Outcome::Refused(format!(
+                "the point takes {} bytes in the log: at most {} are allowed",
+                encoded.len(),
+                vecino_storage::RECORD_BYTES_MAX
+            ));
         }
         group.accept(Accepted { place, key, record, encoded })
     }
@@ -247,7 +248,7 @@ impl Writer<'_> {
         if group.accepted.is_empty() {
             return;
         }
-        let Err(mut failure) = self.append(&group.accepted) else { return };
+        let Err(mut failure) = self.append(group) else { return };
         if failure.left_room_for_deletes() {
             group.give_up_puts(&self.told(&failure));
             // Deletes are small, so they may fit where puts do not; and if not, there is the ballast.
@@ -255,7 +256,7 @@ impl Writer<'_> {
                 if group.accepted.is_empty() || !failure.left_room_for_deletes() || !attempt(self) {
                     break;
                 }
-                match self.append(&group.accepted) {
+                match self.append(group) {
                     Ok(()) => return,
                     Err(again) => failure = again,
                 }
@@ -264,12 +265,11 @@ impl Writer<'_> {
         group.give_up(|_| true, &self.told(&failure));
     }
 
-    fn append(&mut self, accepted: &[Accepted]) -> Result<(), Failure> {
-        let records: Vec<&[u8]> = accepted.iter().map(|accepted| accepted.encoded.as_slice()).collect();
+    fn append(&mut self, group: &Group) -> Result<(), Failure> {
         let mut is_in_doubt = false;
         let logged = self.heal().and_then(|()| {
             let was_poisoned = self.log.is_poisoned();
-            let appended = self.log.append(&records);
+            let appended = self.log.append(&group.logged());
             // A batch that could not be written in full, and not be cut off either, may turn up again.
             is_in_doubt = appended.is_ok() || self.log.is_poisoned() && !was_poisoned;
             appended.and_then(|_| self.log.commit())

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, PoisonError};
 
+use rmp_serde::encode;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 use vecino_certs::NodeId;
@@ -48,10 +49,13 @@ impl Coordinator {
             Ok(()) => Ok(point),
             Err(invalid) => Err(Outcome::Refused(invalid.to_string())),
         });
+        let mut encoded = Vec::new();
         let values = checked.map(|point| {
             point.map(|Point { id, vectors, payload }| {
-                let payload = rmp_serde::to_vec_named(&payload).expect("a payload that was checked encodes");
-                (id, Some(RecordValue { vectors, payload }))
+                encoded.clear();
+                encode::write_named(&mut encoded, &payload).expect("a payload that was checked encodes");
+                // Of its length, for it is kept: what a buffer has beyond would be lost between those that are.
+                (id, Some(RecordValue { vectors, payload: encoded.clone() }))
             })
         });
         self.write(&route, values.collect(), level, deadline).await
@@ -113,7 +117,7 @@ impl Coordinator {
         let mut driver = WriteDriver {
             coordinator: self.clone(),
             route: Arc::clone(route),
-            values: Arc::new(values),
+            values: values.into_iter().map(Some).collect(),
             write,
             events,
             deadline: replica_deadline(deadline),
@@ -305,7 +309,8 @@ enum WriteEvent {
 struct WriteDriver {
     coordinator: Coordinator,
     route: Arc<Route>,
-    values: Arc<Vec<(PointId, Option<RecordValue>)>>,
+    /// Nothing is left of what has gone to its last replica.
+    values: Vec<Option<(PointId, Option<RecordValue>)>>,
     write: Write,
     events: mpsc::UnboundedSender<WriteEvent>,
     deadline: Instant,
@@ -316,10 +321,11 @@ impl WriteDriver {
     /// that the level did not wait for get the write too.
     fn carry_out(&mut self, commands: Vec<write::Command>) -> bool {
         let mut finished = false;
+        let mut left = self.uses(&commands);
         for command in commands {
             match command {
                 write::Command::AskVersions { node, points } => {
-                    let ids = points.iter().map(|point| self.values[*point].0.clone()).collect();
+                    let ids = points.iter().filter_map(|point| Some(self.values[*point].as_ref()?.0.clone())).collect();
                     let request = ReplicaVersions { collection: self.route.id, ids };
                     let (coordinator, events, deadline) =
                         (self.coordinator.clone(), self.events.clone(), self.deadline);
@@ -334,7 +340,8 @@ impl WriteDriver {
                     finished |= self.carry_out(commands);
                 }
                 write::Command::Write { node, points } => {
-                    let records: Vec<Record> = points.iter().filter_map(|point| self.record(*point)).collect();
+                    let records: Vec<Record> =
+                        points.iter().filter_map(|point| self.record(*point, &mut left)).collect();
                     let writing = self.coordinator.writing(node, records.iter().map(Record::bytes).sum());
                     let request = ReplicaApply { collection: self.route.id, records };
                     let (coordinator, events, deadline) =
@@ -363,9 +370,25 @@ impl WriteDriver {
         }
     }
 
-    fn record(&self, point: PointIndex) -> Option<Record> {
-        let (id, value) = &self.values[point];
-        Some(Record { id: id.clone(), version: self.write.stamp_of(point)?, value: value.clone() })
+    /// How often each point is to be written. Each is sent to a replica once, all of them in one go.
+    fn uses(&self, commands: &[write::Command]) -> Vec<usize> {
+        let mut uses = Vec::new();
+        for command in commands {
+            if let write::Command::Write { node: _, points } = command {
+                uses.resize(self.values.len(), 0);
+                points.iter().for_each(|point| uses[*point] += 1);
+            }
+        }
+        uses
+    }
+
+    /// What is to be written of a point; `left` says how often it is. What is written for the last time is not copied.
+    fn record(&mut self, point: PointIndex, left: &mut [usize]) -> Option<Record> {
+        let version = self.write.stamp_of(point)?;
+        left[point] -= 1;
+        let place = &mut self.values[point];
+        let (id, value) = if left[point] == 0 { place.take() } else { place.clone() }?;
+        Some(Record { id, version, value })
     }
 }
 

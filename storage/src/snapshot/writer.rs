@@ -106,6 +106,11 @@ impl<'a> SnapshotWriter<'a> {
         Ok(summary)
     }
 
+    /// Pages that had to be written so far.
+    pub fn pages_written(&self) -> u64 {
+        self.pages_written
+    }
+
     fn check_complete(&self) -> io::Result<()> {
         if self.failed { Err(SnapshotError::Incomplete.into_io()) } else { Ok(()) }
     }
