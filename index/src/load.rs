@@ -47,9 +47,8 @@ impl Index {
         index.make_room(&nodes)?;
         index.load_vectors(source, &nodes)?;
         index.load_links(source, &header, &nodes)?;
-        if !index.keeps_all(&nodes, &header)? {
-            index.keep_reachable(&mut nodes);
-        }
+        index.drop_unreachable(&mut nodes)?;
+        index.place(&mut nodes);
         for (slot, node) in (0..).zip(&nodes) {
             if node.flags & STORED != 0 {
                 index.states.restore(slot, node.flags & LINKED != 0, node.flags & BURIED != 0);
@@ -230,80 +229,78 @@ impl Index {
         Ok(())
     }
 
-    /// Puts every node where it stood in the sequence, if each but the first has an elder that links to it: then all of
-    /// them can be reached, for elders lead back to the first.
-    fn keeps_all(&self, nodes: &[Node], header: &Header) -> Result<bool, LoadError> {
-        let linked = || (0..).zip(nodes).filter(|(_, node)| node.flags & LINKED != 0);
-        let Some(first) = linked().map(|(_, node)| node.order).min() else { return Ok(true) };
-        let last = linked().map(|(_, node)| node.order).max().unwrap_or(first);
-        let has_room = last <= header.slots.max(ORDERS_MAX);
-        let is_led_to = |slot, node: &Node| node.order == first || self.graph.elders(slot).load(Ordering::Relaxed) > 0;
-        if !has_room || !linked().all(|(slot, node)| is_led_to(slot, node)) {
-            return Ok(false);
+    /// Takes out of the graph what cannot be reached from the first node by links from elders to younger ones, and the
+    /// links to it: nodes without an elder, those that only they are elders to, and so on. Elders come before, so nothing
+    /// is reached in a circle.
+    fn drop_unreachable(&self, nodes: &mut [Node]) -> Result<(), LoadError> {
+        let first = linked(nodes).map(|(_, node)| node.order).min();
+        let elders = |slot| self.graph.elders(slot);
+        let is_lost = |slot, node: &Node| Some(node.order) != first && elders(slot).load(Ordering::Relaxed) == 0;
+        let mut lost: Vec<Slot> =
+            linked(nodes).filter(|(slot, node)| is_lost(*slot, node)).map(|(slot, _)| slot).collect();
+        let mut at = 0;
+        while let Some(slot) = lost.get(at).copied() {
+            let node = &mut nodes[slot as usize];
+            node.flags &= !LINKED;
+            let order = node.order;
+            for other in self.graph.neighbours(slot, 0).filter(|other| nodes[*other as usize].order > order) {
+                if elders(other).fetch_sub(1, Ordering::Relaxed) == 1 {
+                    lost.push(other);
+                }
+            }
+            at += 1;
         }
-        let highest = linked().max_by_key(|(_, node)| (node.level, std::cmp::Reverse(node.order)));
-        for (slot, node) in linked() {
-            self.graph.set_order(slot, node.order);
-            if node.order == first {
-                self.graph.set_first(slot);
+        if lost.is_empty() {
+            return Ok(());
+        }
+        for slot in &lost {
+            (0..=usize::from(nodes[*slot as usize].level))
+                .for_each(|layer| self.graph.set_neighbours(*slot, layer, &[]));
+        }
+        for_slots(
+            nodes.len() as u32,
+            || (),
+            |slots, ()| {
+                for slot in slots.filter(|slot| nodes[*slot as usize].flags & LINKED != 0) {
+                    for layer in 0..=usize::from(nodes[slot as usize].level) {
+                        let is_kept = |other: &Slot| nodes[*other as usize].flags & LINKED != 0;
+                        if !self.graph.neighbours(slot, layer).all(|other| is_kept(&other)) {
+                            let kept: Vec<Slot> = self.graph.neighbours(slot, layer).filter(is_kept).collect();
+                            self.graph.set_neighbours(slot, layer, &kept);
+                        }
+                    }
+                }
+                Ok(())
+            },
+        )
+    }
+
+    /// Puts every node where it stood in the sequence, and makes the highest the entry. Where the numbers have come so far
+    /// that there is little room behind them, they begin anew.
+    fn place(&self, nodes: &mut [Node]) {
+        if linked(nodes).any(|(_, node)| node.order > ORDERS_MAX) {
+            let mut sequence: Vec<Slot> = linked(nodes).map(|(slot, _)| slot).collect();
+            sequence.sort_unstable_by_key(|slot| nodes[*slot as usize].order);
+            for (slot, order) in sequence.into_iter().zip(Graph::FIRST_ORDER..) {
+                nodes[slot as usize].order = order;
             }
         }
+        linked(nodes).for_each(|(slot, node)| self.graph.set_order(slot, node.order));
+        self.graph.set_orders(linked(nodes).map(|(_, node)| node.order).max().unwrap_or(0));
+        if let Some((slot, _)) = linked(nodes).min_by_key(|(_, node)| node.order) {
+            self.graph.set_first(slot);
+        }
+        let highest = linked(nodes).max_by_key(|(_, node)| (node.level, std::cmp::Reverse(node.order)));
         if let Some((slot, node)) = highest {
             // The graph is empty: nothing is there before.
             let _ = self.graph.enter_first(Entry { slot, level: node.level.into() });
         }
-        self.graph.set_orders(last);
-        Ok(true)
     }
+}
 
-    /// Finds what can be reached from the first node by links from elders to younger ones, and takes all else, and
-    /// the links to it, out of the graph.
-    fn keep_reachable(&self, nodes: &mut [Node]) {
-        let mut sequence: Vec<Slot> =
-            (0..).zip(&*nodes).filter(|(_, n)| n.flags & LINKED != 0).map(|(s, _)| s).collect();
-        sequence.sort_unstable_by_key(|slot| nodes[*slot as usize].order);
-        sequence.iter().for_each(|slot| self.graph.elders(*slot).store(0, Ordering::Relaxed));
-        let mut reached = vec![false; nodes.len()];
-        if let Some(first) = sequence.first() {
-            reached[*first as usize] = true;
-        }
-        for slot in &sequence {
-            if reached[*slot as usize] {
-                for other in self.graph.neighbours(*slot, 0) {
-                    reached[other as usize] |= nodes[other as usize].order > nodes[*slot as usize].order;
-                }
-            } else {
-                nodes[*slot as usize].flags &= !LINKED;
-            }
-        }
-        let mut order = 0;
-        for slot in sequence {
-            let level = usize::from(nodes[slot as usize].level);
-            let is_kept = reached[slot as usize];
-            for layer in 0..=level {
-                let list: Vec<Slot> =
-                    self.graph.neighbours(slot, layer).filter(|o| is_kept && reached[*o as usize]).collect();
-                self.graph.set_neighbours(slot, layer, &list);
-                for other in
-                    list.iter().filter(|other| layer == 0 && nodes[**other as usize].order > nodes[slot as usize].order)
-                {
-                    self.graph.elders(*other).fetch_add(1, Ordering::Relaxed);
-                }
-            }
-            if is_kept {
-                order += 1;
-                self.graph.set_order(slot, order);
-                if order == Graph::FIRST_ORDER {
-                    self.graph.set_first(slot);
-                }
-                let entry = Entry { slot, level };
-                if self.graph.enter_first(entry).is_err() {
-                    self.graph.enter_higher(entry);
-                }
-            }
-        }
-        self.graph.set_orders(order);
-    }
+/// The nodes of the graph.
+fn linked(nodes: &[Node]) -> impl Iterator<Item = (Slot, &Node)> {
+    (0..).zip(nodes).filter(|(_, node)| node.flags & LINKED != 0)
 }
 
 fn load_nodes(source: &dyn ArenaSource, header: &Header) -> Result<Vec<Node>, LoadError> {
