@@ -5,8 +5,8 @@
 //! ```
 //! It prints one line of JSON for each of these, in turn:
 //! `bare` (a file, one flush a batch), `ingest` (through the client library, acknowledged after the flush), `written` (bytes that the
-//! node wrote to the disk for it, with the snapshot at the end, beside the bytes of the vectors), `puts` (latency of batches with
-//! and without a snapshot under way, in turns), `restart` (from starting the killed node to its first answer).
+//! node wrote to the disk for it, with the snapshot at the end, beside the bytes of the vectors), `restart` (from starting the
+//! killed node to its first answer), `puts` (latency of small batches with and without a snapshot under way, in turns).
 
 use std::error::Error;
 use std::io::{Read, Write};
@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use vecino::process::{NodeCommand, NodeProcess};
 use vecino_client::{Client, Metric, Payload, SearchRequest, WriteOptions, point, schema};
+use vecino_net::message::Serving;
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -90,6 +91,29 @@ async fn main() -> Result<()> {
         bytes as f64 / (points * dim * 4) as f64,
     );
 
+    client.close().await;
+    let command = node.kill().await?;
+    let begun = Instant::now();
+    let node = command.start().await?;
+    let client = self::client(&node, &certs).await?;
+    let query = vectors[..dim].to_vec();
+    let hits = loop {
+        match client.search(NAME, SearchRequest::vector(query.clone()).k(10)).await {
+            Ok(reply) => break reply.hits.len(),
+            Err(error) if begun.elapsed() > READY_WAIT => return Err(error.into()),
+            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    };
+    let first_answer = begun.elapsed().as_secs_f64();
+    let (resident, peak) = (memory(&node, "VmRSS:")?, memory(&node, "VmHWM:")?);
+    settle(&client).await?;
+    println!(
+        r#"{{"ev":"restart","first_answer_s":{first_answer:.2},"hits":{hits},"resident_mib":{},"peak_mib":{},"resident_later_mib":{}}}"#,
+        resident >> 10,
+        peak >> 10,
+        memory(&node, "VmRSS:")? >> 10,
+    );
+
     let (mut without, mut during) = (Vec::new(), Vec::new());
     let snapshots = AtomicU64::new(0);
     for turn in 0..2 * TURNS {
@@ -121,31 +145,6 @@ async fn main() -> Result<()> {
         during.len(),
         p99_during / p99_without,
         snapshots.load(Ordering::Relaxed),
-    );
-    settle(&client).await?;
-    snapshot(&client).await?;
-    client.close().await;
-
-    let command = node.kill().await?;
-    let begun = Instant::now();
-    let node = command.start().await?;
-    let client = self::client(&node, &certs).await?;
-    let query = vectors[..dim].to_vec();
-    let hits = loop {
-        match client.search(NAME, SearchRequest::vector(query.clone()).k(10)).await {
-            Ok(reply) => break reply.hits.len(),
-            Err(error) if begun.elapsed() > READY_WAIT => return Err(error.into()),
-            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
-        }
-    };
-    let first_answer = begun.elapsed().as_secs_f64();
-    let (resident, peak) = (memory(&node, "VmRSS:")?, memory(&node, "VmHWM:")?);
-    settle(&client).await?;
-    println!(
-        r#"{{"ev":"restart","first_answer_s":{first_answer:.2},"hits":{hits},"resident_mib":{},"peak_mib":{},"resident_later_mib":{}}}"#,
-        resident >> 10,
-        peak >> 10,
-        memory(&node, "VmRSS:")? >> 10,
     );
     client.close().await;
     node.stop().await?;
@@ -263,11 +262,11 @@ async fn put(client: &Client, batch: Vec<vecino_client::Point>) -> Result<f64> {
     }
 }
 
-/// Waits until every point is linked.
+/// Waits until every point is linked, and all codes are made.
 async fn settle(client: &Client) -> Result<()> {
     loop {
         let info = client.describe(NAME).await?;
-        if info.nodes.values().all(|stats| stats.unlinked == 0) {
+        if info.nodes.values().all(|stats| stats.unlinked == 0 && stats.serving == Serving::Open) {
             return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
