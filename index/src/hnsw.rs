@@ -63,17 +63,14 @@ impl Hnsw<'_> {
         let mut asked = std::mem::take(&mut scratch.asked);
         generation.ask(query, &mut asked);
         let near = Coded { generation, query: &asked };
-        let start = Walk { graph: &self.0.graph, near }.descend(entry, 0, &mut scratch.batch, &mut scratch.distances);
-        scratch.visited.begin(self.0.slots());
-        scratch.visited.insert(start.1);
-        scratch.pool.begin(ef);
-        let walk = FastWalk { graph: &self.0.graph, generation };
+        let (begin, walk) = (Walk { graph: &self.0.graph, near }, FastWalk { graph: &self.0.graph, generation });
+        let breadth = self.0.growth.breadth(options.k, ef, near.origin());
         let ended = if options.filter.is_none() && !self.0.states.any_buried() {
-            scratch.pool.insert(start.0, start.1, || true);
+            begin.begin(entry, breadth, self.0.slots(), scratch, |_| true);
             walk.layer(&asked, scratch, usize::MAX, |_| true)
         } else {
             let is_result = |slot| self.0.states.is_live(slot) && options.filter.is_none_or(|filter| filter(slot));
-            scratch.pool.insert(start.0, start.1, || is_result(start.1));
+            begin.begin(entry, breadth, self.0.slots(), scratch, is_result);
             walk.layer(&asked, scratch, WALK_PER_EF_MIN * ef + live / WALK_SHARE, is_result)
         };
         scratch.asked = asked;
@@ -152,17 +149,14 @@ impl Hnsw<'_> {
         entry: Entry,
         scratch: &mut Scratch,
     ) -> Ended {
+        let breadth = self.0.growth.breadth(options.k, ef, near.origin());
         let walk = Walk { graph: &self.0.graph, near };
-        let start = walk.descend(entry, 0, &mut scratch.batch, &mut scratch.distances);
-        scratch.visited.begin(self.0.slots());
-        scratch.visited.insert(start.1);
-        scratch.pool.begin(ef);
         if options.filter.is_none() && !self.0.states.any_buried() {
-            scratch.pool.insert(start.0, start.1, || true);
+            walk.begin(entry, breadth, self.0.slots(), scratch, |_| true);
             walk.layer(0, scratch, usize::MAX, |_| true)
         } else {
             let is_result = |slot| self.0.states.is_live(slot) && options.filter.is_none_or(|filter| filter(slot));
-            scratch.pool.insert(start.0, start.1, || is_result(start.1));
+            walk.begin(entry, breadth, self.0.slots(), scratch, is_result);
             walk.layer(0, scratch, WALK_PER_EF_MIN * ef + live / WALK_SHARE, is_result)
         }
     }

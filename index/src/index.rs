@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::arena::NoMemory;
+use crate::breadth::Growth;
 use crate::consolidate::Rounds;
 use crate::error::{IndexError, VectorError};
 use crate::fast::Fast;
@@ -48,6 +49,7 @@ pub struct Index {
     pub(crate) readers: Readers,
     pub(crate) rounds: Rounds,
     meetings: Meetings,
+    pub(crate) growth: Growth,
     flat_live_max: usize,
     pub(crate) scratches: Scratches,
     /// Held while a slot is stored: arenas grow under one thread.
@@ -72,7 +74,8 @@ impl Index {
             readers: Readers::new(),
             rounds: Rounds::new(),
             meetings: Meetings::default(),
-            scratches: Scratches::new(),
+            growth: Growth::new(),
+            scratches: Scratches::new(kernel),
             storing: Mutex::default(),
             allowance: OnceLock::new(),
             flat_live_max: params.flat_slots(),
@@ -200,6 +203,9 @@ impl Index {
             self.states.finish_linking(slot);
             linker.meet(slot, &self.meetings.go(slot), scratch);
         });
+        if self.growth.is_due(self.states.live()) {
+            self.measure_growth();
+        }
     }
 
     /// Calls `work` with what changes the graph, by the codes that are in use. The caller holds rounds and reads.

@@ -6,6 +6,7 @@
 
 mod arena;
 mod arenas;
+mod breadth;
 mod consolidate;
 mod dump;
 mod error;

@@ -59,6 +59,7 @@ impl Index {
             index.with_linker(|linker, scratch| linker.lead_to_first(entry, &mut scratch.projections));
         }
         index.load_model(source, &header)?;
+        index.measure_growth();
         Ok(index)
     }
 

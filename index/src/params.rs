@@ -7,7 +7,7 @@ use crate::kernel::Kernel;
 pub type Slot = u32;
 
 /// Highest slot that can be stored.
-pub const SLOT_MAX: Slot = u32::MAX - 1024;
+pub const SLOT_MAX: Slot = (1 << 30) - 1;
 /// Largest dimension of a vector.
 pub const DIM_MAX: usize = 16_384;
 /// Smallest `m`.
@@ -164,7 +164,8 @@ impl Params {
 pub struct SearchOptions<'a> {
     /// Number of hits wanted, 1 to [`K_MAX`].
     pub k: usize,
-    /// Candidates kept while the graph is walked, 1 to [`EF_MAX`]; raised to `k` where it is less.
+    /// Candidates looked at while the graph is walked, 1 to [`EF_MAX`]; raised to `k` where it is less. So many they are on
+    /// average: where neighbours lie close together they are up to twice as many, where they stand out down to half.
     pub ef: usize,
     /// Hits that score worse than this are left out.
     pub threshold: Option<f32>,

@@ -1,111 +1,139 @@
-//! The candidates of a walk, nearest first, and how many of them may be results.
+//! The candidates of a walk, nearest first, how many of them may be results, and how far the walk goes.
 
-use crate::params::Slot;
+use crate::breadth::Breadth;
+use crate::kernel::Kernel;
+use crate::kernel::sorted::Run;
+use crate::params::{SLOT_MAX, Slot};
 
-/// Nodes that a walk has measured, in order of distance, ties by slot; at most `ef` of them may be results.
+/// Nodes that a walk has measured, in order of distance, ties by slot; at most so many of them
+/// may be results.
 ///
 /// One sorted list serves as the paper's candidates *C* and results *W* at once. Where nodes may be walked through
 /// without being results (buried ones, or ones that a filter refuses) the list also holds those nearer than its
 /// last result, so that they neither displace results nor end the walk.
-#[derive(Default)]
 pub(crate) struct Pool {
-    keys: Vec<u64>,
-    marks: Vec<u8>,
+    /// A [`key`] for each node, with what is known of it in the last bits.
+    entries: Run,
     results: usize,
-    ef: usize,
+    breadth: Breadth,
     /// Every entry before it is expanded.
     next: usize,
 }
 
 impl Pool {
-    /// Empties the pool, and lets it hold `ef` results.
-    pub fn begin(&mut self, ef: usize) {
-        self.keys.clear();
-        self.marks.clear();
-        (self.results, self.ef, self.next) = (0, ef, 0);
+    /// An empty pool that takes one result.
+    pub fn new(kernel: Kernel) -> Self {
+        Self { entries: Run::new(kernel), results: 0, breadth: Breadth::fixed(1), next: 0 }
+    }
+
+    /// Empties the pool, and lets it hold so many results.
+    pub fn begin(&mut self, results: usize) {
+        self.begin_walk(Breadth::fixed(results));
+    }
+
+    /// Empties the pool for a walk that goes so far.
+    pub fn begin_walk(&mut self, breadth: Breadth) {
+        self.entries.clear();
+        (self.results, self.next) = (0, 0);
+        self.breadth = breadth;
+    }
+
+    #[inline(always)]
+    fn is_full(&self) -> bool {
+        self.results == self.breadth.most
     }
 
     /// Adds a node that was not added before, unless the pool is full of nearer results.
     #[inline]
     pub fn insert(&mut self, distance: f32, slot: Slot, is_result: impl FnOnce() -> bool) {
         let key = key(distance, slot);
-        if self.results == self.ef && self.keys.last().is_some_and(|last| *last < key) {
+        if self.is_full() && self.entries.as_slice().last().is_some_and(|last| *last < key) {
             return;
         }
         let is_result = is_result();
-        let at = self.keys.partition_point(|other| *other < key);
-        self.keys.insert(at, key);
-        self.marks.insert(at, if is_result { RESULT } else { 0 });
+        let at = self.entries.insert(key | if is_result { RESULT } else { 0 });
         self.next = self.next.min(at);
         if is_result {
             self.results += 1;
-            if self.results > self.ef {
+            if self.results > self.breadth.most {
                 self.results -= 1;
                 self.drop_last();
             }
-            if self.results == self.ef {
-                while self.marks.last().is_some_and(|mark| mark & RESULT == 0) {
+            if self.results < self.entries.as_slice().len() && self.is_full() {
+                while self.entries.as_slice().last().is_some_and(|last| last & RESULT == 0) {
                     self.drop_last();
                 }
             }
         }
     }
 
-    /// What is not below it would not be kept.
-    #[inline(always)]
+    /// What is farther is not looked at.
+    #[inline]
     pub fn bound(&self) -> f32 {
-        match self.keys.last() {
-            Some(last) if self.results == self.ef => distance(*last),
+        let Breadth { least, k, stretch, origin, .. } = self.breadth;
+        let last = match self.entries.as_slice().last() {
+            Some(last) if self.is_full() => distance(*last),
             _ => f32::INFINITY,
+        };
+        if self.results < least || least == k && stretch == 1.0 {
+            return last;
         }
+        let wanted = (self.result(k) - origin).max(0.0) * stretch + origin;
+        wanted.max(self.result(least)).min(last)
     }
 
-    /// The nearest node not given out yet.
+    /// The distance of one of the results, counted from 1.
+    #[inline(always)]
+    fn result(&self, number: usize) -> f32 {
+        if self.results == self.entries.as_slice().len() {
+            return distance(self.entries.as_slice()[number - 1]);
+        }
+        let result = self.entries.as_slice().iter().filter(|entry| *entry & RESULT != 0).nth(number - 1);
+        result.map_or(f32::INFINITY, |entry| distance(*entry))
+    }
+
+    /// The nearest node not given out yet, with its distance.
     #[inline]
-    pub fn expand(&mut self) -> Option<Slot> {
-        while let Some(mark) = self.marks.get_mut(self.next) {
+    pub fn expand(&mut self) -> Option<(f32, Slot)> {
+        while let Some(entry) = self.entries.as_mut_slice().get_mut(self.next) {
             self.next += 1;
-            if *mark & EXPANDED == 0 {
-                *mark |= EXPANDED;
-                return Some(self.keys[self.next - 1] as Slot);
+            if *entry & EXPANDED == 0 {
+                *entry |= EXPANDED;
+                return Some((distance(*entry), slot(*entry)));
             }
         }
         None
     }
 
-    /// The nearest node not given out yet, with its distance.
-    #[inline]
-    pub fn expand_near(&mut self) -> Option<(f32, Slot)> {
-        self.expand().map(|slot| (distance(self.keys[self.next - 1]), slot))
-    }
-
     /// The node that [`Self::expand`] would give out if nothing nearer came.
     #[inline]
     pub fn peek(&self) -> Option<Slot> {
-        (self.next..self.keys.len()).find(|at| self.marks[*at] & EXPANDED == 0).map(|at| self.keys[at] as Slot)
+        self.entries.as_slice()[self.next..].iter().find(|entry| *entry & EXPANDED == 0).map(|entry| slot(*entry))
     }
 
     /// Lets every node be given out again, for the walk of the layer below.
     pub fn rewind(&mut self) {
         self.next = 0;
-        self.marks.iter_mut().for_each(|mark| *mark &= !EXPANDED);
+        self.entries.as_mut_slice().iter_mut().for_each(|entry| *entry &= !EXPANDED);
     }
 
     /// Distances and slots of the results, nearest first.
     pub fn iter(&self) -> impl Iterator<Item = (f32, Slot)> + Clone + '_ {
-        let results = self.keys.iter().zip(&self.marks).filter(|(_, mark)| *mark & RESULT != 0);
-        results.map(|(key, _)| (distance(*key), *key as Slot))
+        self.entries
+            .as_slice()
+            .iter()
+            .filter(|entry| *entry & RESULT != 0)
+            .map(|entry| (distance(*entry), slot(*entry)))
     }
 
     /// Slots of all nodes that it holds, results or not.
     pub fn slots(&self) -> impl Iterator<Item = Slot> + '_ {
-        self.keys.iter().map(|key| *key as Slot)
+        self.entries.as_slice().iter().map(|entry| slot(*entry))
     }
 
     fn drop_last(&mut self) {
-        self.keys.pop();
-        self.marks.pop();
-        self.next = self.next.min(self.keys.len());
+        self.entries.pop();
+        self.next = self.next.min(self.entries.as_slice().len());
     }
 }
 
@@ -115,7 +143,7 @@ pub(crate) fn key(distance: f32, slot: Slot) -> u64 {
     // Adding zero makes one of the two zeros.
     let bits = (distance + 0.0).to_bits();
     let ordered = if bits >> 31 == 0 { bits | (1 << 31) } else { !bits };
-    (u64::from(ordered) << 32) | u64::from(slot)
+    (u64::from(ordered) << 32) | (u64::from(slot) << MARKS)
 }
 
 /// The distance of a [`key`].
@@ -125,8 +153,16 @@ pub(crate) fn distance(key: u64) -> f32 {
     f32::from_bits(if ordered >> 31 == 1 { ordered & !(1 << 31) } else { !ordered })
 }
 
-const EXPANDED: u8 = 1;
-const RESULT: u8 = 2;
+#[inline(always)]
+fn slot(key: u64) -> Slot {
+    (key as u32) >> MARKS
+}
+
+/// Bits of a [`key`] that are free, since no slot is so high.
+const MARKS: u32 = SLOT_MAX.leading_zeros();
+const EXPANDED: u64 = 1;
+const RESULT: u64 = 2;
+const _: () = assert!((EXPANDED | RESULT).ilog2() < MARKS);
 
 #[cfg(test)]
 mod tests {
@@ -138,7 +174,7 @@ mod tests {
     fn keys_order_as_distances_and_give_them_back() {
         let distances = [f32::NEG_INFINITY, -1e30, -1.0, -1e-40, 0.0, 1e-40, 0.5, 1.0, 1e30, f32::INFINITY];
         for pair in distances.windows(2) {
-            assert!(key(pair[0], u32::MAX) < key(pair[1], 0), "{pair:?}");
+            assert!(key(pair[0], SLOT_MAX) < key(pair[1], 0), "{pair:?}");
         }
         for expected in distances {
             assert_eq!(distance(key(expected, 7)), expected);
@@ -155,7 +191,7 @@ mod tests {
             nodes in prop::collection::vec((0u8..30, any::<bool>()), 0..80),
             expand_every in 1usize..4,
         ) {
-            let mut pool = Pool::default();
+            let mut pool = Pool::new(Kernel::best());
             pool.begin(ef);
             let mut model = Vec::new();
             let mut expanded = Vec::new();
@@ -168,7 +204,7 @@ mod tests {
                 }
                 if (slot as usize).is_multiple_of(expand_every) {
                     let peeked = pool.peek();
-                    let next = pool.expand();
+                    let next = pool.expand().map(|(_, slot)| slot);
                     prop_assert_eq!(peeked, next);
                     expanded.extend(next);
                 }
@@ -176,7 +212,7 @@ mod tests {
                 prop_assert_eq!(&got, &model);
                 prop_assert_eq!(pool.results, model.len());
             }
-            expanded.extend(std::iter::from_fn(|| pool.expand()));
+            expanded.extend(std::iter::from_fn(|| pool.expand().map(|(_, slot)| slot)));
             let count = expanded.len();
             expanded.sort();
             expanded.dedup();

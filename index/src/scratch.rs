@@ -3,12 +3,12 @@
 use std::sync::{Arc, Mutex, TryLockError};
 
 use crate::fast::{FastQuery, Generation, Projections};
+use crate::kernel::Kernel;
 use crate::params::Slot;
 use crate::pool::Pool;
 use crate::scalar::ScalarQuery;
 
 /// What one walk needs.
-#[derive(Default)]
 pub(crate) struct Scratch {
     pub pool: Pool,
     pub visited: Visited,
@@ -21,6 +21,22 @@ pub(crate) struct Scratch {
     pub asked: FastQuery,
     pub projections: Projections,
     pub scalar: ScalarQuery,
+}
+
+impl Scratch {
+    fn new(kernel: Kernel) -> Self {
+        Self {
+            pool: Pool::new(kernel),
+            visited: Visited::default(),
+            batch: Vec::new(),
+            distances: Vec::new(),
+            query: AlignedQuery::default(),
+            generation: None,
+            asked: FastQuery::default(),
+            projections: Projections::default(),
+            scalar: ScalarQuery::default(),
+        }
+    }
 }
 
 /// Which slots a walk has seen. A slot is marked with the number of the walk, so that forgetting costs nothing but
@@ -87,18 +103,19 @@ impl AlignedQuery {
 
 /// Scratches that wait for a walk. Taking one never waits: a place that is being looked at by another is passed over.
 pub(crate) struct Scratches {
+    kernel: Kernel,
     places: [Mutex<Option<Box<Scratch>>>; PLACES],
 }
 
 impl Scratches {
     /// None yet.
-    pub fn new() -> Self {
-        Self { places: Default::default() }
+    pub fn new(kernel: Kernel) -> Self {
+        Self { kernel, places: Default::default() }
     }
 
     /// Calls `walk` with a scratch.
     pub fn with<R>(&self, walk: impl FnOnce(&mut Scratch) -> R) -> R {
-        let mut scratch = self.each_place(Option::take).unwrap_or_default();
+        let mut scratch = self.each_place(Option::take).unwrap_or_else(|| Box::new(Scratch::new(self.kernel)));
         let result = walk(&mut scratch);
         let mut back = Some(scratch);
         self.each_place(|place| {
@@ -153,7 +170,7 @@ mod tests {
 
     #[test]
     fn scratches_come_back() {
-        let scratches = Scratches::new();
+        let scratches = Scratches::new(Kernel::best());
         scratches.with(|outer| {
             outer.batch.push(1);
             scratches.with(|inner| assert!(inner.batch.is_empty()));

@@ -1,12 +1,16 @@
 //! Walking the graph towards a query: the paper's SEARCH-LAYER (algorithm 2), greedy above the layer that matters.
 
+use crate::breadth::Breadth;
 use crate::graph::{Entry, Graph};
-use crate::params::Slot;
+use crate::params::{Metric, Slot};
 use crate::rows::{Query, Rows};
 use crate::scratch::Scratch;
 
 /// How far stored slots are from what a walk looks for; lower is nearer.
 pub(crate) trait Distances {
+    /// The distance of a vector to itself; `None` where distances have no such beginning.
+    fn origin(&self) -> Option<f32>;
+
     /// The distances to these slots, in their order, into `out`, which is as long as `slots`.
     fn distances(&self, slots: &[Slot], out: &mut [f32]);
 
@@ -22,6 +26,14 @@ pub(crate) struct Exact<'a> {
 }
 
 impl Distances for Exact<'_> {
+    fn origin(&self) -> Option<f32> {
+        match self.rows.metric() {
+            Metric::Euclidean | Metric::Manhattan => Some(0.0),
+            Metric::Cosine => Some(-1.0),
+            Metric::Dot => None,
+        }
+    }
+
     #[inline]
     fn distances(&self, slots: &[Slot], out: &mut [f32]) {
         self.rows.distances(self.query, slots, out);
@@ -70,16 +82,42 @@ impl<D: Distances> Walk<'_, D> {
         nearest
     }
 
+    /// Puts into the pool where a walk of layer 0 that goes so far begins: what [`Self::descend`] leads to, and the entry, from
+    /// which every node can be reached.
+    pub fn begin(
+        &self,
+        entry: Entry,
+        breadth: Breadth,
+        slots: usize,
+        scratch: &mut Scratch,
+        is_result: impl Fn(Slot) -> bool,
+    ) {
+        let start = self.descend(entry, 0, &mut scratch.batch, &mut scratch.distances);
+        let Scratch { pool, visited, .. } = scratch;
+        pool.begin_walk(breadth);
+        visited.begin(slots);
+        for (distance, slot) in [start, (self.distance(entry.slot), entry.slot)] {
+            if visited.insert(slot) {
+                pool.insert(distance, slot, || is_result(slot));
+            }
+        }
+    }
+
     /// Fills the pool with the nodes of a layer that are nearest to the query. The pool holds where to begin.
     /// `is_result` says which nodes may be results; the others are walked through.
     #[inline]
     pub fn layer(&self, layer: usize, scratch: &mut Scratch, budget: usize, is_result: impl Fn(Slot) -> bool) -> Ended {
         let Scratch { pool, visited, batch, distances, .. } = scratch;
         let mut measured = 0;
-        while let Some(node) = pool.expand() {
+        while let Some((distance, node)) = pool.expand() {
+            let bound = pool.bound();
+            if distance > bound {
+                break;
+            }
             batch.clear();
             // Two at a time: what the second leads to is fetched while the first is waited for.
-            for node in std::iter::once(node).chain(pool.expand()) {
+            let second = pool.expand().filter(|(distance, _)| *distance <= bound);
+            for node in std::iter::once(node).chain(second.map(|(_, node)| node)) {
                 for neighbour in self.graph.neighbours(node, layer) {
                     if visited.insert(neighbour) {
                         self.near.prefetch(neighbour);
@@ -101,7 +139,9 @@ impl<D: Distances> Walk<'_, D> {
                 self.graph.prefetch(*nearest);
             }
             for (distance, slot) in distances.iter().zip(batch.iter()) {
-                pool.insert(*distance, *slot, || is_result(*slot));
+                if *distance <= bound {
+                    pool.insert(*distance, *slot, || is_result(*slot));
+                }
             }
         }
         Ended::Settled

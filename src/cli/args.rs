@@ -343,7 +343,7 @@ pub struct SearchArgs {
     /// How many points to find
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=i64::from(K_MAX)))]
     pub k: u32,
-    /// Candidates that the graph walk keeps: more finds better, slower
+    /// Candidates that the graph walk looks at, on average: more finds better, slower
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(EF_MAX)))]
     pub ef: Option<u32>,
     /// Only points at least this good: a least similarity (cosine, dot) or a greatest distance (euclidean, manhattan)
@@ -453,7 +453,7 @@ pub struct BenchArgs {
     /// Hits asked for, and the k of recall@k
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=i64::from(K_MAX)))]
     pub k: u32,
-    /// Candidates that the graph walk keeps [default: the node's]
+    /// Candidates that the graph walk looks at, on average [default: the node's]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(EF_MAX)))]
     pub ef: Option<u32>,
     /// Searches under way at once

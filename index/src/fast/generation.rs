@@ -53,6 +53,10 @@ pub(crate) struct Coded<'a> {
 }
 
 impl Distances for Coded<'_> {
+    fn origin(&self) -> Option<f32> {
+        (self.generation.metric != Metric::Dot).then_some(0.0)
+    }
+
     #[inline]
     fn distances(&self, slots: &[Slot], out: &mut [f32]) {
         self.generation.distances(self.query, slots, out);

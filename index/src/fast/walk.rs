@@ -32,29 +32,37 @@ impl FastWalk<'_> {
         let mut estimates = [0.0f32; LANES];
         // The node to expand next is chosen before the neighbours of this one are measured, so that its codes are under
         // way meanwhile; a nearer one that comes of them is next but one.
-        let mut ahead = pool.expand_near();
+        let mut ahead = pool.expand();
         let mut warm = Slot::MAX;
+        let mut bound = pool.bound();
         while let Some((distance, node)) = ahead {
-            batch.clear();
-            if distance <= pool.bound() {
-                for (part, links) in self.graph.links(node, 0).chunks(LANES).enumerate() {
-                    let mut wanted =
-                        self.generation.estimate(query, node, part, distance, pool.bound(), &mut estimates);
-                    while wanted != 0 {
-                        let lane = wanted.trailing_zeros() as usize;
-                        wanted &= wanted - 1;
-                        let link = links.get(lane).map_or(0, |link| link.load(Ordering::Acquire));
-                        if link == 0 {
-                            break;
-                        }
-                        if visited.insert(link - 1) {
-                            self.generation.prefetch_node(link - 1);
-                            batch.push(link - 1);
-                        }
-                    }
+            if distance > bound {
+                ahead = pool.expand();
+                if ahead.is_none_or(|(distance, _)| distance > bound) {
+                    break;
                 }
+                continue;
             }
-            ahead = pool.expand_near();
+            batch.clear();
+            for (part, links) in self.graph.links(node, 0).chunks(LANES).enumerate() {
+                let mut wanted = self.generation.estimate(query, node, part, distance, bound, &mut estimates);
+                let mut count = batch.len();
+                batch.resize(count + LANES, 0);
+                while wanted != 0 {
+                    let lane = wanted.trailing_zeros() as usize;
+                    wanted &= wanted - 1;
+                    let link = links.get(lane).map_or(0, |link| link.load(Ordering::Acquire));
+                    if link == 0 {
+                        break;
+                    }
+                    // Whether it was seen before is hard to foretell, so no jump depends on it.
+                    self.generation.prefetch_node(link - 1);
+                    batch[count] = link - 1;
+                    count += usize::from(visited.insert(link - 1));
+                }
+                batch.truncate(count);
+            }
+            ahead = pool.expand();
             if let Some((_, next)) = ahead.filter(|(_, next)| *next != warm) {
                 self.prefetch(next);
             }
@@ -65,10 +73,13 @@ impl FastWalk<'_> {
             distances.resize(batch.len(), 0.0);
             self.generation.distances(query, batch, distances);
             for (distance, slot) in distances.iter().zip(batch.iter()) {
-                pool.insert(*distance, *slot, || is_result(*slot));
+                if *distance <= bound {
+                    pool.insert(*distance, *slot, || is_result(*slot));
+                }
             }
+            bound = pool.bound();
             if ahead.is_none() {
-                ahead = pool.expand_near();
+                ahead = pool.expand();
             }
             if let Some(next) = pool.peek() {
                 warm = next;

@@ -14,6 +14,7 @@ pub(crate) mod half;
 mod neon;
 pub(crate) mod nibble;
 mod scalar;
+pub(crate) mod sorted;
 #[cfg(test)]
 mod tests;
 #[cfg(target_arch = "x86_64")]

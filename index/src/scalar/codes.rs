@@ -251,6 +251,10 @@ impl Drift {
 }
 
 impl Distances for ScalarNear<'_> {
+    fn origin(&self) -> Option<f32> {
+        self.gauge.origin()
+    }
+
     #[inline]
     fn distances(&self, slots: &[Slot], out: &mut [f32]) {
         let bytes = self.generation.quantizer.bytes();

@@ -24,9 +24,16 @@ pub(crate) struct Gauge {
     unit_squared: f32,
     /// Factor and summand that make a squared distance of what the index measures.
     lift: (f32, f32),
+    /// Whether what the index measures is such a distance, and not an inner product.
+    is_distance: bool,
 }
 
 impl Gauge {
+    /// What a distance of zero is by the weights; `None` where what the index measures is no distance.
+    pub fn origin(&self) -> Option<f32> {
+        self.is_distance.then_some(-self.base)
+    }
+
     /// By how much a distance by codes is off, and what it should be.
     pub fn error(&self, coded: f32, exact: f32) -> (f32, f32) {
         let lifted = self.lift.0 * exact + self.lift.1;
@@ -186,7 +193,7 @@ impl Quantizer {
             _ => (1.0, 0.0),
         };
         let unit_squared = 1.0 / (self.units_per_length * self.units_per_length);
-        Gauge { scales, base, unit_squared, lift }
+        Gauge { scales, base, unit_squared, lift, is_distance: self.metric != Metric::Dot }
     }
 
     /// Projects into the buffers; gives the squared length before.

@@ -80,7 +80,7 @@ fn a_foreign_header_is_refused_with_value_and_limit() {
 #[test]
 fn a_header_that_promises_billions_is_not_believed() {
     let (params, mut dump) = small();
-    dump.arenas.get_mut("header").unwrap()[20..24].copy_from_slice(&0xff00_0000u32.to_le_bytes());
+    dump.arenas.get_mut("header").unwrap()[20..24].copy_from_slice(&0x3f00_0000u32.to_le_bytes());
     let error = refusal(params, dump);
     assert!(matches!(error, LoadError::Truncated { arena: "nodes", got: 2488, .. }), "{error}");
 }

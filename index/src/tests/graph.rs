@@ -1,6 +1,7 @@
 //! The graph's own promises: everything can be reached, and one thread and one seed make one graph.
 
 use super::*;
+use crate::walk::{Exact, Walk};
 
 #[test]
 fn duplicates_do_not_cut_anything_off() {
@@ -68,4 +69,61 @@ fn what_is_not_linked_is_found_beside_what_is() {
         assert_eq!((hits.len(), hits[0].slot), (10, slot));
         assert_eq!(hits.iter().map(|hit| hit.slot).collect::<HashSet<_>>().len(), 10, "a slot twice");
     }
+}
+
+/// Where the descent ends, a walk may begin in a part of layer 0 that leads nowhere else; the entry leads everywhere.
+#[test]
+fn a_walk_goes_on_from_the_entry_where_the_descent_ends_in_a_corner() {
+    for profile in Profile::ALL {
+        let vectors = uniform(1_200, 3, 7);
+        let index = built(Params { profile, ..params(3, Metric::Euclidean) }, &vectors);
+        let entry = index.graph.entry().unwrap();
+        let mut corners = 0;
+        for query in &vectors[..40] {
+            let near = Exact { rows: &index.rows, query: index.rows.query_of(query, 1.0) };
+            let (mut batch, mut distances) = (Vec::new(), Vec::new());
+            let (_, start) = Walk { graph: &index.graph, near }.descend(entry, 0, &mut batch, &mut distances);
+            let expected = index.search_exact(query, &SearchOptions::new(1, 1_200)).unwrap();
+            if start != entry.slot && start != expected[0].slot {
+                let links: Vec<Slot> = index.graph.neighbours(start, 0).collect();
+                index.graph.set_neighbours(start, 0, &[]);
+                assert_eq!(walked(&index, query, &SearchOptions::new(1, 1_200)), expected, "{profile:?} from {start}");
+                index.graph.set_neighbours(start, 0, &links);
+                corners += 1;
+            }
+        }
+        assert!(corners > 10, "{corners}");
+    }
+}
+
+/// What `ef` means is that so many candidates are looked at on average, whatever the data; and a walk looks at more of them
+/// where it is crowded.
+#[test]
+fn walks_end_at_a_distance_that_so_many_candidates_have_on_average() {
+    for (dim, metric) in [(4, Metric::Euclidean), (16, Metric::Euclidean), (16, Metric::Cosine), (8, Metric::Manhattan)]
+    {
+        let vectors = uniform(4_000, dim, 8);
+        let index = built(params(dim, metric), &vectors);
+        let breadth = index.growth.breadth(10, 50, Some(0.0));
+        assert_eq!((breadth.most, breadth.least, breadth.k), (100, 25, 10));
+        let looked_at = vectors.iter().step_by(41).map(|query| {
+            let hits = index.search_exact(query, &SearchOptions::new(101, 101)).unwrap();
+            let distance = |hit: &Hit| match metric {
+                Metric::Euclidean => hit.score * hit.score,
+                Metric::Cosine => 1.0 - hit.score,
+                _ => hit.score,
+            };
+            let farthest = distance(&hits[10]) * breadth.stretch;
+            hits[1..].iter().filter(|hit| distance(hit) <= farthest).count().clamp(25, 100)
+        });
+        let looked_at: Vec<usize> = looked_at.collect();
+        let mean = looked_at.iter().sum::<usize>() as f64 / looked_at.len() as f64;
+        assert!((40.0..60.0).contains(&mean), "{dim} {metric:?}: {mean}");
+        assert!(looked_at.iter().max() > looked_at.iter().min(), "{dim} {metric:?}: all as many");
+        let loaded = Index::load(index.params().clone(), &Arenas::of(&index)).unwrap();
+        let again = loaded.growth.breadth(10, 50, Some(0.0)).stretch;
+        assert!((again / breadth.stretch - 1.0).abs() < 0.1, "{again} after loading, {} before", breadth.stretch);
+    }
+    let none = built(params(8, Metric::Dot), &uniform(2_000, 8, 8));
+    assert_eq!(none.growth.breadth(10, 50, None).least, 50, "inner products are no distances");
 }
