@@ -189,6 +189,8 @@ fn churn(index: &Index, base: &Table<f32>, times: usize, threads: usize) -> Resu
             link(index, threads);
         }
     }
+    while index.settle(CHURN_NODES) {}
+    index.take_vacant();
     Ok(rows)
 }
 

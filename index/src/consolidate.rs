@@ -112,12 +112,33 @@ impl Index {
     ///
     /// Slots that were taken out are handed out by [`Self::take_vacant`] once nobody reads them any more.
     pub fn consolidate(&self, nodes: usize) -> bool {
+        self.consolidate_from(nodes, GRAVES_SHARE)
+    }
+
+    /// The same where nothing else is to be done: takes out what is buried even if it is only a few. Walks go through
+    /// those too, which costs them more than their share.
+    pub fn settle(&self, nodes: usize) -> bool {
+        self.consolidate_from(nodes, GRAVES_SHARE_SETTLED)
+    }
+
+    /// Whether so little is buried that [`Self::settle`] leaves it as it is.
+    pub fn is_settled(&self) -> bool {
+        !self.is_due(GRAVES_SHARE_SETTLED)
+    }
+
+    /// Whether a round is to begin where this share of all slots is buried.
+    fn is_due(&self, share: usize) -> bool {
+        let graves = self.states.graves();
+        graves >= GRAVES_MIN && graves * share >= graves + self.states.live()
+    }
+
+    fn consolidate_from(&self, nodes: usize, share: usize) -> bool {
         {
             let _held = self.rounds.hold();
             if self.rounds.is_paused() {
                 return false;
             }
-            match self.next_step(nodes) {
+            match self.next_step(nodes, share) {
                 None => {
                     self.reclaim();
                     return false;
@@ -138,7 +159,7 @@ impl Index {
         if self.rounds.is_paused() {
             return false;
         }
-        match self.next_step(0) {
+        match self.next_step(0, share) {
             Some(Step::Begin) => self.begin_round(),
             Some(Step::End) => self.end_round(),
             // Another thread has done it.
@@ -183,12 +204,10 @@ impl Index {
         }
     }
 
-    fn next_step(&self, nodes: usize) -> Option<Step> {
+    fn next_step(&self, nodes: usize, share: usize) -> Option<Step> {
         let mut round = self.rounds.round();
         if round.leaving.is_empty() {
-            let graves = self.states.graves();
-            let is_due = graves >= GRAVES_MIN && graves * GRAVES_SHARE >= graves + self.states.live();
-            return is_due.then_some(Step::Begin);
+            return self.is_due(share).then_some(Step::Begin);
         }
         if round.next < round.end {
             let slots = round.next..round.end.min(round.next.saturating_add(nodes as Slot));
@@ -372,6 +391,8 @@ impl Linker<'_> {
 
 /// A round begins when this share of all slots is buried,
 const GRAVES_SHARE: usize = 8;
+/// or this one where there is nothing else to do,
+const GRAVES_SHARE_SETTLED: usize = 256;
 /// and no fewer than so many are.
 const GRAVES_MIN: usize = 32;
 /// Places in the sequence of linking that are given before nodes are numbered anew.

@@ -5,8 +5,7 @@ use crate::kernel::Kernel;
 use crate::kernel::sorted::Run;
 use crate::params::{SLOT_MAX, Slot};
 
-/// Nodes that a walk has measured, in order of distance, ties by slot; at most so many of them
-/// may be results.
+/// Nodes that a walk has measured, in order of distance, ties by slot; at most so many of them may be results.
 ///
 /// One sorted list serves as the paper's candidates *C* and results *W* at once. Where nodes may be walked through
 /// without being results (buried ones, or ones that a filter refuses) the list also holds those nearer than its
@@ -16,6 +15,10 @@ pub(crate) struct Pool {
     entries: Run,
     results: usize,
     breadth: Breadth,
+    /// Where the results are that [`Self::bound`] goes by: the last of those that are wanted, and of those that there are to be
+    /// at least. They count once there are so many.
+    wanted: usize,
+    least: usize,
     /// Every entry before it is expanded.
     next: usize,
 }
@@ -23,7 +26,7 @@ pub(crate) struct Pool {
 impl Pool {
     /// An empty pool that takes one result.
     pub fn new(kernel: Kernel) -> Self {
-        Self { entries: Run::new(kernel), results: 0, breadth: Breadth::fixed(1), next: 0 }
+        Self { entries: Run::new(kernel), results: 0, breadth: Breadth::fixed(1), wanted: 0, least: 0, next: 0 }
     }
 
     /// Empties the pool, and lets it hold so many results.
@@ -53,8 +56,13 @@ impl Pool {
         let is_result = is_result();
         let at = self.entries.insert(key | if is_result { RESULT } else { 0 });
         self.next = self.next.min(at);
+        self.results += usize::from(is_result);
+        let Self { entries, results, breadth, wanted, least, .. } = self;
+        if breadth.least < breadth.most {
+            follow(wanted, breadth.k, at, is_result, *results, entries.as_slice());
+            follow(least, breadth.least, at, is_result, *results, entries.as_slice());
+        }
         if is_result {
-            self.results += 1;
             if self.results > self.breadth.most {
                 self.results -= 1;
                 self.drop_last();
@@ -70,26 +78,17 @@ impl Pool {
     /// What is farther is not looked at.
     #[inline]
     pub fn bound(&self) -> f32 {
-        let Breadth { least, k, stretch, origin, .. } = self.breadth;
-        let last = match self.entries.as_slice().last() {
+        let Breadth { most, least, stretch, origin, .. } = self.breadth;
+        let entries = self.entries.as_slice();
+        let last = match entries.last() {
             Some(last) if self.is_full() => distance(*last),
             _ => f32::INFINITY,
         };
-        if self.results < least || least == k && stretch == 1.0 {
+        if least == most || self.results < least {
             return last;
         }
-        let wanted = (self.result(k) - origin).max(0.0) * stretch + origin;
-        wanted.max(self.result(least)).min(last)
-    }
-
-    /// The distance of one of the results, counted from 1.
-    #[inline(always)]
-    fn result(&self, number: usize) -> f32 {
-        if self.results == self.entries.as_slice().len() {
-            return distance(self.entries.as_slice()[number - 1]);
-        }
-        let result = self.entries.as_slice().iter().filter(|entry| *entry & RESULT != 0).nth(number - 1);
-        result.map_or(f32::INFINITY, |entry| distance(*entry))
+        let wanted = (distance(entries[self.wanted]) - origin).max(0.0) * stretch + origin;
+        wanted.max(distance(entries[self.least])).min(last)
     }
 
     /// The nearest node not given out yet, with its distance.
@@ -134,6 +133,25 @@ impl Pool {
     fn drop_last(&mut self) {
         self.entries.pop();
         self.next = self.next.min(self.entries.as_slice().len());
+    }
+}
+
+/// Keeps `place` where the result of a number is, counted from 1, after an entry was put in at `at`.
+#[inline(always)]
+fn follow(place: &mut usize, number: usize, at: usize, is_result: bool, results: usize, entries: &[u64]) {
+    if results < number || at > *place && results > number {
+        return;
+    }
+    match (is_result, results == number) {
+        // There are as many now.
+        (true, true) => *place = entries.len() - 1,
+        // It is the one before.
+        (true, false) => {}
+        (false, _) if at <= *place => *place += 1,
+        (false, _) => return,
+    }
+    while entries[*place] & RESULT == 0 {
+        *place -= 1;
     }
 }
 
@@ -187,12 +205,13 @@ mod tests {
         /// Against a sorted list of everything: the results are the nearest `ef`, and what is not a result costs none.
         #[test]
         fn holds_the_nearest_results_whatever_comes_between(
-            ef in 1usize..12,
+            (k, more, most) in (1usize..5, 0usize..4, 1usize..6),
             nodes in prop::collection::vec((0u8..30, any::<bool>()), 0..80),
             expand_every in 1usize..4,
         ) {
             let mut pool = Pool::new(Kernel::best());
-            pool.begin(ef);
+            let (ef, least, stretch, origin) = (k + more + most, k + more, 1.5, -1.0);
+            pool.begin_walk(Breadth { most: ef, least, k, stretch, origin });
             let mut model = Vec::new();
             let mut expanded = Vec::new();
             for (slot, (distance, is_result)) in (0u32..).zip(&nodes) {
@@ -211,6 +230,9 @@ mod tests {
                 let got: Vec<_> = pool.iter().map(|(distance, slot)| (distance as u8, slot)).collect();
                 prop_assert_eq!(&got, &model);
                 prop_assert_eq!(pool.results, model.len());
+                let result = |number: usize| model.get(number - 1).map_or(f32::INFINITY, |(far, _)| f32::from(*far));
+                let bound = result(least).max((result(k) - origin) * stretch + origin).min(result(ef));
+                prop_assert_eq!(pool.bound(), bound);
             }
             expanded.extend(std::iter::from_fn(|| pool.expand().map(|(_, slot)| slot)));
             let count = expanded.len();

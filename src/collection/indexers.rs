@@ -3,11 +3,16 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use vecino_index::Index;
 
 /// Slots that one thread links before it looks at the next collection.
 const CHUNK: usize = 64;
+
+/// For so long nobody must have woken the threads for a collection before they take out of its graphs the few buried slots
+/// that are not worth it beside other work.
+const REST: Duration = Duration::from_secs(5);
 
 /// How much the threads give way to those that answer requests, from 0 to 19.
 #[cfg(target_os = "linux")]
@@ -36,20 +41,33 @@ struct Shared {
     queue: Mutex<Queue>,
     wake: Condvar,
     threads: usize,
+    rest: Duration,
 }
 
 #[derive(Default)]
 struct Queue {
     /// Collections with slots to link. A collection may stand here several times, at most once a thread.
     waiting: VecDeque<Weak<dyn Linkable>>,
+    /// Collections that have nothing to link, and when they will have rested; each once.
+    resting: Vec<(Instant, Weak<dyn Linkable>)>,
     stopping: bool,
+}
+
+/// What a thread is to do next.
+enum Job {
+    Link(Weak<dyn Linkable>),
+    Settle(Weak<dyn Linkable>),
 }
 
 impl Indexers {
     /// Starts `threads` threads.
     pub fn start(threads: usize) -> std::io::Result<Self> {
+        Self::start_resting(threads, REST)
+    }
+
+    fn start_resting(threads: usize, rest: Duration) -> std::io::Result<Self> {
         let threads = threads.max(1);
-        let shared = Arc::new(Shared { queue: Mutex::default(), wake: Condvar::new(), threads });
+        let shared = Arc::new(Shared { queue: Mutex::default(), wake: Condvar::new(), threads, rest });
         let threads = (0..threads)
             .map(|number| {
                 let shared = Arc::clone(&shared);
@@ -99,29 +117,64 @@ impl Shared {
     }
 
     fn run(&self) {
-        loop {
-            let collection = {
-                let mut queue = self.lock();
-                loop {
-                    if queue.stopping {
-                        return;
+        while let Some(job) = self.next() {
+            match job {
+                Job::Link(collection) => {
+                    let Some(linkable) = collection.upgrade() else { continue };
+                    if linkable.indexes().iter().any(|index| index.unlinked() > 2 * CHUNK) {
+                        // More than this thread should do alone.
+                        self.push(Weak::clone(&collection), self.threads);
                     }
-                    match queue.waiting.pop_front() {
-                        Some(collection) => break collection,
-                        None => queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner),
+                    if link_some(&*linkable, CHUNK) {
+                        self.push(collection, usize::MAX);
+                    } else if linkable.indexes().iter().any(|index| !index.is_settled()) {
+                        self.rest(collection, self.rest);
                     }
                 }
-            };
-            if let Some(linkable) = collection.upgrade() {
-                if linkable.indexes().iter().any(|index| index.unlinked() > 2 * CHUNK) {
-                    // More than this thread should do alone.
-                    self.push(Weak::clone(&collection), self.threads);
-                }
-                if link_some(&*linkable, CHUNK) {
-                    self.push(collection, usize::MAX);
+                Job::Settle(collection) => {
+                    let Some(linkable) = collection.upgrade() else { continue };
+                    let more = linkable.indexes().into_iter().fold(false, |more, index| more | index.settle(CHUNK));
+                    if more {
+                        self.rest(collection, Duration::ZERO);
+                    } else if linkable.indexes().iter().any(|index| !index.is_settled()) {
+                        // A snapshot is being written.
+                        self.rest(collection, self.rest);
+                    }
                 }
             }
         }
+    }
+
+    /// Waits for something to do; `None` when the threads are to stop.
+    fn next(&self) -> Option<Job> {
+        let mut queue = self.lock();
+        loop {
+            if queue.stopping {
+                return None;
+            }
+            if let Some(collection) = queue.waiting.pop_front() {
+                return Some(Job::Link(collection));
+            }
+            let Some(first) = (0..queue.resting.len()).min_by_key(|at| queue.resting[*at].0) else {
+                queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let left = queue.resting[first].0.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Some(Job::Settle(queue.resting.swap_remove(first).1));
+            }
+            queue = self.wake.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Lets a collection rest for so long from now on.
+    fn rest(&self, collection: Weak<dyn Linkable>, rest: Duration) {
+        let mut queue = self.lock();
+        queue.resting.retain(|(_, other)| !other.ptr_eq(&collection));
+        queue.resting.push((Instant::now() + rest, collection));
+        drop(queue);
+        // Somebody has to wait for no longer than that.
+        self.wake.notify_one();
     }
 }
 
@@ -187,6 +240,25 @@ mod tests {
         }
         drop(indexers);
         assert_eq!(crowd.2.lock().unwrap().len(), 3, "threads that linked");
+    }
+
+    #[test]
+    fn what_little_is_buried_leaves_once_there_is_nothing_else_to_do() {
+        let indexers = Indexers::start_resting(2, Duration::from_millis(50)).unwrap();
+        let one = One(Index::new(Params { flat_live_max: Some(0), ..Params::new(2, Metric::Euclidean) }).unwrap());
+        (0..1_000).for_each(|slot| one.0.store(slot, &[slot as f32, 1.0]).unwrap());
+        let linkable: Arc<dyn Linkable> = Arc::new(one);
+        indexers.wake(&linkable);
+        let index = || linkable.indexes()[0];
+        while index().unlinked() > 0 {
+            std::thread::yield_now();
+        }
+        (0..50).for_each(|slot| index().bury(slot));
+        assert!(!index().consolidate(64) && !index().is_settled(), "a twentieth is not worth it beside other work");
+        indexers.wake(&linkable);
+        while !index().is_settled() || !indexers.shared.lock().resting.is_empty() {
+            std::thread::yield_now();
+        }
     }
 
     #[test]

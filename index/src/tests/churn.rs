@@ -85,6 +85,12 @@ fn few_graves_are_left_alone_and_a_share_of_them_is_not() {
     let index = built(params(4, Metric::Euclidean), &uniform(800, 4, 1));
     (0..99).for_each(|slot| index.bury(slot));
     assert!(!index.consolidate(64), "less than an eighth is buried");
+    let settled = built(params(4, Metric::Euclidean), &uniform(800, 4, 1));
+    (0..40).for_each(|slot| settled.bury(slot));
+    assert!(!settled.is_settled() && settled.settle(64), "where there is nothing else to do, a twentieth is enough");
+    while settled.settle(64) {}
+    check_graph(&settled);
+    assert!(settled.is_settled() && settled.take_vacant().len() == 40 && !settled.states.any_buried());
     index.bury(99);
     assert!(index.consolidate(64));
     let small = built(params(4, Metric::Euclidean), &uniform(31, 4, 1));
