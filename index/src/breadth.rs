@@ -19,7 +19,7 @@ pub(crate) struct Breadth {
     pub most: usize,
     /// Results that it has before it ends because of a distance.
     pub least: usize,
-    /// Results that are wanted.
+    /// Results that are wanted, no more than `least`.
     pub k: usize,
     /// How many times as far as the last of these it looks,
     pub stretch: f32,
@@ -61,10 +61,20 @@ impl Growth {
         }
     }
 
-    /// A node was linked, one of so many. Whether it is time to look again, which the caller does then.
-    pub fn is_due(&self, live: usize) -> bool {
+    /// How far a walk goes that looks for neighbours of a new node among `ef` candidates. It keeps no more than these: the
+    /// choice among them needs the near ones, and enough of the others.
+    pub fn breadth_to_link(&self, ef: usize, origin: Option<f32>) -> Breadth {
+        let breadth = self.breadth((ef / LINK_K_SHARE).max(1), ef, origin);
+        if ef < LINK_EF_MIN || breadth.least == ef {
+            return Breadth::fixed(ef);
+        }
+        Breadth { most: ef, least: ef / LINK_LEAST_SHARE, ..breadth }
+    }
+
+    /// A node was linked, and there are so many of them. Whether it is time to look again, which the caller does then.
+    pub fn is_due(&self, nodes: usize) -> bool {
         let linked = self.linked.fetch_add(1, Ordering::Relaxed) + 1;
-        linked >= live.max(SLOTS_MIN) && self.linked.swap(0, Ordering::Relaxed) >= linked
+        linked >= (nodes / 2).max(SLOTS_MIN) && self.linked.swap(0, Ordering::Relaxed) >= linked
     }
 }
 
@@ -113,6 +123,12 @@ fn exponent_of(sample: &[Vec<f32>]) -> f32 {
     (range.0 + range.1) / 2.0
 }
 
+/// With fewer candidates a new node looks at all of them.
+const LINK_EF_MIN: usize = 48;
+/// The neighbour of this share of the candidates tells how far a new node looks,
+const LINK_K_SHARE: usize = 12;
+/// and this share of them is looked at in any case.
+const LINK_LEAST_SHARE: usize = 3;
 /// Fewer slots are scanned.
 const SLOTS_MIN: usize = 1_000;
 /// Slots that growth is measured at,

@@ -18,7 +18,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use crate::fast::Projections;
 use crate::graph::{Entry, Graph};
 use crate::index::Index;
-use crate::link::{Linker, Near};
+use crate::link::{ALPHA, Linker, Near};
 use crate::params::Slot;
 use crate::pool::key;
 use crate::scratch::Scratch;
@@ -314,7 +314,7 @@ impl Linker<'_> {
                 if layer == 0 {
                     chosen.extend(self.measured(slot, &above));
                 }
-                let chosen = self.choose_beside(chosen, &candidates, self.graph.degree_max(layer), 1.0);
+                let chosen = self.choose_beside(chosen, &candidates, self.graph.degree_max(layer), ALPHA);
                 let chosen = self.choose_beside(chosen, &candidates, before.max(self.m), FAR);
                 self.replace(slot, layer, &chosen[kept.len()..], &mut scratch.projections);
             }

@@ -203,7 +203,7 @@ impl Index {
             self.states.finish_linking(slot);
             linker.meet(slot, &self.meetings.go(slot), scratch);
         });
-        if self.growth.is_due(self.states.live()) {
+        if self.growth.is_due(self.states.live().saturating_sub(self.states.unlinked())) {
             self.measure_growth();
         }
     }
@@ -220,7 +220,9 @@ impl Index {
             let generation = current.or_else(|| warming.as_ref().map(|warming| warming.generation()));
             let Self { rows, graph, states, .. } = self;
             let (scalar, lonely) = (self.scalar.as_ref(), Cell::new(false));
-            let linker = Linker { rows, graph, states, generation, is_coded, scalar, m, ef_construction, lonely };
+            let growth = &self.growth;
+            let linker =
+                Linker { rows, graph, states, generation, is_coded, scalar, m, ef_construction, lonely, growth };
             let result = work(&linker, scratch);
             if let Some(fast) = &self.fast {
                 fast.keep_cached(cached, &mut scratch.generation);

@@ -16,6 +16,7 @@
 use std::cell::Cell;
 use std::sync::atomic::Ordering;
 
+use crate::breadth::Growth;
 use crate::fast::{Coded, FastWalk, Generation, Projections};
 use crate::graph::{Entry, Graph};
 use crate::params::{Metric, Slot};
@@ -40,6 +41,8 @@ pub(crate) struct Linker<'a> {
     pub ef_construction: usize,
     /// Whether there is nothing live to link to.
     pub lonely: Cell<bool>,
+    /// How far walks go.
+    pub growth: &'a Growth,
 }
 
 /// A neighbour and how far it is.
@@ -228,7 +231,7 @@ impl Linker<'_> {
     ) {
         let top = new.level.min(entry.level);
         let start = Walk { graph: self.graph, near }.descend(entry, top, &mut scratch.batch, &mut scratch.distances);
-        scratch.pool.begin(self.ef_construction);
+        scratch.pool.begin_walk(self.growth.breadth_to_link(self.ef_construction, near.origin()));
         scratch.pool.insert(start.0, start.1, || self.may_link(start.1));
         for layer in (0..=top).rev() {
             scratch.visited.begin(self.states.slots() as usize);
@@ -239,8 +242,9 @@ impl Linker<'_> {
             }
             walk(layer, scratch);
             self.measure(new.slot, scratch, nearest);
-            // Codes measure a whole block of links at once, so nodes that have them begin with as many as they hold.
-            let most = if layer == 0 && self.generation.is_some() { self.graph.degree_max(0) } else { self.m };
+            // Codes measure a whole block of links at once, so nodes that have them begin with most of what they hold.
+            let degree = self.graph.degree_max(0);
+            let most = if layer == 0 && self.generation.is_some() { degree - degree / SPARED_SHARE } else { self.m };
             chosen.push(self.choose(nearest, most));
         }
     }
@@ -262,9 +266,10 @@ impl Linker<'_> {
     }
 
     /// Algorithm 4: of the candidates, nearest first, those that are nearer to the base than to any one chosen
-    /// before. Candidates as near to each other as to the base are duplicates, or as good as; one of them is enough.
+    /// before, or nearly so. Candidates as near to each other as to the base are duplicates, or as good as; one of them is
+    /// enough.
     fn choose(&self, candidates: &[Near], most: usize) -> Vec<Near> {
-        self.choose_beside(Vec::with_capacity(most), candidates, most, 1.0)
+        self.choose_beside(Vec::with_capacity(most), candidates, most, ALPHA)
     }
 
     /// The same beside what is chosen already. A candidate gives way only to one that is nearer to it by the factor
@@ -453,6 +458,11 @@ impl Linker<'_> {
 /// Where there are buried nodes, a walk for neighbours measures so many for each of its candidates: in a graph of mostly
 /// buried ones it would not end before all of them.
 const WALK_PER_EF: usize = 64;
+/// A candidate gives way only to one that is nearer to it by this factor than the base is, as in Vamana (Subramanya et al.
+/// 2019).
+pub(crate) const ALPHA: f32 = 1.03;
+/// Where there are codes, a new node leaves this share of its list to those that come later.
+const SPARED_SHARE: usize = 4;
 /// Where there are codes, a full list that is pruned leaves this share of it free: the next few links need no pruning.
 const ROOM_SHARE: usize = 8;
 /// Nearest candidates that codes are judged by.

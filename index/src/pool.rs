@@ -36,8 +36,9 @@ impl Pool {
 
     /// Empties the pool for a walk that goes so far.
     pub fn begin_walk(&mut self, breadth: Breadth) {
+        debug_assert!(breadth.k <= breadth.least && breadth.least <= breadth.most, "{breadth:?}");
         self.entries.clear();
-        (self.results, self.next) = (0, 0);
+        (self.results, self.next, self.wanted, self.least) = (0, 0, 0, 0);
         self.breadth = breadth;
     }
 
