@@ -170,6 +170,12 @@ impl Graph {
         prefetch(links.wrapping_add(LINE_LINKS));
     }
 
+    /// Asks for what tells where the links of a node of the upper layers are.
+    #[inline(always)]
+    pub fn prefetch_upper(&self, slot: Slot) {
+        prefetch(self.nodes.get(slot).as_ptr());
+    }
+
     /// Where a walk begins, or `None` while there is no node.
     #[inline]
     pub fn entry(&self) -> Option<Entry> {

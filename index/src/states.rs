@@ -140,7 +140,9 @@ impl States {
 
     /// Live slots that are not in the graph, ascending.
     pub fn tail(&self) -> impl Iterator<Item = Slot> + '_ {
-        self.tail.iter(self.slots()).filter(|slot| self.needs_linking(*slot))
+        // They are counted before they are there, and until they are linked.
+        let slots = if self.unlinked() == 0 { 0 } else { self.slots() };
+        self.tail.iter(slots).filter(|slot| self.needs_linking(*slot))
     }
 
     /// Live slots, ascending.

@@ -70,6 +70,7 @@ impl<D: Distances> Walk<'_, D> {
             loop {
                 batch.clear();
                 batch.extend(self.graph.neighbours(nearest.1, layer));
+                batch.iter().for_each(|slot| self.graph.prefetch_upper(*slot));
                 distances.resize(batch.len(), 0.0);
                 self.near.distances(batch, distances);
                 let better = distances.iter().copied().zip(batch.iter().copied()).min_by(|a, b| a.0.total_cmp(&b.0));
