@@ -18,7 +18,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use crate::fast::Projections;
 use crate::graph::{Entry, Graph};
 use crate::index::Index;
-use crate::link::{ALPHA, Linker, Near};
+use crate::link::{Linker, Near};
 use crate::params::Slot;
 use crate::pool::key;
 use crate::scratch::Scratch;
@@ -302,7 +302,8 @@ impl Linker<'_> {
             let is_leaving = |other: &Slot| self.states.is_leaving(*other);
             let (leaving, kept): (Vec<Slot>, Vec<Slot>) = self.graph.neighbours(slot, layer).partition(is_leaving);
             if !leaving.is_empty() {
-                let candidates = self.beyond(slot, layer, &leaving, &kept, scratch);
+                let near = self.measured(slot, &kept);
+                let candidates = self.beyond(slot, layer, &leaving, &near, scratch);
                 let before = kept.len() + leaving.len();
                 if layer == 0 {
                     above.retain(|other| self.states.is_live(*other) && !kept.contains(other));
@@ -310,11 +311,13 @@ impl Linker<'_> {
                     above.dedup();
                     above.truncate(leaving.len());
                 }
-                let mut chosen = self.measured(slot, &kept);
+                let mut chosen = near;
                 if layer == 0 {
                     chosen.extend(self.measured(slot, &above));
                 }
-                let chosen = self.choose_beside(chosen, &candidates, self.graph.degree_max(layer), ALPHA);
+                let most = self.degree_pruned(layer).max(before);
+                let nearest = &candidates[..candidates.len().min(CANDIDATES_MAX)];
+                let chosen = self.choose_beside(chosen, nearest, most, 1.0);
                 let chosen = self.choose_beside(chosen, &candidates, before.max(self.m), FAR);
                 self.replace(slot, layer, &chosen[kept.len()..], &mut scratch.projections);
             }
@@ -327,22 +330,32 @@ impl Linker<'_> {
         scratch.projections.clear();
         let (leaving, kept): (Vec<Slot>, Vec<Slot>) =
             self.graph.neighbours(slot, 0).partition(|other| self.states.is_leaving(*other));
-        let mut nearest = self.beyond(slot, 0, &leaving, &kept, scratch);
-        nearest.extend(self.measured(slot, &kept));
+        let near = self.measured(slot, &kept);
+        let mut nearest = self.beyond(slot, 0, &leaving, &near, scratch);
+        nearest.extend(near);
         nearest.sort_unstable_by_key(|(distance, slot)| key(*distance, *slot));
         self.adopt(slot, &nearest, &mut scratch.projections);
     }
 
     /// Live nodes that leaving ones lead to, nearest first, without those that are kept. Where these lead to few, those
-    /// that leave beyond them are followed too.
-    fn beyond(&self, slot: Slot, layer: usize, leaving: &[Slot], kept: &[Slot], scratch: &mut Scratch) -> Vec<Near> {
+    /// that leave beyond them are followed too. On layer 0 the nearest that are kept are asked as well: what is near may have
+    /// been linked since this node was, and know of it only by way of those.
+    fn beyond(&self, slot: Slot, layer: usize, leaving: &[Slot], kept: &[Near], scratch: &mut Scratch) -> Vec<Near> {
         let Scratch { visited, batch, .. } = scratch;
         visited.begin(self.states.slots() as usize);
         visited.insert(slot);
-        kept.iter().chain(leaving).for_each(|other| {
+        kept.iter().map(|(_, other)| other).chain(leaving).for_each(|other| {
             visited.insert(*other);
         });
         batch.clear();
+        if layer == 0 {
+            let mut nearest = kept.to_vec();
+            nearest.sort_unstable_by_key(|(distance, slot)| key(*distance, *slot));
+            for (_, near) in nearest.iter().take(ASKED_MAX) {
+                let live = |other: &Slot| self.states.is_live(*other);
+                batch.extend(self.graph.neighbours(*near, 0).filter(live).filter(|other| visited.insert(*other)));
+            }
+        }
         let mut waiting = leaving.to_vec();
         let mut at = 0;
         while at < waiting.len() && (at < leaving.len() || (batch.len() < self.m && at < BEYOND_MAX)) {
@@ -400,5 +413,10 @@ pub(crate) const ORDERS_MAX: u32 = 1 << 30;
 /// A list that is shorter than it was is filled up with candidates that no other link is nearer to by this factor, as in
 /// Vamana (Subramanya et al. 2019).
 const FAR: f32 = 1.2;
+/// Nearest nodes that stay and are asked for others, and candidates that are chosen from. With all of both, recall after
+/// churn is the same, and it takes twice as long; with none asked recall is 0.01 lower.
+const ASKED_MAX: usize = 8;
+/// See [`ASKED_MAX`].
+const CANDIDATES_MAX: usize = 64;
 /// Leaving nodes that are followed from one node.
 const BEYOND_MAX: usize = 256;

@@ -324,9 +324,7 @@ impl Linker<'_> {
         self.rows.distances(self.rows.query(from), &list, &mut distances);
         let mut near: Vec<Near> = distances.into_iter().zip(list.iter().copied()).chain([new]).collect();
         near.sort_unstable_by_key(|(distance, slot)| key(*distance, *slot));
-        let most = self.graph.degree_max(layer);
-        let most = if layer == 0 && self.generation.is_some() { most - most / ROOM_SHARE } else { most };
-        let chosen = self.choose(&near, most);
+        let chosen = self.choose(&near, self.degree_pruned(layer));
         let mut kept: Vec<Slot> = chosen.iter().map(|(_, slot)| *slot).collect();
         let is_chosen = kept.contains(&new.1);
         let mut forced = Vec::new();
@@ -347,6 +345,12 @@ impl Linker<'_> {
         }
         kept.extend(forced);
         self.set(from, layer, &kept, new.1, seen);
+    }
+
+    /// Links that a list keeps which was too long.
+    pub fn degree_pruned(&self, layer: usize) -> usize {
+        let most = self.graph.degree_max(layer);
+        if layer == 0 && self.generation.is_some() { most - most / ROOM_SHARE } else { most }
     }
 
     /// Finds an elder for a node that no neighbour links to: the nearest that can give up another link for it.
@@ -460,7 +464,7 @@ impl Linker<'_> {
 const WALK_PER_EF: usize = 64;
 /// A candidate gives way only to one that is nearer to it by this factor than the base is, as in Vamana (Subramanya et al.
 /// 2019).
-pub(crate) const ALPHA: f32 = 1.03;
+const ALPHA: f32 = 1.03;
 /// Where there are codes, a new node leaves this share of its list to those that come later.
 const SPARED_SHARE: usize = 4;
 /// Where there are codes, a full list that is pruned leaves this share of it free: the next few links need no pruning.
