@@ -9,7 +9,9 @@
 
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
+use crate::hnsw::Hnsw;
 use crate::index::Index;
+use crate::kind::Ask;
 use crate::params::{Metric, SearchOptions, Slot};
 
 /// How far a walk goes.
@@ -85,25 +87,28 @@ impl Index {
         if slots < SLOTS_MIN as u32 || self.params.metric == Metric::Dot {
             return;
         }
+        let _reading = self.reading();
         let picked = (0..slots).step_by((slots as usize / SAMPLE).max(1)).filter(|slot| self.states.is_live(*slot));
-        let sample: Vec<Vec<f32>> = picked.filter_map(|slot| self.stretches(slot)).collect();
-        if sample.len() >= SAMPLE_MIN {
-            self.growth.exponent.store(exponent_of(&sample).to_bits(), Ordering::Relaxed);
-        }
+        let answers: Vec<Option<Vec<f32>>> = picked.map(|slot| self.stretches(slot)).collect();
+        let asked = answers.len();
+        let sample: Vec<Vec<f32>> = answers.into_iter().flatten().collect();
+        // Where many vectors are equal, a distance says little, and a walk needs its `ef` to get past heaps of them.
+        let is_known = sample.len() >= SAMPLE_MIN && sample.len() * SAMPLE_SHARE >= asked * (SAMPLE_SHARE - 1);
+        let exponent = if is_known { exponent_of(&sample) } else { f32::NAN };
+        self.growth.exponent.store(exponent.to_bits(), Ordering::Relaxed);
     }
 
-    /// How many times as far as the neighbour of rank [`K`] those of higher rank are; `None` if that one is no farther than the
-    /// slot itself.
+    /// How many times as far as the neighbour of rank [`K`] those of higher rank are; `None` if another vector is equal to that
+    /// of the slot.
     fn stretches(&self, slot: Slot) -> Option<Vec<f32>> {
-        let vector = self.vector(slot)?;
-        // The slot itself is found too.
-        let hits = self.search(&vector, &SearchOptions::new(2 * EF + 1, 2 * EF + 1)).ok()?;
-        let distances = hits.iter().map(|hit| match self.params.metric {
-            Metric::Euclidean => hit.score * hit.score,
-            Metric::Cosine => 1.0 - hit.score,
-            Metric::Dot | Metric::Manhattan => hit.score,
-        });
-        let from = distances.clone().nth(K).filter(|from| *from > 0.0)?;
+        // The slot itself is found too, if it is linked. What is not is not looked at: it may be nearly everything.
+        let options = SearchOptions::new(2 * EF + 1, 2 * EF + 1);
+        let ask = Ask { query: self.rows.query(slot), options: &options, ef: options.ef, live: self.states.live() };
+        let found = self.scratches.with(|scratch| Hnsw(self).walk(ask, Vec::new(), scratch))?;
+        let (origin, equal_max) = if self.params.metric == Metric::Cosine { (-1.0, COSINE_EQUAL) } else { (0.0, 0.0) };
+        let distances = found.iter().map(|(distance, _)| distance - origin);
+        let equal = distances.clone().filter(|distance| *distance <= equal_max).count();
+        let from = distances.clone().nth(K).filter(|from| *from > equal_max && equal <= 1)?;
         Some(distances.skip(K + 1).map(|distance| distance / from).collect())
     }
 }
@@ -129,12 +134,16 @@ const LINK_EF_MIN: usize = 48;
 const LINK_K_SHARE: usize = 12;
 /// and this share of them is looked at in any case.
 const LINK_LEAST_SHARE: usize = 3;
+/// Up to here cosines are equal to one but for rounding.
+const COSINE_EQUAL: f32 = 1e-6;
 /// Fewer slots are scanned.
 const SLOTS_MIN: usize = 1_000;
 /// Slots that growth is measured at,
 const SAMPLE: usize = 64;
-/// and how many of them must say something.
+/// how many of them must say something, and what share of them may not.
 const SAMPLE_MIN: usize = 16;
+/// See [`SAMPLE_MIN`].
+const SAMPLE_SHARE: usize = 4;
 /// The search that growth is found for: so many results,
 const K: usize = 10;
 /// and so many candidates.

@@ -20,10 +20,18 @@ impl Kind for Hnsw<'_> {
     /// The nearest by a walk, and a scan of what is not in the graph yet. `None` if it found too few, or if it became
     /// longer than a scan of everything.
     fn nearest(&self, ask: Ask<'_>, scratch: &mut Scratch) -> Option<Vec<(f32, Slot)>> {
+        // The tail first: what leaves it meanwhile is in the graph by the time that is walked.
+        let found = Flat(self.0).scan(ask, self.0.states.tail(), scratch);
+        self.walk(ask, found, scratch)
+    }
+}
+
+impl Hnsw<'_> {
+    /// The nearest by a walk, and of those that were found elsewhere. `None` if they are too few, or if the walk became longer
+    /// than a scan of everything.
+    pub fn walk(&self, ask: Ask<'_>, found: Vec<(f32, Slot)>, scratch: &mut Scratch) -> Option<Vec<(f32, Slot)>> {
         let Self(index) = self;
         let k = ask.options.k;
-        // The tail first: what leaves it meanwhile is in the graph by the time that is walked.
-        let found = Flat(index).scan(ask, index.states.tail(), scratch);
         let entry = index.graph.entry()?;
         if let Some(fast) = &index.fast {
             let mut cached = scratch.generation.take();
@@ -54,9 +62,7 @@ impl Kind for Hnsw<'_> {
         }
         merge(found, scratch, k)
     }
-}
 
-impl Hnsw<'_> {
     /// A walk on codes; leaves in the pool what is nearest by the vectors themselves.
     fn walk_fast(&self, generation: &Generation, ask: Ask<'_>, entry: Entry, scratch: &mut Scratch) -> Coding {
         let Ask { query, options, ef, live } = ask;

@@ -127,3 +127,17 @@ fn walks_end_at_a_distance_that_so_many_candidates_have_on_average() {
     let none = built(params(8, Metric::Dot), &uniform(2_000, 8, 8));
     assert_eq!(none.growth.breadth(10, 50, None).least, 50, "inner products are no distances");
 }
+
+/// How far walks go is found out by walks alone, however much is stored that is not in the graph yet.
+#[test]
+fn growth_is_measured_in_the_graph_and_not_in_what_waits_for_it() {
+    let vectors = uniform(12_000, 8, 9);
+    let alone = built(params(8, Metric::Euclidean), &vectors[..2_000]);
+    let index = Index::new(params(8, Metric::Euclidean)).unwrap();
+    store_all(&index, 0..12_000, &vectors);
+    (0..2_000).for_each(|slot| index.link(slot));
+    alone.measure_growth();
+    index.measure_growth();
+    let [alone, index] = [&alone, &index].map(|index| index.growth.breadth(10, 50, Some(0.0)).stretch);
+    assert!(alone > 1.0 && (index / alone - 1.0).abs() < 0.1, "{index} for {alone}");
+}
