@@ -30,6 +30,7 @@ mod scalar;
 mod scratch;
 mod slot_set;
 mod states;
+mod sync;
 #[cfg(test)]
 mod tests;
 mod walk;

@@ -5,7 +5,9 @@
 //! neither waits nor takes a lock; the phase turns only when that is possible at once (after Hart, McKenney, Brown and
 //! Walpole 2007, with the counters of sleepable RCU).
 
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
+
+use crate::sync::{AtomicU32, AtomicU64};
 
 /// Counts of readers by phase, spread over cache lines so that searches on several cores do not share one.
 pub(crate) struct Readers {
@@ -34,7 +36,13 @@ impl Readers {
     /// Counts a reader in, until what is returned is dropped.
     #[inline]
     pub fn enter(&self) -> Reading<'_> {
-        let stripe = STRIPE.with(|stripe| &self.stripes[*stripe]);
+        STRIPE.with(|stripe| self.enter_at(*stripe))
+    }
+
+    /// Counts a reader in on one of the stripes.
+    #[inline]
+    fn enter_at(&self, stripe: usize) -> Reading<'_> {
+        let stripe = &self.stripes[stripe];
         loop {
             let phase = self.phase.load(Ordering::SeqCst);
             let active = &stripe.active[(phase & 1) as usize];
@@ -71,12 +79,13 @@ thread_local! {
     static STRIPE: usize = NEXT_STRIPE.fetch_add(1, Ordering::Relaxed) % STRIPES;
 }
 
-static NEXT_STRIPE: AtomicUsize = AtomicUsize::new(0);
-const STRIPES: usize = 16;
+static NEXT_STRIPE: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+/// Fewer in a model, where each load is a step.
+const STRIPES: usize = if cfg!(loom) { 2 } else { 16 };
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
-    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::{AtomicBool, AtomicUsize};
 
     use super::*;
 
@@ -126,5 +135,92 @@ mod tests {
             }
             done.store(true, Ordering::Release);
         });
+    }
+}
+
+#[cfg(all(test, loom))]
+mod models {
+    use std::sync::Arc;
+
+    use loom::cell::UnsafeCell;
+    use loom::thread;
+
+    use super::*;
+    use crate::sync::{AtomicUsize, explore, yield_now};
+
+    /// What lies under two slots. Loom fails where one thread looks at a slot while another changes it.
+    struct World {
+        readers: Readers,
+        /// The slot that searches find.
+        shown: AtomicUsize,
+        slots: [UnsafeCell<()>; 2],
+    }
+
+    impl World {
+        fn new() -> Arc<Self> {
+            let slots = [UnsafeCell::new(()), UnsafeCell::new(())];
+            Arc::new(Self { readers: Readers::new(), shown: AtomicUsize::new(0), slots })
+        }
+
+        fn search(&self, stripe: usize) {
+            let _reading = self.readers.enter_at(stripe);
+            let found = self.shown.load(Ordering::Acquire);
+            self.slots[found].with(|_| ());
+        }
+
+        /// Takes slot 0 out of sight, and gives it away after so many turns.
+        fn give_away(&self, turns: usize) {
+            self.shown.store(1, Ordering::Release);
+            for _ in 0..turns {
+                while !self.readers.turn() {
+                    yield_now();
+                }
+            }
+            self.slots[0].with_mut(|_| ());
+        }
+    }
+
+    /// Two readers, each of which may look twice, beside one that gives a slot away.
+    fn readers_beside_one_that_gives_away(stripes: [usize; 2], turns: usize) {
+        let world = World::new();
+        let search = |stripe: usize| {
+            let world = Arc::clone(&world);
+            thread::spawn(move || world.search(stripe))
+        };
+        let searches = stripes.map(search);
+        world.give_away(turns);
+        for search in searches {
+            search.join().unwrap();
+        }
+    }
+
+    #[test]
+    fn no_slot_is_given_away_while_a_reader_that_may_have_seen_it_is_inside() {
+        explore(3, || readers_beside_one_that_gives_away([0, 1], 2));
+        explore(3, || readers_beside_one_that_gives_away([0, 0], 2));
+    }
+
+    #[test]
+    fn nor_where_readers_come_and_go_while_the_phase_turns_for_another_slot() {
+        explore(3, || {
+            let world = World::new();
+            let searches = {
+                let world = Arc::clone(&world);
+                thread::spawn(move || {
+                    world.search(0);
+                    world.search(0);
+                })
+            };
+            // The phase has turned before, and a reader may have seen it half way.
+            let _ = world.readers.turn();
+            world.give_away(2);
+            searches.join().unwrap();
+        });
+    }
+
+    #[test]
+    #[should_panic(expected = "Causality violation")]
+    fn one_turn_is_too_few() {
+        explore(3, || readers_beside_one_that_gives_away([0, 1], 1));
     }
 }

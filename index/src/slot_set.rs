@@ -1,9 +1,10 @@
 //! A set of slots that any number of threads change and walk through at once.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 
-use crate::arena::{Arena, NoMemory};
+use crate::arena::NoMemory;
 use crate::params::Slot;
+use crate::sync::{Arena, AtomicU32};
 
 /// A bit for each slot, and for each group of them an upper bound of how many are set, so that what is mostly empty is
 /// gone through quickly.
@@ -74,7 +75,7 @@ const WORD_SLOTS: u32 = 32;
 const GROUP_WORDS: u32 = 64;
 const GROUP_SLOTS: u32 = WORD_SLOTS * GROUP_WORDS;
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use std::collections::BTreeSet;
 
@@ -99,4 +100,94 @@ mod tests {
             }
         }
     }
+}
+
+#[cfg(all(test, loom))]
+mod models {
+    use std::sync::Arc;
+
+    use loom::thread;
+
+    use super::*;
+    use crate::sync::explore;
+
+    fn set(slots: &[Slot]) -> Arc<SlotSet> {
+        let set = SlotSet::new("model");
+        slots.iter().for_each(|slot| assert!(set.insert(*slot)));
+        Arc::new(set)
+    }
+
+    /// Takes one slot that it finds, as a linker does.
+    fn claim(set: &SlotSet) -> Option<Slot> {
+        set.iter(SLOTS).find(|slot| set.remove(*slot))
+    }
+
+    /// Takes a slot that it has seen, whether it is still there or not.
+    fn claim_blindly(set: &SlotSet) -> Option<Slot> {
+        set.iter(SLOTS).next().inspect(|slot| {
+            set.remove(*slot);
+        })
+    }
+
+    /// Two that take slots beside one that adds one: each slot goes to one of them, and none is lost.
+    fn two_that_claim(claim: fn(&SlotSet) -> Option<Slot>) {
+        let set = set(&[0, 40]);
+        let claims = [(); 2].map(|()| {
+            let set = Arc::clone(&set);
+            thread::spawn(move || claim(&set))
+        });
+        assert!(set.insert(1));
+        let mut claimed: Vec<Slot> = claims.into_iter().filter_map(|claim| claim.join().unwrap()).collect();
+        claimed.extend(std::iter::from_fn(|| self::claim(&set)));
+        claimed.sort_unstable();
+        assert_eq!(claimed, [0, 1, 40]);
+        assert!(set.iter(SLOTS).next().is_none());
+    }
+
+    #[test]
+    fn each_slot_is_handed_to_one_linker_and_none_is_lost() {
+        explore(2, || two_that_claim(claim));
+    }
+
+    #[test]
+    #[should_panic(expected = "left")]
+    fn a_claim_that_does_not_ask_whether_it_came_first_hands_a_slot_out_twice() {
+        explore(2, || two_that_claim(claim_blindly));
+    }
+
+    #[test]
+    fn a_slot_that_is_there_all_the_time_is_found_while_its_neighbours_come_and_go() {
+        explore(3, || {
+            let set = set(&[0]);
+            let others = {
+                let set = Arc::clone(&set);
+                thread::spawn(move || {
+                    set.insert(1);
+                    set.remove(1);
+                    set.insert(1);
+                })
+            };
+            assert!(set.iter(SLOTS).any(|slot| slot == 0));
+            others.join().unwrap();
+            assert_eq!(set.iter(SLOTS).collect::<Vec<_>>(), [0, 1]);
+        });
+    }
+
+    #[test]
+    fn of_two_that_add_or_remove_a_slot_one_does() {
+        explore(3, || {
+            let set = set(&[1]);
+            let other = {
+                let set = Arc::clone(&set);
+                thread::spawn(move || (set.insert(0), set.remove(1)))
+            };
+            let (added, removed) = (set.insert(0), set.remove(1));
+            let (other_added, other_removed) = other.join().unwrap();
+            assert!(added ^ other_added && removed ^ other_removed);
+            assert_eq!(set.iter(SLOTS).collect::<Vec<_>>(), [0]);
+        });
+    }
+
+    /// One more than the highest slot of a model: they lie in two words of one group.
+    const SLOTS: u32 = 64;
 }

@@ -1,10 +1,11 @@
 //! What has become of each slot: stored, in the graph, buried; and the counts of each.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
-use crate::arena::{Arena, NoMemory};
+use crate::arena::NoMemory;
 use crate::params::Slot;
 use crate::slot_set::SlotSet;
+use crate::sync::{Arena, AtomicBool, AtomicU8, AtomicU32, AtomicUsize, spin_loop, yield_now};
 
 /// One byte of flags a slot. Until the slot is vacated flags are only added, but for the lock, which comes and goes.
 ///
@@ -235,9 +236,9 @@ impl States {
         while flags.fetch_or(LOCK, Ordering::Acquire) & LOCK != 0 {
             spins += 1;
             if spins % SPINS_BEFORE_YIELD == 0 {
-                std::thread::yield_now();
+                yield_now();
             } else {
-                std::hint::spin_loop();
+                spin_loop();
             }
         }
         Locked(flags)
@@ -278,3 +279,140 @@ const RETIRED: u8 = 32;
 const LOCK: u8 = 128;
 /// A holder that was put off its core comes back sooner when the waiting thread makes room.
 const SPINS_BEFORE_YIELD: u32 = 128;
+
+#[cfg(all(test, loom))]
+mod models {
+    use std::sync::Arc;
+
+    use loom::cell::UnsafeCell;
+    use loom::thread;
+
+    use super::*;
+    use crate::sync::explore;
+
+    fn states() -> Arc<States> {
+        let states = States::new();
+        states.reserve(1).unwrap();
+        Arc::new(states)
+    }
+
+    /// Links what it is given, as a linker does; the slots that it linked.
+    fn link_claimed(states: &States) -> Vec<Slot> {
+        let claimed = std::iter::from_fn(|| states.claim());
+        let begun = claimed.filter(|slot| states.begin_linking(*slot));
+        begun.inspect(|slot| states.finish_linking(*slot)).collect()
+    }
+
+    /// What the counts say is what the flags say, once nobody changes them.
+    fn check_counts(states: &States) {
+        let slots = || 0..states.slots();
+        assert_eq!(states.live(), slots().filter(|slot| states.is_live(*slot)).count(), "live");
+        assert_eq!(states.graves(), slots().filter(|slot| states.is_grave(*slot)).count(), "graves");
+        let waiting: Vec<Slot> = slots().filter(|slot| states.needs_linking(*slot)).collect();
+        assert_eq!(states.unlinked(), waiting.len(), "unlinked");
+        assert_eq!(states.tail().collect::<Vec<_>>(), waiting, "the tail");
+    }
+
+    #[test]
+    fn what_is_stored_beside_two_linkers_is_linked_once() {
+        explore(2, || {
+            let states = states();
+            states.publish(0);
+            let linkers = [(); 2].map(|()| {
+                let states = Arc::clone(&states);
+                thread::spawn(move || link_claimed(&states))
+            });
+            states.publish(1);
+            let mut linked: Vec<Slot> = linkers.into_iter().flat_map(|linker| linker.join().unwrap()).collect();
+            // What came too late for both is still there to be claimed.
+            linked.extend(link_claimed(&states));
+            linked.sort_unstable();
+            assert_eq!(linked, [0, 1]);
+            check_counts(&states);
+        });
+    }
+
+    #[test]
+    fn a_slot_that_is_buried_while_it_is_linked_is_counted_once() {
+        explore(3, || {
+            let states = states();
+            states.publish(0);
+            states.publish(1);
+            let linker = {
+                let states = Arc::clone(&states);
+                thread::spawn(move || link_claimed(&states))
+            };
+            assert!(states.bury(0));
+            assert!(!states.bury(0), "it is buried already");
+            let linked = linker.join().unwrap();
+            assert!(linked == [0, 1] || linked == [1], "{linked:?}");
+            check_counts(&states);
+            assert_eq!((states.live(), states.unlinked(), states.graves()), (1, 0, 1));
+        });
+    }
+
+    #[test]
+    fn of_two_that_bury_a_slot_one_does() {
+        explore(3, || {
+            let states = states();
+            states.publish(0);
+            let other = {
+                let states = Arc::clone(&states);
+                thread::spawn(move || states.bury(0))
+            };
+            let ours = states.bury(0);
+            assert!(ours ^ other.join().unwrap());
+            check_counts(&states);
+        });
+    }
+
+    #[test]
+    fn a_search_beside_a_linker_finds_what_is_not_in_the_graph() {
+        explore(3, || {
+            let states = states();
+            states.publish(0);
+            states.publish(1);
+            let linker = {
+                let states = Arc::clone(&states);
+                thread::spawn(move || {
+                    assert!(states.begin_linking(0));
+                    states.finish_linking(0);
+                })
+            };
+            // The tail first, then the graph: whatever leaves the tail meanwhile is in the graph by then.
+            let tail: Vec<Slot> = states.tail().collect();
+            assert!(tail.contains(&1), "nobody links it");
+            assert!(tail.contains(&0) || states.is_linked(0));
+            linker.join().unwrap();
+            check_counts(&states);
+        });
+    }
+
+    /// Two threads change what the lock of a slot guards; loom fails where they do at once.
+    fn two_that_lock(is_locked: bool) {
+        let guarded = Arc::new((States::new(), UnsafeCell::new(())));
+        guarded.0.publish(0);
+        let change = move |guarded: &(States, UnsafeCell<()>)| {
+            let _locked = is_locked.then(|| guarded.0.lock(0));
+            guarded.1.with_mut(|_| ());
+        };
+        let other = {
+            let guarded = Arc::clone(&guarded);
+            thread::spawn(move || change(&guarded))
+        };
+        change(&guarded);
+        other.join().unwrap();
+        assert!(guarded.0.is_live(0), "the lock changes nothing else");
+    }
+
+    #[test]
+    fn one_thread_at_a_time_holds_the_lock_of_a_slot() {
+        explore(3, || two_that_lock(true));
+    }
+
+    #[test]
+    #[should_panic(expected = "Causality violation")]
+    fn without_the_lock_two_threads_meet() {
+        explore(3, || two_that_lock(false));
+    }
+}
