@@ -18,6 +18,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{info, warn};
 use vecino_certs::{ALPN_CLIENT, ALPN_PEER, Identity, NodeId, Role};
+use vecino_supervise::kept_running;
 
 use crate::connection::{Connection, ExchangeError, to_rpc_error};
 use crate::error::{ErrorCode, Retry, RpcError};
@@ -98,7 +99,9 @@ impl Endpoint {
         let mut server = ServerConfig::with_crypto(Arc::new(tls));
         server.transport_config(Arc::new(transport(&options, true)?)).migration(false);
         let (endpoint, quic) = Self::open(identity, options, ALPN_PEER, Some(server), Some(Arc::clone(&service)))?;
-        tokio::spawn(serve::accept(Arc::clone(endpoint.shared()), quic, service));
+        let shared = Arc::clone(endpoint.shared());
+        let accept = move || serve::accept(Arc::clone(&shared), quic.clone(), Arc::clone(&service));
+        tokio::spawn(kept_running("accepting connections", accept));
         Ok(endpoint)
     }
 

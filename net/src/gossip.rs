@@ -18,6 +18,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use tracing::{debug, warn};
+use vecino_supervise::kept_running;
 
 use crate::endpoint::{Endpoint, Shared};
 use crate::stream::ResetOnDrop;
@@ -134,7 +135,9 @@ impl Peers {
         }
         let peer = peers.entry(to).or_insert_with(|| {
             let queue = Arc::<Queue>::default();
-            let task = tokio::spawn(deliver(Arc::clone(self), Arc::clone(shared), to, Arc::clone(&queue)));
+            let (peers, shared, waiting) = (Arc::clone(self), Arc::clone(shared), Arc::clone(&queue));
+            let deliver = move || deliver(Arc::clone(&peers), Arc::clone(&shared), to, Arc::clone(&waiting));
+            let task = tokio::spawn(kept_running("delivering gossip", deliver));
             Peer { queue, task: task.abort_handle() }
         });
         peer.queue.push(message);

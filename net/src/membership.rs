@@ -1,7 +1,7 @@
 //! Who is in the mesh, as gossip says: each node's address, tokens and load, and whether it is up.
 //!
-//! Drives chitchat and `roster`, which decides. The gossip loop is supervised: if it ends or panics, it is
-//! started again under a new generation.
+//! Drives chitchat and `roster`, which decides. The gossip loop is supervised: if it ends or panics, or what
+//! follows it here does, it is started again under a new generation.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::{error, info, warn};
 use vecino_certs::NodeId;
+use vecino_supervise::caught_async;
 
 use crate::endpoint::Endpoint;
 use crate::message::{MeshId, NodeState};
@@ -269,7 +270,8 @@ impl Driver {
     async fn run(mut self, mut handle: ChitchatHandle, view: watch::Sender<Arc<View>>) {
         let mut restart = 0;
         loop {
-            let reason = match self.drive(&handle, &view).await {
+            let driven = caught_async("following gossip", self.drive(&handle, &view)).await;
+            let reason = match driven.unwrap_or_else(|panic| Ended::Failed(panic.into())) {
                 Ended::Stopped => {
                     let _ = timeout(STOP_WAIT, handle.shutdown()).await;
                     return;
@@ -289,9 +291,12 @@ impl Driver {
                     _ = self.stop.wait_for(|stop| *stop) => return,
                 }
                 let facts = self.facts.borrow_and_update().clone();
-                match spawn(&self.options, &facts, restart, &*self.transport).await {
-                    Ok(handle) => break handle,
-                    Err(error) => error!(%error, "gossip could not be started"),
+                let starting = spawn(&self.options, &facts, restart, &*self.transport);
+                match caught_async("starting gossip", starting).await {
+                    Ok(Ok(handle)) => break handle,
+                    Ok(Err(error)) => error!(%error, "gossip could not be started"),
+                    // It has been logged.
+                    Err(_) => {}
                 }
             };
         }

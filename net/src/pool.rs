@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{debug, warn};
+use vecino_supervise::caught_async;
 
 use crate::connection::{Connection, DialError, dial};
 use crate::endpoint::Shared;
@@ -146,7 +147,9 @@ fn start(
     slots.insert(address, Slot::Dialling { outcome: receiver.clone(), failures });
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
-        let result = dial(&shared, address).await;
+        // Whoever waits for the connection is told even if dialling panics.
+        let dialled = caught_async("dialling a node", dial(&shared, address)).await;
+        let result = dialled.unwrap_or_else(|panic| Err(DialError::Lost(panic.to_string())));
         sender.send_replace(Some(settle(&shared, address, result)));
     });
     receiver

@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, error, warn};
 use vecino_certs::{ALPN_CLIENT, ALPN_PEER, PeerCertificate, Role, inspect_peer};
+use vecino_supervise::caught_async;
 
 use crate::connection::describe;
 use crate::endpoint::Shared;
@@ -81,13 +82,18 @@ pub(crate) async fn accept(shared: Arc<Shared>, quic: quinn::Endpoint, service: 
             continue;
         }
         let (shared, service) = (Arc::clone(&shared), Arc::clone(&service));
-        tokio::spawn(async move {
+        spawn("serving a connection", async move {
             match incoming.accept() {
                 Ok(connecting) => serve_connection(shared, service, connecting, remote).await,
                 Err(error) => debug!(%remote, %error, "connection not accepted"),
             }
         });
     }
+}
+
+/// Starts work of which a panic costs nothing but itself: a connection, a request, a message.
+fn spawn(what: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+    tokio::spawn(async move { drop(caught_async(what, work).await) });
 }
 
 async fn serve_connection(
@@ -122,13 +128,13 @@ async fn serve_connection(
             stream = accepted.quic.accept_bi() => match stream {
                 Ok((send, recv)) => {
                     let (shared, service) = (Arc::clone(&shared), Arc::clone(&service));
-                    tokio::spawn(serve_stream(shared, service, Arc::clone(&accepted), send, recv));
+                    spawn("serving a request", serve_stream(shared, service, Arc::clone(&accepted), send, recv));
                 }
                 Err(error) => break error,
             },
             stream = accepted.quic.accept_uni() => match (stream, accepted.advertised) {
                 (Ok(recv), Some(from)) => {
-                    tokio::spawn(gossip::receive(Arc::clone(&shared), from, recv));
+                    spawn("receiving gossip", gossip::receive(Arc::clone(&shared), from, recv));
                 }
                 (Ok(mut recv), None) => drop(recv.stop(CANCELLED)),
                 (Err(error), _) => break error,

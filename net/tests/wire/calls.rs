@@ -1,6 +1,7 @@
 //! Calls between willing parties: answers, deadlines, limits, cancelling, closing.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use vecino_certs::NodeId;
@@ -292,4 +293,35 @@ async fn a_node_says_hello_again_once_it_has_joined_a_mesh() {
     assert_eq!(error.code, ErrorCode::Connection);
     assert!(error.message.contains(&"01".repeat(16)) && error.message.contains(&"02".repeat(16)), "{error}");
     assert_eq!(Arc::clone(&server.service).contexts.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_panic_in_a_hello_is_counted_and_costs_one_connection() {
+    vecino_supervise::count_panics();
+    let mesh = Mesh::new();
+    let server = mesh.server();
+    let before = vecino_supervise::panics();
+    server.service.identity_panics_in.store(1, Ordering::SeqCst);
+    let error = mesh.client_endpoint().call(server.address, None, &ListCollections {}, PATIENCE).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::Connection, "{error}");
+    assert!(vecino_supervise::panics() > before);
+    crate::fixture::warned(&["serving a connection", "it panicked", "as asked"]).await;
+    mesh.client_endpoint().call(server.address, None, &ListCollections {}, PATIENCE).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_panic_while_a_node_is_dialled_is_told_and_the_next_call_dials_again() {
+    let mesh = Mesh::new();
+    let (server, peer) = (mesh.server(), mesh.server());
+    // The pool asks first, and then the dial itself does.
+    peer.service.identity_panics_in.store(2, Ordering::SeqCst);
+    let error = peer.endpoint.call(server.address, None, &CatalogFetch {}, PATIENCE).await.unwrap_err();
+    assert!(error.message.contains("dialling a node panicked: as asked"), "{error}");
+    let again = async {
+        // The pool rests a moment after a dial that failed.
+        while peer.endpoint.call(server.address, None, &CatalogFetch {}, PATIENCE).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("a dial", again).await;
 }

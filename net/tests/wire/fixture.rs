@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -93,6 +94,8 @@ impl Server {
 /// A service that does what the name in a [`DropCollection`] says, so that tests can steer it by requests.
 pub struct Obedient {
     pub identity: Mutex<PeerIdentity>,
+    /// After how many questions for the identity one panics, itself included; none does at 0.
+    pub identity_panics_in: AtomicUsize,
     /// Calls of `hang` and `wait` under way.
     pub held: watch::Sender<usize>,
     /// Calls of `hang` and `wait` that were dropped before they were done.
@@ -107,6 +110,7 @@ impl Obedient {
     fn new(node_id: NodeId) -> Self {
         Self {
             identity: Mutex::new(PeerIdentity { node_id, mesh_id: None, advertise: String::new() }),
+            identity_panics_in: AtomicUsize::new(0),
             held: watch::Sender::new(0),
             cancelled: watch::Sender::new(0),
             released: watch::Sender::new(false),
@@ -134,6 +138,9 @@ impl Obedient {
 #[async_trait]
 impl Service for Obedient {
     fn identity(&self) -> PeerIdentity {
+        let one_less = |left: usize| left.checked_sub(1);
+        let left = self.identity_panics_in.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less);
+        assert!(left != Ok(1), "as asked");
         self.identity.lock().unwrap().clone()
     }
 

@@ -147,6 +147,8 @@ struct Brittle {
     panic: Arc<AtomicBool>,
     poke: Arc<Notify>,
     opened: Arc<AtomicUsize>,
+    /// Which time of opening panics, counted from 1.
+    open_panics: usize,
 }
 
 struct BrittleSocket(Box<dyn Socket>, Brittle);
@@ -154,7 +156,7 @@ struct BrittleSocket(Box<dyn Socket>, Brittle);
 #[async_trait]
 impl Transport for Brittle {
     async fn open(&self, listen: SocketAddr) -> anyhow::Result<Box<dyn Socket>> {
-        self.opened.fetch_add(1, Ordering::SeqCst);
+        assert_ne!(self.opened.fetch_add(1, Ordering::SeqCst) + 1, self.open_panics, "as asked");
         Ok(Box::new(BrittleSocket(self.inner.open(listen).await?, self.clone())))
     }
 }
@@ -178,12 +180,27 @@ impl Socket for BrittleSocket {
 
 #[tokio::test]
 async fn a_panic_in_the_gossip_loop_starts_it_again_and_the_node_stays_up() {
+    // Opening the transport is never told to panic.
+    let opened = gossip_that_panics(0, [0x51, 0x52]).await;
+    assert_eq!(opened, 2);
+}
+
+#[tokio::test]
+async fn a_panic_while_gossip_is_started_again_has_it_started_once_more() {
+    let opened = gossip_that_panics(2, [0x53, 0x54]).await;
+    assert_eq!(opened, 3);
+    crate::fixture::warned(&["starting gossip", "it panicked", "as asked"]).await;
+}
+
+/// Has the gossip of one node panic, and the opening of its transport at the time given; how often that was opened until
+/// another node heard of it again.
+async fn gossip_that_panics(open_panics: usize, nodes: [u8; 2]) -> usize {
     crate::fixture::listen_to_logs();
     let network = ChannelTransport::with_mtu(vecino_net::gossip::GOSSIP_BYTES_MAX);
-    let (one, two) = (NodeId::from_bytes([0x51; 16]), NodeId::from_bytes([0x52; 16]));
+    let [one, two] = nodes.map(|node| NodeId::from_bytes([node; 16]));
     let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
-    let brittle =
-        Brittle { inner: network.clone(), panic: Arc::default(), poke: Arc::default(), opened: Arc::default() };
+    let (panic, poke, opened) = Default::default();
+    let brittle = Brittle { inner: network.clone(), panic, poke, opened, open_panics };
     let mut options = MembershipOptions::new(one, MESH, address(1), 7, vec![1]);
     let failing = Membership::start_on(options.clone(), Box::new(brittle.clone())).await.unwrap();
     (options.node_id, options.advertise) = (two, address(2));
@@ -199,7 +216,7 @@ async fn a_panic_in_the_gossip_loop_starts_it_again_and_the_node_stays_up() {
     crate::fixture::warned(&["gossip failed and is started again", "panicked"]).await;
     failing.publish(2, 2);
     until(&mut view, "its new load", |view| view.members[&one].points == 2).await;
-    assert_eq!(brittle.opened.load(Ordering::SeqCst), 2);
     let seen = view.borrow().members[&one].clone();
     assert_eq!((seen.state, seen.generation), (NodeState::Up, 7));
+    brittle.opened.load(Ordering::SeqCst)
 }
