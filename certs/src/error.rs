@@ -51,6 +51,13 @@ pub enum CertsError {
         /// Who needs it.
         role: Role,
     },
+    /// A folder holds no certificate.
+    #[error("there is no certificate in the folder {dir}: no file there ends with .crt, as ca.crt, node.crt and \
+             client.crt do", dir = dir.display())]
+    NoCertificates {
+        /// The folder.
+        dir: PathBuf,
+    },
     /// A file could not be read or written.
     #[error("cannot {action} {path}", path = path.display())]
     Io {

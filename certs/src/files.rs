@@ -42,6 +42,20 @@ pub(crate) fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'stati
     Ok(certificates)
 }
 
+/// The files `*.crt` of a folder, in the order of their names.
+pub(crate) fn certificate_files(dir: &Path) -> Result<Vec<PathBuf>, CertsError> {
+    let io_error = |source| CertsError::Io { action: "read", path: dir.to_owned(), source };
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).map_err(io_error)? {
+        let path = entry.map_err(io_error)?.path();
+        if path.extension().is_some_and(|extension| extension == "crt") && path.is_file() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
 pub(crate) fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, CertsError> {
     PrivateKeyDer::from_pem_slice(&read(path)?).map_err(|error| CertsError::Pem {
         path: path.to_owned(),

@@ -23,6 +23,7 @@ struct Inner {
     node_id: NodeId,
     info: CertificateInfo,
     authority_fingerprint: Fingerprint,
+    authority_origin: String,
 }
 
 impl Identity {
@@ -118,11 +119,25 @@ impl Identity {
             return Err(CertsError::WrongAuthority { certificate: origin, issuer, authority: authority_origin });
         };
         let node_id = NodeId::from_public_key(spki);
-        Ok(Self(Arc::new(Inner { authorities, chain, key, role, node_id, info, authority_fingerprint })))
+        Ok(Self(Arc::new(Inner {
+            authorities,
+            chain,
+            key,
+            role,
+            node_id,
+            info,
+            authority_fingerprint,
+            authority_origin,
+        })))
     }
 
     pub(crate) fn authorities(&self) -> &[CertificateDer<'static>] {
         &self.0.authorities
+    }
+
+    /// The file that the trusted authorities were read from.
+    pub(crate) fn authority_origin(&self) -> &str {
+        &self.0.authority_origin
     }
 
     pub(crate) fn chain(&self) -> Vec<CertificateDer<'static>> {

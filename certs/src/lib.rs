@@ -14,6 +14,7 @@ mod identity;
 mod node_id;
 mod parse;
 mod tls;
+mod verify;
 
 pub use authority::{
     AUTHORITY_DAYS, Authority, IssueOptions, Issued, LEAF_DAYS_DEFAULT, LEAF_DAYS_MAX, NAME_BYTES_MAX, SANS_MAX,
@@ -23,6 +24,7 @@ pub use identity::Identity;
 pub use node_id::{NodeId, ParseNodeIdError};
 pub use parse::{CertificateInfo, CertificateKind, Fingerprint, PeerCertificate, inspect_peer, rfc3339, show};
 pub use tls::{ALPN_CLIENT, ALPN_PEER, NODE_SERVER_NAME, client_config, server_config};
+pub use verify::handshake_reason;
 
 /// What a certificate entitles its holder to be.
 ///

@@ -92,6 +92,11 @@ impl Fingerprint {
         Self(bytes)
     }
 
+    /// The first 16 hex digits, which are enough to tell one certificate from another.
+    pub fn short(&self) -> String {
+        self.0[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// The 32 raw bytes.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
@@ -130,12 +135,20 @@ pub fn inspect_peer(chain: &[CertificateDer<'_>]) -> Result<PeerCertificate, Cer
     })
 }
 
-/// Reads every certificate in a PEM file.
+/// Reads every certificate in a PEM file, or in the files `*.crt` of a folder, in the order of their names.
 ///
 /// # Errors
-/// When the file cannot be read or holds no certificate.
+/// When a file cannot be read or holds no certificate, or the folder holds no such file.
 pub fn show(path: impl AsRef<Path>) -> Result<Vec<CertificateInfo>, CertsError> {
     let path = path.as_ref();
+    if path.is_dir() {
+        let files = files::certificate_files(path)?;
+        if files.is_empty() {
+            return Err(CertsError::NoCertificates { dir: path.to_owned() });
+        }
+        let shown = files.iter().map(show).collect::<Result<Vec<_>, _>>()?;
+        return Ok(shown.into_iter().flatten().collect());
+    }
     let origin = path.display().to_string();
     files::read_certificates(path)?.iter().map(|der| Ok(describe(&parse(der, &origin)?, der))).collect()
 }
@@ -247,6 +260,11 @@ mod tests {
         let shown = show(dir.path().join("n1/ca.crt")).unwrap();
         assert_eq!((shown[0].kind, shown[0].node_id), (CertificateKind::Authority, None));
         assert_eq!(shown[0].fingerprint, authority.fingerprint());
+        // A folder is shown file by file.
+        let kinds: Vec<_> = show(dir.path().join("n1")).unwrap().iter().map(|info| info.kind).collect();
+        assert_eq!(kinds, [CertificateKind::Authority, CertificateKind::Leaf(Role::Node)]);
+        let error = show(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("no certificate in the folder") && error.contains("ca.crt"), "{error}");
         assert!(show(dir.path().join("n1/node.key")).unwrap_err().to_string().contains("no CERTIFICATE section"));
     }
 

@@ -5,12 +5,13 @@
 
 use std::sync::Arc;
 
-use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::server::NoServerSessionStorage;
 use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
+use crate::verify::{CallerVerifier, NodeVerifier};
 use crate::{CertsError, Identity};
 
 /// ALPN of connections between nodes.
@@ -22,13 +23,13 @@ pub const ALPN_CLIENT: &[u8] = b"vecino-client/1";
 /// certificate is a node's of this mesh is what counts, and which node it is, the hash of its key says.
 pub const NODE_SERVER_NAME: &str = "node.vecino.internal";
 
-/// The configuration of an endpoint that accepts connections, for both ALPNs. Who connects must hold a certificate of
-/// the authority. Which ALPN a role may use is for the caller to judge, with [`inspect_peer`](crate::inspect_peer).
+/// The configuration of an endpoint that accepts connections, for both ALPNs. Whoever connects must hold a certificate
+/// of the authority. Which ALPN a role may use is for the caller to judge, with [`inspect_peer`](crate::inspect_peer).
 ///
 /// # Errors
 /// When rustls refuses the authority or the key.
 pub fn server_config(identity: &Identity) -> Result<ServerConfig, CertsError> {
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots(identity)?, provider()).build()?;
+    let verifier = Arc::new(CallerVerifier::new(identity, roots(identity)?)?);
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(verifier)
@@ -40,15 +41,16 @@ pub fn server_config(identity: &Identity) -> Result<ServerConfig, CertsError> {
     Ok(config)
 }
 
-/// The configuration of who dials a node with this ALPN. The node must hold a node's certificate of the authority.
+/// The configuration of an endpoint that dials nodes with this ALPN. The node must hold a node's certificate of the authority.
 ///
 /// # Errors
 /// When rustls refuses the authority or the key.
 pub fn client_config(identity: &Identity, alpn: &[u8]) -> Result<ClientConfig, CertsError> {
-    let verifier = WebPkiServerVerifier::builder_with_provider(roots(identity)?, provider()).build()?;
+    let verifier = Arc::new(NodeVerifier::new(identity, roots(identity)?)?);
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])?
-        .with_webpki_verifier(verifier)
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
         .with_client_auth_cert(identity.chain(), identity.key())?;
     config.alpn_protocols = vec![alpn.to_vec()];
     config.resumption = Resumption::disabled();
@@ -72,10 +74,10 @@ fn roots(identity: &Identity) -> Result<Arc<RootCertStore>, CertsError> {
 mod tests {
     use std::time::{Duration, SystemTime};
 
-    use rustls::{AlertDescription, CertificateError, ClientConnection, Error, ServerConnection};
+    use rustls::{AlertDescription, ClientConnection, Error, ServerConnection};
 
     use super::*;
-    use crate::{Authority, IssueOptions, NodeId, PeerCertificate, Role, inspect_peer};
+    use crate::{Authority, IssueOptions, NodeId, PeerCertificate, Role, handshake_reason, inspect_peer};
 
     /// What each side made of the other, or why it gave up.
     struct Outcome {
@@ -178,6 +180,7 @@ mod tests {
         let (client, node) = (issue(&authority, Role::Client), issue(&authority, Role::Node));
         let error = handshake(&node, &client, ALPN_PEER).client.unwrap_err();
         assert!(matches!(error, Error::InvalidCertificate(_)), "{error:?}");
+        assert!(error.to_string().contains("the certificate of client \"someone\""), "{error}");
     }
 
     #[test]
@@ -186,6 +189,14 @@ mod tests {
         let (node, stranger) = (issue(&ours, Role::Node), issue(&theirs, Role::Node));
         let error = handshake(&node, &stranger, ALPN_PEER).client.unwrap_err();
         assert!(matches!(error, Error::InvalidCertificate(_)), "{error:?}");
+        // Both authorities have one name, so this is a signature that does not fit.
+        let reason = error.to_string();
+        let reason = handshake_reason(&reason);
+        let ours = ours.fingerprint().short();
+        for word in ["the certificate of node \"someone\" (fingerprint ", "is not signed by", "ca.crt", ours.as_str()] {
+            assert!(reason.contains(word), "{word} is not in {reason}");
+        }
+        assert!(reason.starts_with("the certificate") && !reason.contains("BadSignature"), "{reason}");
 
         // A stranger that trusts our authority too, but holds no certificate of it.
         let mut config = client_config(&node, ALPN_PEER).unwrap();
@@ -193,6 +204,7 @@ mod tests {
         let outcome = handshake_with(config, NODE_SERVER_NAME.try_into().unwrap(), &node);
         let error = outcome.server.unwrap_err();
         assert!(matches!(error, Error::InvalidCertificate(_)), "{error:?}");
+        assert!(error.to_string().contains(&format!("(fingerprint {ours})")), "{error}");
         assert!(matches!(outcome.client.unwrap_err(), Error::AlertReceived(_)), "the other side is told");
     }
 
@@ -203,12 +215,11 @@ mod tests {
         for role in [Role::Node, Role::Client] {
             let outcome = handshake(&issue_expired(&authority, role), &node, ALPN_CLIENT);
             let error = outcome.server.unwrap_err();
-            let expired = matches!(
-                error,
-                Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. })
-            );
-            assert!(expired, "{error:?}");
-            assert_eq!(outcome.client.unwrap_err(), Error::AlertReceived(AlertDescription::CertificateExpired));
+            assert!(matches!(error, Error::InvalidCertificate(_)), "{error:?}");
+            let words = format!("the certificate of {role} \"late\"");
+            let error = error.to_string();
+            assert!(error.contains(&words) && error.contains("expired on 20") && error.contains("vecino certs issue"));
+            assert_eq!(outcome.client.unwrap_err(), Error::AlertReceived(AlertDescription::CertificateUnknown));
         }
         let error = handshake(&node, &issue_expired(&authority, Role::Node), ALPN_PEER).client.unwrap_err();
         assert!(error.to_string().contains("expired"), "{error}");

@@ -184,18 +184,31 @@ pub(crate) fn describe(error: &ConnectionError) -> String {
         ConnectionError::Reset => "the node was restarted since the connection was made".to_owned(),
         ConnectionError::TimedOut => "the node has been silent for the idle timeout".to_owned(),
         ConnectionError::ApplicationClosed(close) => format!("the node closed the connection: {close}"),
-        ConnectionError::ConnectionClosed(close) => format!("the node refused the connection: {close}"),
+        ConnectionError::ConnectionClosed(close) => {
+            let reason = String::from_utf8_lossy(&close.reason);
+            let reason = tls_reason(close.error_code, &reason).unwrap_or_else(|| close.to_string());
+            format!("the other side refused the connection: {reason}")
+        }
+        ConnectionError::TransportError(error) => {
+            tls_reason(error.code, &error.reason).unwrap_or_else(|| format!("the connection failed: {error}"))
+        }
         ConnectionError::LocallyClosed => "this endpoint closed the connection".to_owned(),
         error => error.to_string(),
     }
 }
 
+/// Why TLS failed, in the words of whoever judged the certificate; `None` where something else failed.
+fn tls_reason(code: quinn::TransportErrorCode, reason: &str) -> Option<String> {
+    // RFC 9001, section 4.8: 0x100 and an alert of TLS.
+    let is_tls = (0x100..0x200).contains(&u64::from(code));
+    (is_tls && !reason.is_empty()).then(|| vecino_certs::handshake_reason(reason).to_owned())
+}
+
 fn lost(error: &ConnectionError) -> DialError {
     match error {
-        ConnectionError::TransportError(error) => DialError::Refused(format!("this side refused it: {error}")),
-        ConnectionError::ConnectionClosed(_) | ConnectionError::ApplicationClosed(_) => {
-            DialError::Refused(describe(error))
-        }
+        ConnectionError::TransportError(_)
+        | ConnectionError::ConnectionClosed(_)
+        | ConnectionError::ApplicationClosed(_) => DialError::Refused(describe(error)),
         error => DialError::Lost(describe(error)),
     }
 }

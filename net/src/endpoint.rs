@@ -335,7 +335,9 @@ impl LogLimit {
 fn not_connected(error: &PoolError, what: &str) -> RpcError {
     let pause = u32::try_from(error.retry_after().as_millis()).unwrap_or(u32::MAX);
     let retry = if error.refused() { Retry::No } else { Retry::AfterMs(pause) };
-    RpcError { code: ErrorCode::Connection, message: format!("{what} was not sent: {error}"), retry }
+    // A refusal is about the two sides and not about the request.
+    let message = if error.refused() { error.to_string() } else { format!("{what} was not sent: {error}") };
+    RpcError { code: ErrorCode::Connection, message, retry }
 }
 
 /// How connections behave. Who dials accepts no streams: requests and gossip flow from the dialling side only.

@@ -3,7 +3,7 @@
 //! Identical nodes with one seed list may start in any order: each asks the seeds for a mesh, and only the first seed
 //! of the list starts one, when none of the others has any.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 use vecino_certs::NodeId;
 use vecino_net::endpoint::Endpoint;
+use vecino_net::error::{ErrorCode, Retry};
 use vecino_net::message::{CatalogEntry, Join, JoinReply, MeshId, Placement};
 use vecino_net::tokens;
 
@@ -52,6 +53,7 @@ pub async fn find(
     }
     let began = Instant::now();
     let mut said = None::<Instant>;
+    let mut refusals = BTreeSet::new();
     loop {
         let mut reasons = Vec::new();
         let mut is_first = false;
@@ -70,6 +72,17 @@ pub async fn find(
                         info!(mesh = %mesh_id, seed, members = members.len(), "joined the mesh");
                         return Joined { mesh_id, tokens, peers: members, catalog };
                     }
+                    // One side refuses the other, mostly for its certificate: asking on does not mend that, and the
+                    // operator is told once and not every few seconds.
+                    Err(error) if error.code == ErrorCode::Connection && error.retry == Retry::No => {
+                        if refusals.insert(address) {
+                            warn!(
+                                seed,
+                                reason = error.message,
+                                "this node cannot join through this seed until that is mended"
+                            );
+                        }
+                    }
                     Err(error) => reasons.push(format!("{seed}: {error}")),
                 }
             }
@@ -77,7 +90,8 @@ pub async fn find(
         if is_first && began.elapsed() >= START_AFTER {
             return start_mesh(node_id, own);
         }
-        if said.is_none_or(|said| said.elapsed() >= SAY_EVERY) && began.elapsed() >= START_AFTER {
+        if !reasons.is_empty() && said.is_none_or(|said| said.elapsed() >= SAY_EVERY) && began.elapsed() >= START_AFTER
+        {
             warn!(reasons = reasons.join("; "), "no seed has a mesh to join yet; asking on");
             said = Some(Instant::now());
         }

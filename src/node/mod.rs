@@ -126,7 +126,7 @@ impl Node {
         let mut state = NodeState::begin(&*disk, node_id)?;
 
         let limit = memory_limit.bytes(memory::available());
-        info!(limit, setting = %memory_limit, "memory limit");
+        info!(limit = %memory::Bytes(limit), setting = %memory_limit, "memory limit");
         let indexers = Arc::new(Indexers::start(indexing_threads()).map_err(StartError::Threads)?);
         let runtime = tokio::runtime::Handle::current();
         let store = {
@@ -159,7 +159,12 @@ impl Node {
         info!(node = %node_id, address = %listen, %advertise, "listening");
 
         let catalog = match state.mesh_id {
-            Some(_) => Vec::new(),
+            Some(mesh) => {
+                if !seeds.is_empty() {
+                    info!(%mesh, "this node is in a mesh already and joins no other; seeds only help to find its members");
+                }
+                Vec::new()
+            }
             None => {
                 let Joined { mesh_id, tokens, peers, catalog } =
                     join::find(&endpoint, node_id, advertise, seeds, &state.tokens).await;
