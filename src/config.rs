@@ -1,13 +1,13 @@
 //! The settings of a node: from a file, the environment and the command line, the later one wins.
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
-use clap::ValueEnum;
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
-use crate::cli::args::{LogFormat, NodeArgs};
 use crate::memory::{LIMIT_DEFAULT, MemoryLimit, NoLimit};
 use crate::node::shelf::OPEN_MAX_DEFAULT;
 
@@ -37,18 +37,85 @@ pub struct Settings {
     pub log_format: LogFormat,
 }
 
-/// What one source says; what it leaves out stays as it was.
+/// What one source says: the file, the environment or the command line. What it leaves out stays as it was.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Layer {
-    data: Option<PathBuf>,
-    listen: Option<SocketAddr>,
-    advertise: Option<String>,
-    seeds: Option<Vec<String>>,
-    certs: Option<PathBuf>,
-    memory_limit: Option<MemoryLimit>,
-    open_collections: Option<usize>,
-    log_format: Option<LogFormat>,
+pub struct Layer {
+    /// See [`Settings::data`].
+    pub data: Option<PathBuf>,
+    /// See [`Settings::listen`].
+    pub listen: Option<Listen>,
+    /// See [`Settings::advertise`].
+    pub advertise: Option<String>,
+    /// See [`Settings::seeds`].
+    pub seeds: Option<Vec<String>>,
+    /// See [`Settings::certs`].
+    pub certs: Option<PathBuf>,
+    /// See [`Settings::memory_limit`].
+    pub memory_limit: Option<MemoryLimit>,
+    /// See [`Settings::open_collections`].
+    pub open_collections: Option<usize>,
+    /// See [`Settings::log_format`].
+    pub log_format: Option<LogFormat>,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl FromStr for LogFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err("use text or json".to_owned()),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for LogFormat {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(|reason| D::Error::custom(format_args!("log_format {text:?}: {reason}")))
+    }
+}
+
+/// An address of this machine to listen on. It is written `IP:PORT`, `NAME:PORT`, or `:PORT` for loopback.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listen(pub SocketAddr);
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let usage = || "use IP:PORT, NAME:PORT or :PORT, for example 127.0.0.1:7400".to_owned();
+        if let Ok(address) = text.parse() {
+            return Ok(Self(address));
+        }
+        let (host, port) = text.rsplit_once(':').ok_or_else(usage)?;
+        let port: u16 = port.parse().map_err(|_| usage())?;
+        if host.is_empty() {
+            let loopback: SocketAddr = LISTEN_DEFAULT.parse().expect("the default is an address");
+            return Ok(Self(SocketAddr::new(loopback.ip(), port)));
+        }
+        // Where a name has addresses of both kinds, IPv4 is taken, as in the default of a client.
+        let found = (host, port).to_socket_addrs().map_err(|error| format!("{host:?} has no address: {error}"))?;
+        found.min_by_key(SocketAddr::is_ipv6).map(Self).ok_or_else(|| format!("{host:?} has no address"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Listen {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(|reason| D::Error::custom(format_args!("listen {text:?}: {reason}")))
+    }
 }
 
 /// Settings that cannot be used.
@@ -95,6 +162,12 @@ pub enum ConfigError {
         /// Where it listens.
         listen: SocketAddr,
     },
+    /// The address for others stands for every address of a machine.
+    #[error("advertise {address:?} names no machine: use an address or a name at which other nodes reach this one")]
+    AdvertisedAnywhere {
+        /// As it was given.
+        address: String,
+    },
     /// Nothing could be open.
     #[error("at most {value} collections open at once: use 1 or more, {OPEN_MAX_DEFAULT} is usual")]
     OpenCollections {
@@ -112,15 +185,19 @@ pub enum ConfigError {
 }
 
 impl Settings {
-    /// Puts together what file, environment and command line say. `variable` looks up an environment variable.
-    pub fn load(args: NodeArgs, variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, ConfigError> {
-        let NodeArgs { data, listen, advertise, seeds, certs, config, memory_limit, open_collections, log_format } =
-            args;
-        let seeds = (!seeds.is_empty()).then_some(seeds);
-        let flags = Layer { data, listen, advertise, seeds, certs, memory_limit, open_collections, log_format };
+    /// Combines what the file, the environment and the command line say; the later source wins. `file` is the settings
+    /// file that the command line names, and `variable` looks up an environment variable.
+    ///
+    /// # Errors
+    /// When the file or a variable cannot be read, or the settings together cannot be used.
+    pub fn load(
+        file: Option<PathBuf>,
+        flags: Layer,
+        variable: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, ConfigError> {
         let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
         let environment = Layer::of_environment(variable)?;
-        let file = match config.or_else(|| variable("VECINO_CONFIG").map(PathBuf::from)) {
+        let file = match file.or_else(|| variable("VECINO_CONFIG").map(PathBuf::from)) {
             Some(path) => Layer::of_file(&path)?,
             None => Layer::default(),
         };
@@ -159,11 +236,7 @@ impl Layer {
             }),
         };
         let listen = text("VECINO_LISTEN")?.map(|value| {
-            value.parse().map_err(|_| ConfigError::Variable {
-                name: "VECINO_LISTEN",
-                reason: "use IP:PORT, for example 127.0.0.1:7400".to_owned(),
-                value,
-            })
+            value.parse().map_err(|reason| ConfigError::Variable { name: "VECINO_LISTEN", reason, value })
         });
         let memory_limit = text("VECINO_MEMORY_LIMIT")?.map(|value| {
             value.parse().map_err(|error: NoLimit| ConfigError::Variable {
@@ -173,11 +246,7 @@ impl Layer {
             })
         });
         let log_format = text("VECINO_LOG_FORMAT")?.map(|value| {
-            LogFormat::from_str(&value, false).map_err(|_| ConfigError::Variable {
-                name: "VECINO_LOG_FORMAT",
-                reason: "use text or json".to_owned(),
-                value,
-            })
+            value.parse().map_err(|reason| ConfigError::Variable { name: "VECINO_LOG_FORMAT", reason, value })
         });
         let open_collections = text("VECINO_OPEN_COLLECTIONS")?.map(|value| {
             value.parse().map_err(|_| ConfigError::Variable {
@@ -215,7 +284,7 @@ impl Layer {
 
     fn into_settings(self) -> Result<Settings, ConfigError> {
         let Self { data, listen, advertise, seeds, certs, memory_limit, open_collections, log_format } = self;
-        let listen = listen.unwrap_or_else(|| LISTEN_DEFAULT.parse().expect("the default is an address"));
+        let Listen(listen) = listen.unwrap_or_else(|| LISTEN_DEFAULT.parse().expect("the default is an address"));
         if listen.ip().is_unspecified() && advertise.is_none() {
             return Err(ConfigError::NothingToAdvertise { listen });
         }
@@ -227,6 +296,11 @@ impl Layer {
             if !matches!(port, Some(Ok(1..))) {
                 return Err(ConfigError::Address { setting, value: value.clone() });
             }
+        }
+        if let Some(address) = &advertise
+            && address.parse().is_ok_and(|parsed: SocketAddr| parsed.ip().is_unspecified())
+        {
+            return Err(ConfigError::AdvertisedAnywhere { address: address.clone() });
         }
         let open_collections = open_collections.unwrap_or(OPEN_MAX_DEFAULT);
         if open_collections == 0 {
@@ -251,9 +325,9 @@ mod tests {
 
     use super::*;
 
-    fn load(args: NodeArgs, variables: &[(&str, &str)]) -> Result<Settings, ConfigError> {
+    fn load(file: Option<PathBuf>, flags: Layer, variables: &[(&str, &str)]) -> Result<Settings, ConfigError> {
         let variables: HashMap<_, _> = variables.iter().copied().collect();
-        Settings::load(args, |name| variables.get(name).map(OsString::from))
+        Settings::load(file, flags, |name| variables.get(name).map(OsString::from))
     }
 
     #[test]
@@ -268,11 +342,7 @@ mod tests {
              memory_limit: 1073741824\nopen_collections: 7\n";
         std::fs::write(&yaml, file).unwrap();
         for (config, limit) in [(toml, MemoryLimit::Percent(50)), (yaml, MemoryLimit::Bytes(1 << 30))] {
-            let args = NodeArgs {
-                config: Some(config.clone()),
-                seeds: vec!["flag:3".into(), "flag:4".into()],
-                ..NodeArgs::default()
-            };
+            let flags = Layer { seeds: Some(vec!["flag:3".into(), "flag:4".into()]), ..Layer::default() };
             let variables = [("VECINO_SEEDS", "env:2"), ("VECINO_ADVERTISE", "env:2"), ("VECINO_CERTS", "")];
             let expected = Settings {
                 data: "file".into(),
@@ -284,19 +354,21 @@ mod tests {
                 open_collections: 7,
                 log_format: LogFormat::Json,
             };
-            assert_eq!(load(args, &variables).unwrap(), expected);
-            let limited = NodeArgs { config: Some(config.clone()), ..NodeArgs::default() };
+            assert_eq!(load(Some(config.clone()), flags, &variables).unwrap(), expected);
             let variables = [("VECINO_MEMORY_LIMIT", "128MiB")];
-            assert_eq!(load(limited, &variables).unwrap().memory_limit, MemoryLimit::Bytes(128 << 20));
+            assert_eq!(
+                load(Some(config.clone()), Layer::default(), &variables).unwrap().memory_limit,
+                MemoryLimit::Bytes(128 << 20)
+            );
             // The file may be named by the environment, and seeds there are separated by commas.
             let named = [("VECINO_CONFIG", config.to_str().unwrap()), ("VECINO_SEEDS", "a:1, b:2")];
-            assert_eq!(load(NodeArgs::default(), &named).unwrap().seeds, ["a:1", "b:2"]);
+            assert_eq!(load(None, Layer::default(), &named).unwrap().seeds, ["a:1", "b:2"]);
         }
     }
 
     #[test]
     fn nothing_said_means_loopback_and_a_folder_here() {
-        let settings = load(NodeArgs::default(), &[]).unwrap();
+        let settings = load(None, Layer::default(), &[]).unwrap();
         assert_eq!(
             (settings.listen.to_string().as_str(), settings.data, settings.memory_limit),
             (LISTEN_DEFAULT, PathBuf::from(DATA_DEFAULT), MemoryLimit::Percent(70))
@@ -305,30 +377,51 @@ mod tests {
 
     #[test]
     fn what_cannot_be_used_is_named_with_what_to_do() {
-        let told = |args, variables: &[_]| load(args, variables).unwrap_err().to_string();
-        let anywhere = || NodeArgs { listen: Some("0.0.0.0:7400".parse().unwrap()), ..NodeArgs::default() };
+        let told = |flags, variables: &[_]| load(None, flags, variables).unwrap_err().to_string();
+        let anywhere = || Layer { listen: Some("0.0.0.0:7400".parse().unwrap()), ..Layer::default() };
         assert!(told(anywhere(), &[]).contains("--advertise"));
-        assert!(load(anywhere(), &[("VECINO_ADVERTISE", "here:7400")]).is_ok());
-        assert!(told(NodeArgs::default(), &[("VECINO_LISTEN", "7400")]).starts_with("VECINO_LISTEN is \"7400\""));
-        let limit = told(NodeArgs::default(), &[("VECINO_MEMORY_LIMIT", "much")]);
+        assert!(load(None, anywhere(), &[("VECINO_ADVERTISE", "here:7400")]).is_ok());
+        assert!(told(Layer::default(), &[("VECINO_LISTEN", "7400")]).starts_with("VECINO_LISTEN is \"7400\""));
+        let limit = told(Layer::default(), &[("VECINO_MEMORY_LIMIT", "much")]);
         assert!(limit.contains("VECINO_MEMORY_LIMIT") && limit.contains("512MiB"), "{limit}");
-        assert!(told(NodeArgs { open_collections: Some(0), ..NodeArgs::default() }, &[]).contains("1 or more"));
-        assert!(told(NodeArgs::default(), &[("VECINO_OPEN_COLLECTIONS", "many")]).contains("whole number"));
+        assert!(told(Layer { open_collections: Some(0), ..Layer::default() }, &[]).contains("1 or more"));
+        assert!(told(Layer::default(), &[("VECINO_OPEN_COLLECTIONS", "many")]).contains("whole number"));
         for seed in ["host", "host:", ":7400", "host:0", "host:65536"] {
-            let args = NodeArgs { seeds: vec![seed.into()], ..NodeArgs::default() };
-            assert!(told(args, &[]).contains("HOST:PORT"), "{seed}");
+            let flags = Layer { seeds: Some(vec![seed.into()]), ..Layer::default() };
+            assert!(told(flags, &[]).contains("HOST:PORT"), "{seed}");
         }
         let folder = tempfile::tempdir().unwrap();
         let written = |name: &str, text: &str| {
             let config = folder.path().join(name);
             std::fs::write(&config, text).unwrap();
-            told(NodeArgs { config: Some(config), ..NodeArgs::default() }, &[])
+            load(Some(config), Layer::default(), &[]).unwrap_err().to_string()
         };
         assert!(written("a.ini", "").contains(".toml, .yaml or .yml"));
         assert!(written("a.toml", "listen = 7\n").contains("listen"));
         assert!(written("b.toml", "listn = '127.0.0.1:1'\n").contains("listn"));
         assert!(written("c.yaml", "listn: 127.0.0.1:1\n").contains("listn"));
-        let missing = NodeArgs { config: Some(folder.path().join("none.toml")), ..NodeArgs::default() };
-        assert!(told(missing, &[]).contains("none.toml"));
+        assert!(written("d.toml", "listen = '7400'\n").contains("use IP:PORT"));
+        assert!(written("e.yaml", "log_format: xml\n").contains("use text or json"));
+        let missing = load(Some(folder.path().join("none.toml")), Layer::default(), &[]).unwrap_err();
+        assert!(missing.to_string().contains("none.toml"));
+    }
+    #[test]
+    fn a_listening_address_may_be_a_name_or_a_port_alone() {
+        let parsed = |text: &str| text.parse::<Listen>().map(|Listen(address)| address.to_string());
+        assert_eq!(parsed("localhost:7450").unwrap(), "127.0.0.1:7450");
+        assert_eq!(parsed(":7450").unwrap(), "127.0.0.1:7450");
+        assert_eq!(parsed("[::1]:9").unwrap(), "[::1]:9");
+        for text in ["localhost", "7450", "127.0.0.1", "localhost:", "localhost:65536"] {
+            assert!(parsed(text).unwrap_err().starts_with("use IP:PORT"), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_advertised_address_that_names_no_machine_is_refused() {
+        for address in ["0.0.0.0:7405", "[::]:7405"] {
+            let flags = Layer { advertise: Some(address.into()), ..Layer::default() };
+            let error = load(None, flags, &[]).unwrap_err().to_string();
+            assert!(error.contains(address) && error.contains("names no machine"), "{error}");
+        }
     }
 }

@@ -1,14 +1,15 @@
 //! The vecino binary: parses the command line, sets up logging and the runtime, and hands over.
 
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
+use std::net::{SocketAddr, UdpSocket};
 use std::process::ExitCode;
 
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
-use vecino::cli::args::{LogFormat, NodeArgs};
+use vecino::cli::args::NodeArgs;
 use vecino::cli::{self, Cli, Command, Failure};
-use vecino::config::{ConfigError, Settings};
+use vecino::config::{LogFormat, Settings};
 use vecino::node::Node;
 
 /// Variable that says what is logged, in the notation of `tracing`'s EnvFilter.
@@ -49,9 +50,11 @@ fn finish(done: Result<(), Failure>, json: bool) -> ExitCode {
 
 /// Runs a node until it is told to stop.
 async fn node(args: NodeArgs, json: bool) -> Result<(), Failure> {
-    let settings = Settings::load(args, |name| std::env::var_os(name))
-        .map_err(|error: ConfigError| Failure::of("config", &error))?;
+    let (file, flags) = args.into_layer();
+    let settings = Settings::load(file, flags, |name| std::env::var_os(name));
+    let settings = settings.map_err(|error| Failure::of("config", &error))?;
     log_to_stderr(settings.log_format)?;
+    check_address(settings.listen)?;
     let mut stop = StopSignals::new().map_err(|error| Failure::io("cannot listen for signals", &error))?;
     let node = tokio::select! {
         started = Node::start(&settings) => started.map_err(|error| Failure::of("node", &error))?,
@@ -65,21 +68,41 @@ async fn node(args: NodeArgs, json: bool) -> Result<(), Failure> {
     }
 }
 
-/// Ctrl-C and SIGTERM.
+/// Fails where the node could not listen, before it makes a folder or an authority that nothing would use.
+fn check_address(listen: SocketAddr) -> Result<(), Failure> {
+    match UdpSocket::bind(listen) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::AddrInUse => {
+            let message = format!(
+                "{listen} is in use, perhaps by another node: stop that one, or choose another address with --listen"
+            );
+            Err(Failure::new("node", message))
+        }
+        Err(error) => Err(Failure::new("node", format!("cannot listen on {listen}: {error}"))),
+    }
+}
+
+/// Ctrl-C, SIGTERM, and SIGHUP, which the end of a terminal sends.
 struct StopSignals {
     interrupt: Signal,
     terminate: Signal,
+    hang_up: Signal,
 }
 
 impl StopSignals {
     fn new() -> std::io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
     }
 
     async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+            _ = self.hang_up.recv() => {}
         }
     }
 }

@@ -3,7 +3,6 @@
 //! A value that can be judged without a node (a vector with a NaN, a payload that is no object) is refused here, as
 //! usage, with exit code 2.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,8 +11,9 @@ use vecino_net::limits::{DIM_MAX, EF_MAX, K_MAX, POINT_ID_BYTES_MAX};
 use vecino_net::model::{Fsync, Level, Metric, Payload, PointId, Profile, Vector};
 
 use super::certs::CertsCommand;
+use super::output::cut;
 use crate::backup::BackupName;
-use crate::config::DATA_DEFAULT;
+use crate::config::{DATA_DEFAULT, Layer, Listen, LogFormat};
 use crate::files::json;
 use crate::memory::MemoryLimit;
 
@@ -127,8 +127,8 @@ pub struct LevelArg {
 #[derive(Clone, Debug, Args)]
 #[group(required = true, multiple = false)]
 pub struct OneId {
-    /// Id of the point: digits are a number, anything else is text
-    #[arg(long, value_name = "ID", value_parser = parse_id)]
+    /// Id of the point: 0, or digits that do not begin with 0, are a number of 64 bits; anything else is text
+    #[arg(long, value_name = "ID", value_parser = parse_id, allow_negative_numbers = true)]
     id: Option<PointId>,
     /// Id of the point, text even if it is made of digits
     #[arg(long, value_name = "ID", value_parser = parse_text_id)]
@@ -150,9 +150,9 @@ pub struct NodeArgs {
     /// Folder for everything that the node keeps [env: VECINO_DATA] [default: ./vecino-data]
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
-    /// UDP address to listen on [env: VECINO_LISTEN] [default: 127.0.0.1:7400]
+    /// UDP address to listen on: IP:PORT, NAME:PORT, or :PORT for loopback [env: VECINO_LISTEN] [default: 127.0.0.1:7400]
     #[arg(long, value_name = "ADDR")]
-    pub listen: Option<SocketAddr>,
+    pub listen: Option<Listen>,
     /// Address at which other nodes reach this one, host:port [env: VECINO_ADVERTISE] [default: the listening address]
     #[arg(long, value_name = "ADDR")]
     pub advertise: Option<String>,
@@ -173,19 +173,18 @@ pub struct NodeArgs {
     /// puts are refused from there on [env: VECINO_MEMORY_LIMIT] [default: 70%]
     #[arg(long, value_name = "LIMIT")]
     pub memory_limit: Option<MemoryLimit>,
-    /// How log lines look [env: VECINO_LOG_FORMAT] [default: text]
-    #[arg(long, value_name = "FORMAT")]
+    /// How log lines look: text or json [env: VECINO_LOG_FORMAT] [default: text]
+    #[arg(long, value_name = "text|json")]
     pub log_format: Option<LogFormat>,
 }
 
-/// How log lines look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
+impl NodeArgs {
+    /// The settings file that is named, and the settings that are given beside it.
+    pub fn into_layer(self) -> (Option<PathBuf>, Layer) {
+        let Self { data, listen, advertise, seeds, certs, open_collections, config, memory_limit, log_format } = self;
+        let seeds = (!seeds.is_empty()).then_some(seeds);
+        (config, Layer { data, listen, advertise, seeds, certs, memory_limit, open_collections, log_format })
+    }
 }
 
 /// `vecino demo`.
@@ -234,13 +233,16 @@ pub struct CreateArgs {
     /// Name of the collection: letters, digits, `-`, `_` and `.`
     pub name: String,
     /// Number of values in each vector
-    #[arg(long, value_name = "D", value_parser = clap::value_parser!(u32).range(1..=i64::from(DIM_MAX)))]
-    pub dim: u32,
+    #[arg(long, value_name = "D", requires = "metric", required_unless_present = "fields", value_parser = clap::value_parser!(u32).range(1..=i64::from(DIM_MAX)))]
+    pub dim: Option<u32>,
     /// How vectors are compared: cosine, euclidean, dot or manhattan
-    #[arg(long)]
-    pub metric: Metric,
+    #[arg(long, requires = "dim")]
+    pub metric: Option<Metric>,
+    /// A vector field with a name, for example title:384:cosine; may be repeated, instead of --dim or beside it
+    #[arg(long = "field", value_name = "NAME:DIM:METRIC", value_parser = parse_field)]
+    pub fields: Vec<NamedField>,
     /// Nodes that keep each point [default: 3, or every node of a smaller mesh]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = parse_replicas)]
     pub replicas: Option<u32>,
     /// HNSW M: links of a point on the upper layers of the graph
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(2..=128))]
@@ -251,9 +253,21 @@ pub struct CreateArgs {
     /// What the index keeps beside the vectors: fast (codes of links and vectors), compact (codes of vectors) or plain (none)
     #[arg(long, value_name = "fast|compact|plain", default_value_t = Profile::Fast)]
     pub profile: Profile,
-    /// When a write counts as durable on a node: always, never, or every so many milliseconds
+    /// When a node flushes writes to its disk: always (before each acknowledgement), never, or at this interval in
+    /// milliseconds
     #[arg(long, value_name = "always|never|MS", default_value = "always", value_parser = parse_fsync)]
     pub fsync: Fsync,
+}
+
+/// A vector field with a name, as `--field` says it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedField {
+    /// Its name.
+    pub name: String,
+    /// Number of values in each vector.
+    pub dim: u32,
+    /// How its vectors are compared.
+    pub metric: Metric,
 }
 
 // ------------------------------------------------------------------------------------------------- points
@@ -266,12 +280,12 @@ pub struct PutArgs {
     /// Which point.
     #[command(flatten)]
     pub id: OneId,
-    /// The vector: numbers separated by commas
-    #[arg(long, value_name = "A,B,C", value_parser = parse_vector, allow_hyphen_values = true)]
-    pub vector: Vector,
-    /// Vector field; without it, the collection's unnamed one
-    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
-    pub field: String,
+    /// The vector: numbers separated by commas; may be repeated, once for each --field
+    #[arg(long = "vector", value_name = "A,B,C", required = true, value_parser = parse_vector, allow_hyphen_values = true)]
+    pub vectors: Vec<Vector>,
+    /// Vector field of the --vector in the same place; without it, the collection's unnamed one
+    #[arg(long = "field", value_name = "NAME")]
+    pub fields: Vec<String>,
     /// What the point carries: a JSON object
     #[arg(long, value_name = "JSON", value_parser = parse_payload)]
     pub payload: Option<Payload>,
@@ -305,8 +319,8 @@ pub struct GetArgs {
 pub struct DeleteArgs {
     /// Name of the collection
     pub collection: String,
-    /// Id of a point, digits are a number, anything else is text; may be repeated
-    #[arg(long, value_name = "ID", value_parser = parse_id)]
+    /// Id of a point, read as by `vecino put`; may be repeated
+    #[arg(long, value_name = "ID", value_parser = parse_id, allow_negative_numbers = true)]
     pub id: Vec<PointId>,
     /// Id of a point, text even if it is made of digits; may be repeated
     #[arg(long, value_name = "ID", value_parser = parse_text_id)]
@@ -334,8 +348,8 @@ pub struct SearchArgs {
     /// Which row of --vector-file, from 0
     #[arg(long, value_name = "N", default_value_t = 0, conflicts_with_all = ["vector", "id", "id_text"])]
     pub row: u64,
-    /// Find points like the stored one of this id: digits are a number, anything else is text
-    #[arg(long, value_name = "ID", value_parser = parse_id)]
+    /// Find points like the stored one of this id, read as by `vecino put`
+    #[arg(long, value_name = "ID", value_parser = parse_id, allow_negative_numbers = true)]
     pub id: Option<PointId>,
     /// Find points like the stored one of this id, text even if it is made of digits
     #[arg(long, value_name = "ID", value_parser = parse_text_id)]
@@ -564,20 +578,42 @@ pub struct RestoreArgs {
 
 // ------------------------------------------------------------------------------------------------- values
 
-/// Digits are a number, anything else is text. Digits that fit no u64 are refused: whoever wrote them meant a number.
+/// Reads an id as `json::canonical_number` does: `0`, `7` and `18446744073709551615` are numbers; `007`, `-5`, `1.5`
+/// and digits beyond 64 bits are text.
 pub(super) fn parse_id(text: &str) -> Result<PointId, String> {
-    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        let too_large = |_| format!("id {text} is larger than {}: use --id-text to make it text", u64::MAX);
-        return text.parse().map(PointId::Number).map_err(too_large);
+    match json::canonical_number(text) {
+        Some(number) => Ok(PointId::Number(number)),
+        None => parse_text_id(text),
     }
-    parse_text_id(text)
 }
 
 fn parse_text_id(text: &str) -> Result<PointId, String> {
     if (1..=POINT_ID_BYTES_MAX).contains(&text.len()) {
         Ok(PointId::Text(text.to_owned()))
     } else {
-        Err(format!("a text id of {} bytes is not allowed: it has 1 to {POINT_ID_BYTES_MAX}", text.len()))
+        Err(format!("a text id has 1 to {POINT_ID_BYTES_MAX} bytes, and this one has {}", text.len()))
+    }
+}
+
+/// `NAME:DIM:METRIC`.
+fn parse_field(text: &str) -> Result<NamedField, String> {
+    let usage = || format!("{:?} is not NAME:DIM:METRIC, for example title:384:cosine", cut(text));
+    let [name, dim, metric] = text.split(':').collect::<Vec<_>>()[..] else { return Err(usage()) };
+    if name.is_empty() {
+        return Err(format!("{}; the field without a name is made by --dim and --metric", usage()));
+    }
+    let dim = dim.parse().ok().filter(|dim| (1..=DIM_MAX).contains(dim));
+    let dim = dim.ok_or_else(|| format!("{}: DIM is a whole number from 1 to {DIM_MAX}", usage()))?;
+    let metric = metric.parse().map_err(|error| format!("{}: {error}", usage()))?;
+    Ok(NamedField { name: name.to_owned(), dim, metric })
+}
+
+/// A number of replicas.
+fn parse_replicas(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(0) => Err("a point needs at least 1 replica; without --replicas the mesh decides".to_owned()),
+        Ok(replicas) => Ok(replicas),
+        Err(_) => Err(format!("{:?} is not a whole number of replicas, 1 or more", cut(text))),
     }
 }
 
@@ -597,8 +633,8 @@ fn parse_vector(text: &str) -> Result<Vector, String> {
 fn parse_finite(text: &str) -> Result<f32, String> {
     match text.parse::<f32>() {
         Ok(value) if value.is_finite() => Ok(value),
-        Ok(_) => Err(format!("{text:?} is not finite in 32 bits")),
-        Err(_) => Err(format!("{text:?} is not a number")),
+        Ok(_) => Err(format!("{:?} is not finite in 32 bits", cut(text))),
+        Err(_) => Err(format!("{:?} is not a number", cut(text))),
     }
 }
 
@@ -613,7 +649,7 @@ fn parse_fsync(text: &str) -> Result<Fsync, String> {
         _ => match text.strip_suffix("ms").unwrap_or(text).parse() {
             Ok(0) => Err("every 0 ms is `always`".to_owned()),
             Ok(ms) => Ok(Fsync::EveryMs(ms)),
-            Err(_) => Err(format!("{text:?} is not always, never, or a number of milliseconds")),
+            Err(_) => Err(format!("{:?} is not always, never, or a number of milliseconds", cut(text))),
         },
     }
 }
@@ -621,7 +657,7 @@ fn parse_fsync(text: &str) -> Result<Fsync, String> {
 fn parse_seconds(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(seconds) if seconds > 0.0 && seconds <= SECONDS_MAX => Ok(seconds),
-        _ => Err(format!("{text:?} is not a number of seconds above 0 and up to {SECONDS_MAX}")),
+        _ => Err(format!("{:?} is not a number of seconds above 0 and up to {SECONDS_MAX}", cut(text))),
     }
 }
 
@@ -638,7 +674,7 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
     };
     match number.parse::<f64>().map(|number| number * unit_seconds) {
         Ok(seconds) if seconds > 0.0 && seconds <= SECONDS_MAX => Ok(Duration::from_secs_f64(seconds)),
-        _ => Err(format!("{text:?} is not a time such as 500ms, 10s or 2m, above 0 and up to a day")),
+        _ => Err(format!("{:?} is not a time such as 500ms, 10s or 2m, above 0 and up to a day", cut(text))),
     }
 }
 

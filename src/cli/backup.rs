@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use super::args::{BackupCommand, BackupCreateArgs, BackupListArgs, RestoreArgs};
-use super::connection::connect;
+use super::connection::{connect, connect_running};
 use super::failure::Failure;
 use super::output::{Style, Table, json, print, printable};
 use crate::backup::manifest::CollectionManifest;
@@ -27,7 +27,7 @@ pub async fn run(command: BackupCommand, style: Style) -> Result<(), Failure> {
 async fn create(args: BackupCreateArgs, style: Style) -> Result<(), Failure> {
     let BackupCreateArgs { url, collections, level, connection } = args;
     let target = Target::open(&url, true)?;
-    let client = connect(&connection).await?;
+    let client = connect_running(&connection).await?;
     let bar = progress_bar("points read", style);
     let started = Instant::now();
     let request = CreateRequest { collections, level, ..CreateRequest::default() };
@@ -151,7 +151,9 @@ fn render_list(backups: &[(BackupName, Result<Manifest, BackupError>)], url: &st
         let url = printable(url);
         return format!("no backups in {url}; make one with `vecino backup create {url}`");
     }
-    let mut table = Table::new(&["backup", "mesh", "level", "#points", "#size", "#pages", "collections"]);
+    let mut table = Table::new(&["backup", "mesh", "level", "#points", "#size", "#pages", "collections"])
+        .expendable(&["#pages", "level", "mesh"])
+        .flexible("collections");
     for backup in listed {
         table.row(match backup {
             Listed::Sound(BackupJson { backup, mesh, level, points, bytes, pages, collections }) => {

@@ -15,7 +15,7 @@ use vecino_certs::{
 pub enum CertsCommand {
     /// Make the authority of a mesh: one key that signs the certificate of every node and client.
     Init {
-        /// Folder for the authority; keep it away from the nodes, for who has its key can join the mesh.
+        /// Folder for the authority; keep it away from the nodes, because anyone with its key can join the mesh.
         #[arg(value_name = "CA_DIR")]
         dir: PathBuf,
         /// Name of the authority, for people.
@@ -24,7 +24,7 @@ pub enum CertsCommand {
     },
     /// Issue a certificate and its key to a node, or with --client to a client.
     Issue {
-        /// Folder of the authority.
+        /// Folder of the authority; a first node keeps the one that it made in its data folder, in certs/authority.
         ca_dir: PathBuf,
         /// Name of the node or client, for people.
         #[arg(long)]
@@ -42,10 +42,10 @@ pub enum CertsCommand {
         #[arg(long, default_value_t = LEAF_DAYS_DEFAULT, value_parser = clap::value_parser!(u32).range(1..=i64::from(LEAF_DAYS_MAX)))]
         days: u32,
     },
-    /// Show what is in a certificate file.
+    /// Show the certificates in a file or a folder.
     Show {
-        /// A file of one or more certificates, such as node.crt.
-        file: PathBuf,
+        /// A file of one or more certificates, such as node.crt, or a folder with such files.
+        path: PathBuf,
     },
 }
 
@@ -109,8 +109,8 @@ fn run_to(command: CertsCommand, json: bool, out: &mut impl Write) -> anyhow::Re
                 }
             }
         }
-        CertsCommand::Show { file } => {
-            let (now, certificates) = (SystemTime::now(), vecino_certs::show(&file)?);
+        CertsCommand::Show { path } => {
+            let (now, certificates) = (SystemTime::now(), vecino_certs::show(&path)?);
             if json {
                 let certificates: Vec<_> = certificates.iter().map(|info| to_json(info, now)).collect();
                 writeln!(out, "{}", json!({ "certificates": certificates }))?;
@@ -244,6 +244,8 @@ mod tests {
             assert!(!folder.0.path().join("n1").exists());
         }
         assert!(run_line(&["init", &ca], false).unwrap_err().to_string().contains("exists"));
+        let text = run_line(&["show", &ca], false).unwrap();
+        assert!(text.starts_with("authority \"vecino\"\n"), "a folder is shown file by file: {text}");
         let missing = folder.path("nothing.crt");
         assert!(run_line(&["show", &missing], false).unwrap_err().to_string().contains("nothing.crt"));
     }

@@ -6,18 +6,18 @@ use serde::Serialize;
 use vecino_client::{CollectionInfo, CollectionSchema, CollectionStats, Dropped, FieldSchema, Fsync};
 use vecino_net::model::DEFAULT_FIELD;
 
-use super::args::{CollectionArgs, CollectionCommand, CreateArgs};
-use super::connection::connect;
+use super::args::{CollectionArgs, CollectionCommand, CreateArgs, NamedField};
+use super::connection::connect_running;
 use super::failure::Failure;
-use super::output::{Style, Table, json, print, printable};
+use super::output::{Style, Table, cut, json, print, printable};
 use crate::memory::Bytes;
 
 /// Carries out the command.
 pub async fn run(args: CollectionArgs, style: Style) -> Result<(), Failure> {
-    let client = connect(&args.connection).await?;
+    let client = connect_running(&args.connection).await?;
     let text = match args.command {
         CollectionCommand::Create(create) => {
-            let info = client.create_collection(create.name.clone(), schema(&create)).await?;
+            let info = client.create_collection(create.name.clone(), schema(&create)?).await?;
             render_created(&info, style)
         }
         CollectionCommand::List => render_list(&client.collections().await?, style),
@@ -31,15 +31,24 @@ pub async fn run(args: CollectionArgs, style: Style) -> Result<(), Failure> {
     print(&text)
 }
 
-fn schema(args: &CreateArgs) -> CollectionSchema {
-    let CreateArgs { name: _, dim, metric, replicas, m, ef_construction, profile, fsync } = args;
-    let field = FieldSchema { dim: *dim, metric: *metric, m: *m, ef_construction: *ef_construction, profile: *profile };
-    CollectionSchema {
-        fields: BTreeMap::from([(DEFAULT_FIELD.to_owned(), field)]),
+fn schema(args: &CreateArgs) -> Result<CollectionSchema, Failure> {
+    let CreateArgs { name: _, dim, metric, fields: named, replicas, m, ef_construction, profile, fsync } = args;
+    let field = |dim, metric| FieldSchema { dim, metric, m: *m, ef_construction: *ef_construction, profile: *profile };
+    let mut fields = BTreeMap::new();
+    if let (Some(dim), Some(metric)) = (*dim, *metric) {
+        fields.insert(DEFAULT_FIELD.to_owned(), field(dim, metric));
+    }
+    for NamedField { name, dim, metric } in named {
+        if fields.insert(name.clone(), field(*dim, *metric)).is_some() {
+            return Err(Failure::new("usage", format!("--field {:?} was given twice", cut(name))));
+        }
+    }
+    Ok(CollectionSchema {
+        fields,
         // 0 asks the mesh for its default.
         replication_factor: replicas.unwrap_or(0),
         fsync: *fsync,
-    }
+    })
 }
 
 fn render_created(info: &CollectionInfo, style: Style) -> String {
@@ -109,23 +118,13 @@ fn render_one(info: &CollectionInfo, style: Style) -> String {
     text.push_str(&format!("  replicas  {}\n", info.schema.replication_factor));
     text.push_str(&format!("  fsync     {}\n", fsync_text(info.schema.fsync)));
     text.push_str(&format!("  points    {}\n\n", info.points));
-    let mut table = Table::new(&[
-        "node",
-        "#points",
-        "#tombstones",
-        "#unlinked",
-        "#log bytes",
-        "#index bytes",
-        "#memory",
-        "#snapshot",
-        "state",
-        "error",
-    ]);
+    let headings =
+        ["node", "#points", "#tombstones", "#unlinked", "#log", "#index", "#memory", "#snapshot at", "state", "error"];
+    let mut table = Table::new(&headings).expendable(&["#snapshot at", "#tombstones", "#unlinked"]).flexible("error");
     for node in info.placement.keys() {
         let Some(stats) = info.nodes.get(node) else {
-            let dash = || "-".to_owned();
-            let unheard = "did not answer".to_owned();
-            table.row(vec![node.short(), dash(), dash(), dash(), dash(), dash(), dash(), dash(), dash(), unheard]);
+            let unheard = (0..8).map(|_| "-".to_owned()).chain(["did not answer".to_owned()]);
+            table.row([node.short()].into_iter().chain(unheard).collect());
             continue;
         };
         let CollectionStats {
@@ -141,10 +140,11 @@ fn render_one(info: &CollectionInfo, style: Style) -> String {
             percent,
         } = stats;
         let state = percent.map_or(serving.name().to_owned(), |percent| format!("{} {percent} %", serving.name()));
-        let numbers = [points, tombstones, unlinked, log_bytes, index_bytes, memory_bytes, snapshot_lsn];
-        let numbers = numbers.map(u64::to_string);
-        let error = error.as_deref().map(printable).unwrap_or_default();
-        table.row([node.short()].into_iter().chain(numbers).chain([state, error]).collect());
+        let counts = [points, tombstones, unlinked].map(u64::to_string);
+        let sizes = [log_bytes, index_bytes, memory_bytes].map(|bytes| Bytes(*bytes).to_string());
+        let error = style.shorten(error.as_deref().map(printable).unwrap_or_default());
+        let cells = [node.short()].into_iter().chain(counts).chain(sizes);
+        table.row(cells.chain([snapshot_lsn.to_string(), state, error]).collect());
     }
     text.push_str(&table.render(style));
     text
@@ -271,17 +271,22 @@ mod tests {
 
     use super::*;
 
-    fn info(fsync: Fsync) -> CollectionInfo {
-        let schema = schema(&CreateArgs {
+    fn arguments(dim: u32, metric: Metric) -> CreateArgs {
+        CreateArgs {
             name: "films".into(),
-            dim: 3,
-            metric: Metric::Cosine,
-            replicas: Some(2),
+            dim: Some(dim),
+            metric: Some(metric),
+            fields: Vec::new(),
+            replicas: None,
             m: 16,
             ef_construction: 200,
             profile: Default::default(),
-            fsync,
-        });
+            fsync: Fsync::Always,
+        }
+    }
+
+    fn info(fsync: Fsync) -> CollectionInfo {
+        let schema = schema(&CreateArgs { replicas: Some(2), fsync, ..arguments(3, Metric::Cosine) }).unwrap();
         let (one, two) = (NodeId::from_bytes([1; 16]), NodeId::from_bytes([2; 16]));
         let stats = CollectionStats { points: 5, log_bytes: 640, ..Default::default() };
         CollectionInfo {
@@ -330,24 +335,34 @@ mod tests {
             described.contains("  vector    3 values, cosine, profile fast, m 16, ef_construction 200\n"),
             "{described}"
         );
-        assert!(described.lines().any(|line| line.starts_with("01010101 ") && line.contains("640")), "{described}");
+        assert!(
+            described.lines().any(|line| line.starts_with("01010101 ") && line.contains("640 bytes")),
+            "{described}"
+        );
         assert!(described.lines().any(|line| line.starts_with("02020202 ") && line.ends_with("did not answer")));
     }
 
     #[test]
     fn without_replicas_the_mesh_decides() {
-        let mut args = CreateArgs {
-            name: "a".into(),
-            dim: 3,
-            metric: Metric::Dot,
-            replicas: None,
-            m: 16,
-            ef_construction: 200,
-            profile: Default::default(),
-            fsync: Fsync::Always,
-        };
-        assert_eq!(schema(&args).replication_factor, 0);
+        let mut args = arguments(3, Metric::Dot);
+        assert_eq!(schema(&args).unwrap().replication_factor, 0);
         args.replicas = Some(2);
-        assert_eq!(schema(&args).replication_factor, 2);
+        assert_eq!(schema(&args).unwrap().replication_factor, 2);
+    }
+
+    #[test]
+    fn fields_with_names_stand_beside_the_unnamed_one() {
+        let field = |name: &str, dim| NamedField { name: name.into(), dim, metric: Metric::Dot };
+        let mut args = arguments(3, Metric::Cosine);
+        args.fields = vec![field("title", 384), field("image", 512)];
+        let dims = |args: &CreateArgs| {
+            let fields = schema(args).unwrap().fields;
+            fields.into_iter().map(|(name, field)| (name, field.dim)).collect::<Vec<_>>()
+        };
+        assert_eq!(dims(&args), [("".into(), 3), ("image".into(), 512), ("title".into(), 384)]);
+        (args.dim, args.metric) = (None, None);
+        assert_eq!(dims(&args), [("image".into(), 512), ("title".into(), 384)]);
+        args.fields = vec![field("title", 384), field("title", 3)];
+        assert!(schema(&args).unwrap_err().render(false).contains("--field \"title\" was given twice"));
     }
 }

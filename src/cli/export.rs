@@ -9,21 +9,25 @@ use tempfile::NamedTempFile;
 use vecino_client::{Client, PointId, ScanOptions, StoredPoint};
 
 use super::args::ExportArgs;
-use super::connection::connect;
+use super::connection::connect_running;
 use super::failure::Failure;
-use super::output::{Style, json, print};
+use super::output::{Style, cut, json, print};
 use crate::files::json::{PayloadRef, VectorsRef};
 
 /// Carries out the command.
 pub async fn run(args: ExportArgs, style: Style) -> Result<(), Failure> {
-    let client = connect(&args.connection).await?;
+    if let Some(path) = &args.out {
+        check_format(path)?;
+    }
+    let client = connect_running(&args.connection).await?;
     let options = ScanOptions { page_points: PAGE_POINTS, level: args.level.level, ..Default::default() };
     match args.out {
         None => {
-            let mut out = BufWriter::new(io::stdout());
-            copy(&client, &args.collection, options, &mut out, "standard output").await?;
+            let mut out = Pipe { out: BufWriter::new(io::stdout()), closed: false };
+            let copied = copy(&client, &args.collection, options, &mut out, "standard output").await;
             client.close().await;
-            Ok(())
+            // A reader such as `head` that has seen enough is no failure.
+            if out.closed { Ok(()) } else { copied.map(|_| ()) }
         }
         Some(path) => {
             let mut file = NewFile::create(&path)?;
@@ -33,6 +37,44 @@ pub async fn run(args: ExportArgs, style: Style) -> Result<(), Failure> {
             file.complete()?;
             print(&render(exported, &path, style))
         }
+    }
+}
+
+/// Refuses a file whose name promises a format that is not written.
+fn check_format(path: &Path) -> Result<(), Failure> {
+    let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
+    match extension.as_deref() {
+        Some("jsonl" | "ndjson") => Ok(()),
+        found => {
+            let found = found.map_or("no extension".to_owned(), |found| format!("the extension {:?}", cut(found)));
+            let message = format!("--out {} has {found}, and an export is .jsonl: name it so", path.display());
+            Err(Failure::new("usage", message))
+        }
+    }
+}
+
+/// A writer that remembers whether its reader has closed the pipe.
+struct Pipe<W> {
+    out: W,
+    closed: bool,
+}
+
+impl<W> Pipe<W> {
+    fn noted<T>(&mut self, done: io::Result<T>) -> io::Result<T> {
+        self.closed |= done.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
+        done
+    }
+}
+
+impl<W: Write> Write for Pipe<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let done = self.out.write(bytes);
+        self.noted(done)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let done = self.out.flush();
+        self.noted(done)
     }
 }
 
@@ -205,6 +247,36 @@ mod tests {
     fn the_answer_counts() {
         assert_eq!(render(3, Path::new("a.jsonl"), Style::Json), r#"{"exported":3,"file":"a.jsonl"}"#);
         assert_eq!(render(3, Path::new("a.jsonl"), Style::Plain), "exported 3 points to a.jsonl");
+    }
+
+    #[test]
+    fn a_name_that_promises_another_format_is_refused() {
+        for name in ["a.jsonl", "a.JSONL", "b.ndjson"] {
+            assert!(check_format(Path::new(name)).is_ok(), "{name}");
+        }
+        for (name, words) in [("a.parquet", "extension \"parquet\""), ("a.npy", "\"npy\""), ("a", "no extension")] {
+            let failure = check_format(Path::new(name)).unwrap_err();
+            assert!(failure.render(false).contains(words) && failure.exit_code() == 2, "{failure:?}");
+        }
+    }
+
+    #[test]
+    fn a_reader_that_has_seen_enough_is_told_from_a_failure() {
+        struct Fails(io::ErrorKind);
+        impl Write for Fails {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(self.0.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        for (kind, closed) in [(io::ErrorKind::BrokenPipe, true), (io::ErrorKind::StorageFull, false)] {
+            let mut pipe = Pipe { out: Fails(kind), closed: false };
+            let point = point(1, &[("", &[0.5])], Payload::new());
+            assert!(write_point(&point, &mut pipe).is_err());
+            assert_eq!(pipe.closed, closed, "{kind:?}");
+        }
     }
 
     #[tokio::test]

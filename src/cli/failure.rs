@@ -6,6 +6,7 @@ use std::io;
 use serde::Serialize;
 use vecino_client::{ClientError, ErrorCode, Outcome, PointId, Retry};
 
+use super::output::quoted_id;
 use crate::backup::BackupError;
 use crate::files::FileError;
 
@@ -22,6 +23,11 @@ impl Failure {
     /// A failure that would repeat itself.
     pub fn new(code: &str, message: impl Into<String>) -> Self {
         Self { code: code.to_owned(), message: message.into(), causes: Vec::new(), retry: Retry::No }
+    }
+
+    /// The same failure, of a command that did nothing and may be given again.
+    pub fn safe_to_retry(self) -> Self {
+        Self { retry: Retry::Safe, ..self }
     }
 
     /// Any error, with its chain of sources.
@@ -53,7 +59,16 @@ impl Failure {
             Outcome::Unknown(reason) => ("unknown", reason, Retry::Unknown),
         };
         let note = if retry == Retry::Unknown { "; it may or may not take effect" } else { "" };
-        Some(Self { retry, ..Self::new(code, format!("point {id:?}: {reason}{note}")) })
+        Some(Self { retry, ..Self::new(code, format!("point {}: {reason}{note}", quoted_id(id))) })
+    }
+
+    /// What the process ends with: 2 for a wrong command line, 130 after Ctrl-C, 1 for everything else.
+    pub fn exit_code(&self) -> u8 {
+        match self.code.as_str() {
+            "usage" => 2,
+            "interrupted" => 130,
+            _ => 1,
+        }
     }
 
     /// As it goes to stderr, without the newline.
@@ -80,7 +95,15 @@ impl From<ClientError> for Failure {
             ClientError::Address { .. } | ClientError::AddressCount { .. } => ("address", Retry::No),
             _ => ("client", Retry::No),
         };
-        Self { retry, ..Self::of(code, &error) }
+        let mut failure = Self { retry, ..Self::of(code, &error) };
+        // Where the message names the node itself, naming it before the message too would say it twice.
+        if let Some(node) = error.node().map(|node| node.to_string())
+            && let Some(rest) = failure.message.strip_prefix(&format!("{node}: "))
+            && rest.contains(&node)
+        {
+            failure.message = rest.to_owned();
+        }
+        failure
     }
 }
 
@@ -147,6 +170,28 @@ mod tests {
         );
         let overloaded = Failure::from(request(ErrorCode::Overloaded, Retry::AfterMs(50))).render(true);
         assert!(overloaded.contains(r#""code":"overloaded""#) && overloaded.ends_with(r#""retry":{"after_ms":50}}}"#));
+    }
+
+    #[test]
+    fn a_node_is_named_once() {
+        let node = "127.0.0.1:9".parse().unwrap();
+        let message = "127.0.0.1:9 cannot be reached: it is silent".to_owned();
+        let error = ClientError::Request {
+            operation: "Get",
+            node,
+            attempts: 1,
+            code: ErrorCode::Connection,
+            message: message.clone(),
+            retry: Retry::No,
+        };
+        assert_eq!(Failure::from(error).render(false), format!("error: {message}"));
+    }
+
+    #[test]
+    fn the_exit_code_tells_misuse_and_interruption_from_failure() {
+        for (code, exit_code) in [("io", 1), ("usage", 2), ("interrupted", 130), ("unavailable", 1)] {
+            assert_eq!(Failure::new(code, "…").exit_code(), exit_code, "{code}");
+        }
     }
 
     #[test]

@@ -9,14 +9,14 @@ use vecino_client::{
 
 use super::args::{RingArgs, SnapshotArgs, StatusArgs};
 use super::collection::StatsJson;
-use super::connection::connect;
+use super::connection::connect_running;
 use super::failure::Failure;
 use super::output::{Style, Table, json, percent, print, printable};
 use crate::memory::Bytes;
 
 /// `vecino status`.
 pub async fn status(args: StatusArgs, style: Style) -> Result<(), Failure> {
-    let client = connect(&args.connection).await?;
+    let client = connect_running(&args.connection).await?;
     let reply = client.status().await?;
     client.close().await;
     print(&render_status(&reply, style))
@@ -24,7 +24,7 @@ pub async fn status(args: StatusArgs, style: Style) -> Result<(), Failure> {
 
 /// `vecino ring`.
 pub async fn ring(args: RingArgs, style: Style) -> Result<(), Failure> {
-    let client = connect(&args.connection).await?;
+    let client = connect_running(&args.connection).await?;
     let reply = client.ring(args.collection.as_deref()).await?;
     client.close().await;
     print(&render_ring(&reply, style))
@@ -32,7 +32,7 @@ pub async fn ring(args: RingArgs, style: Style) -> Result<(), Failure> {
 
 /// `vecino snapshot`. Fails when it failed anywhere, after showing where.
 pub async fn snapshot(args: SnapshotArgs, style: Style) -> Result<(), Failure> {
-    let client = connect(&args.connection).await?;
+    let client = connect_running(&args.connection).await?;
     let reports = client.snapshot(args.collection.as_deref()).await?;
     client.close().await;
     print(&render_snapshots(&reports, style))?;
@@ -53,7 +53,11 @@ pub fn render_status(reply: &StatusReply, style: Style) -> String {
         });
     }
     let up = nodes.iter().filter(|node| node.state == NodeState::Up).count();
-    let mut table = Table::new(&["node", "address", "state", "#points", "#owns", "#memory", "version", "trouble"]);
+    let headings = ["node", "address", "state", "#points", "#owns", "#memory", "version"];
+    // On a terminal troubles follow the table, each on a line of its own; in a pipe they stay with their node.
+    let headings = headings.into_iter().chain((style != Style::Terminal).then_some("trouble"));
+    let mut table = Table::new(&headings.collect::<Vec<_>>()).expendable(&["version", "#owns"]);
+    let mut troubles = String::new();
     for node in nodes {
         let NodeStatus { id, address, state, points, owns, software, memory, collections } = node;
         let trouble: Vec<String> = collections
@@ -67,7 +71,11 @@ pub fn render_status(reply: &StatusReply, style: Style) -> String {
                 (None, _) => None,
             })
             .collect();
-        table.row(vec![
+        let trouble = printable(&trouble.join("; "));
+        if style == Style::Terminal && !trouble.is_empty() {
+            troubles.push_str(&format!("\n{}: {trouble}", id.short()));
+        }
+        let cells = vec![
             id.short() + if id == answered_by { " *" } else { "" },
             printable(address),
             state_name(*state).to_owned(),
@@ -75,10 +83,11 @@ pub fn render_status(reply: &StatusReply, style: Style) -> String {
             percent(*owns),
             memory.map_or_else(|| "?".to_owned(), memory_text),
             printable(software),
-            style.shorten(printable(&trouble.join("; "))),
-        ]);
+        ];
+        table.row(cells.into_iter().chain((style != Style::Terminal).then_some(trouble)).collect());
     }
-    format!("mesh {mesh}: {up} of {} nodes up; * answered\n{}", nodes.len(), table.render(style))
+    let table = table.render(style);
+    format!("mesh {mesh}: {up} of {} nodes up; * answered\n{table}{troubles}", nodes.len())
 }
 
 /// The ring as text.
@@ -115,7 +124,9 @@ pub fn render_snapshots(reports: &[SnapshotReport], style: Style) -> String {
     if reports.is_empty() {
         return "no collection to take a snapshot of".to_owned();
     }
-    let mut table = Table::new(&["node", "collection", "#lsn", "#pages", "#written", "#ms", "error"]);
+    let mut table = Table::new(&["node", "collection", "#lsn", "#pages", "#written", "#ms", "error"])
+        .expendable(&["#lsn", "#pages"])
+        .flexible("error");
     for SnapshotReport { node, collection, lsn, pages, pages_written, milliseconds, error } in reports {
         let numbers = [lsn, pages, pages_written, milliseconds].map(u64::to_string);
         let error = style.shorten(error.as_deref().map(printable).unwrap_or_default());
@@ -124,7 +135,7 @@ pub fn render_snapshots(reports: &[SnapshotReport], style: Style) -> String {
     table.render(style)
 }
 
-/// A place on the ring: 16 hex digits, for JSON has no exact 64-bit integers in many a reader.
+/// A place on the ring in 16 hex digits, because many readers of JSON have no exact 64-bit integers.
 fn position(place: u64) -> String {
     format!("{place:016x}")
 }
@@ -300,6 +311,14 @@ mod tests {
         assert!(lines[2].contains("1.5 GiB of 4.0 GiB"), "{text}");
         assert!(lines[2].contains("25.0 %") && lines[2].contains("films: bad page"), "{text}");
         assert!(lines[3].contains("down") && lines[3].contains('?'), "{text}");
+    }
+
+    #[test]
+    fn on_a_terminal_troubles_follow_the_table() {
+        let text = render_status(&status(), Style::Terminal);
+        let table = text.lines().filter(|line| line.contains('│')).collect::<Vec<_>>().join("\n");
+        assert!(!table.contains("trouble") && !table.contains("bad page"), "{text}");
+        assert!(text.ends_with("\n01010101: films: bad page (needs copy from replicas)"), "{text}");
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! The command line: what is typed ([`args`]), and every command that asks something of a running mesh.
 //!
 //! A command's answer goes to standard output, what went wrong to standard error. The exit code is 0 only when all was
-//! done, 1 for a failure, 2 for a command line that is wrong. Running a node and the demonstration live elsewhere;
+//! done, 1 for a failure, 2 for a command line that is wrong, 130 after Ctrl-C. Running a node and the demonstration live elsewhere;
 //! [`certs`] and [`doctor`] ask no mesh.
 
 use std::ffi::OsString;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::error::{ContextKind, ContextValue};
 
 pub mod args;
 mod backup;
@@ -37,6 +39,7 @@ pub use search::render as render_search;
 pub fn parse(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Cli, ExitCode> {
     let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
     Cli::try_parse_from(&arguments).map_err(|error| {
+        let error = with_short_value(error);
         // Without a Cli nobody knows whether JSON was asked for, except by looking.
         if error.use_stderr() && arguments.iter().any(|argument| argument == "--json") {
             eprintln!("{}", usage_failure(&error).render(true));
@@ -46,6 +49,15 @@ pub fn parse(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -
         }
         ExitCode::from(exit_code(&error))
     })
+}
+
+/// The error with the value that it quotes cut, where that is long.
+fn with_short_value(mut error: clap::Error) -> clap::Error {
+    if let Some(ContextValue::String(value)) = error.get(ContextKind::InvalidValue) {
+        let value = output::cut(value);
+        error.insert(ContextKind::InvalidValue, ContextValue::String(value));
+    }
+    error
 }
 
 /// Carries out a command and reports its failure, if it fails.
@@ -72,10 +84,11 @@ pub async fn run(command: ClientCommand, json: bool) -> ExitCode {
     }
 }
 
-/// Reports a failure on standard error and returns exit code 1.
+/// Reports a failure on standard error and returns its exit code.
 pub fn fail(failure: &Failure, json: bool) -> ExitCode {
-    eprintln!("{}", failure.render(json));
-    ExitCode::FAILURE
+    // The terminal may be gone; the exit code says that it failed all the same.
+    let _ = writeln!(io::stderr(), "{}", failure.render(json));
+    ExitCode::from(failure.exit_code())
 }
 
 /// 2 for a wrong command line, 0 for help and version.

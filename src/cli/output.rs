@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 
 use comfy_table::{CellAlignment, presets};
 use serde::Serialize;
-use vecino_client::PointId;
+use vecino_client::{PointId, Vector};
 
 use super::failure::Failure;
 
@@ -32,11 +32,31 @@ impl Style {
 
     /// `text`, cut short on a terminal.
     pub fn shorten(self, text: String) -> String {
-        if self != Self::Terminal || text.chars().count() <= CELL_CHARS_MAX {
-            return text;
-        }
-        text.chars().take(CELL_CHARS_MAX - 1).chain(['…']).collect()
+        if self == Self::Terminal { shortened(&text, CELL_CHARS_MAX) } else { text }
     }
+}
+
+/// `text` in at most this many characters, the last of them `…` where it was cut.
+fn shortened(text: &str, chars_max: usize) -> String {
+    if text.chars().count() <= chars_max {
+        return text.to_owned();
+    }
+    text.chars().take(chars_max.saturating_sub(1)).chain(['…']).collect()
+}
+
+/// A value that somebody gave, cut for a message.
+pub fn cut(value: &str) -> String {
+    shortened(value, QUOTED_CHARS_MAX)
+}
+
+/// Columns of the terminal on standard output.
+pub fn terminal_width() -> usize {
+    terminal_size::terminal_size_of(io::stdout()).map_or(WIDTH_DEFAULT, |(width, _)| usize::from(width.0))
+}
+
+/// Columns that a drawn table takes: those of its frame.
+fn drawn_width(drawn: &str) -> usize {
+    drawn.lines().next().map_or(0, |frame| frame.chars().count())
 }
 
 /// Rows under headings.
@@ -44,12 +64,28 @@ impl Style {
 pub struct Table {
     headings: Vec<&'static str>,
     rows: Vec<Vec<String>>,
+    /// Columns that a narrow terminal does without, the first of them first.
+    expendable: Vec<&'static str>,
+    /// The column whose cells are cut on a narrow terminal before any column is left out.
+    flexible: Option<&'static str>,
 }
 
 impl Table {
     /// An empty table. A heading that begins with `#` stands over numbers: its column is aligned to the right.
     pub fn new(headings: &[&'static str]) -> Self {
-        Self { headings: headings.to_vec(), rows: Vec::new() }
+        Self { headings: headings.to_vec(), rows: Vec::new(), expendable: Vec::new(), flexible: None }
+    }
+
+    /// Names the columns that a narrow terminal does without, the first of them first.
+    pub fn expendable(mut self, headings: &[&'static str]) -> Self {
+        self.expendable = headings.to_vec();
+        self
+    }
+
+    /// Names the column whose cells are cut on a narrow terminal.
+    pub fn flexible(mut self, heading: &'static str) -> Self {
+        self.flexible = Some(heading);
+        self
     }
 
     /// Adds a row, one cell for each heading.
@@ -58,12 +94,60 @@ impl Table {
         self.rows.push(cells);
     }
 
-    /// The table as text, without a newline at its end.
+    /// The table as text, without a newline at its end. On a terminal it is no wider than that.
     pub fn render(&self, style: Style) -> String {
         match style {
-            Style::Terminal => self.render_drawn(),
+            Style::Terminal => self.fitted(terminal_width()),
             Style::Plain | Style::Json => self.render_aligned(),
         }
+    }
+
+    /// The drawn table in at most this width: with a column cut, or with columns left out, or one line for each value.
+    fn fitted(&self, width: usize) -> String {
+        for hidden in 0..=self.expendable.len() {
+            let mut shown = self.without(&self.expendable[..hidden]);
+            let excess = drawn_width(&shown.render_drawn()).saturating_sub(width);
+            if excess == 0 || shown.cut_flexible(excess) {
+                let mut text = shown.render_drawn();
+                if hidden > 0 {
+                    let names: Vec<_> =
+                        self.expendable[..hidden].iter().map(|heading| heading.trim_start_matches('#')).collect();
+                    text.push_str(&format!("\nleft out at this width: {}", names.join(", ")));
+                }
+                return text;
+            }
+        }
+        self.render_upright()
+    }
+
+    /// The table without these columns.
+    fn without(&self, hidden: &[&str]) -> Self {
+        let shown: Vec<bool> = self.headings.iter().map(|heading| !hidden.contains(heading)).collect();
+        let keep = |cells: &Vec<String>| {
+            cells.iter().zip(&shown).filter(|(_, shown)| **shown).map(|(cell, _)| cell.clone()).collect()
+        };
+        Self {
+            headings: self.headings.iter().zip(&shown).filter(|(_, shown)| **shown).map(|(name, _)| *name).collect(),
+            rows: self.rows.iter().map(keep).collect(),
+            expendable: Vec::new(),
+            flexible: self.flexible,
+        }
+    }
+
+    /// Takes `excess` characters from the flexible column; false where too little of it would be left.
+    fn cut_flexible(&mut self, excess: usize) -> bool {
+        let Some(column) = self.headings.iter().position(|heading| Some(*heading) == self.flexible) else {
+            return false;
+        };
+        let widest = self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let left = widest.saturating_sub(excess);
+        if left < FLEXIBLE_CHARS_MIN {
+            return false;
+        }
+        for row in &mut self.rows {
+            row[column] = shortened(&row[column], left);
+        }
+        true
     }
 
     fn is_number(&self, column: usize) -> bool {
@@ -85,6 +169,17 @@ impl Table {
             }
         }
         table.to_string()
+    }
+
+    /// Each row as lines of a heading and a value, with an empty line between rows. Empty values are left out.
+    fn render_upright(&self) -> String {
+        let width = self.names().map(|name| name.chars().count()).max().unwrap_or(0);
+        let row = |cells: &Vec<String>| {
+            let line = |(name, cell): (&str, &String)| format!("{name:<width$}  {cell}");
+            let filled = self.names().zip(cells).filter(|(_, cell)| !cell.is_empty());
+            filled.map(line).collect::<Vec<_>>().join("\n")
+        };
+        self.rows.iter().map(row).collect::<Vec<_>>().join("\n\n")
     }
 
     fn render_aligned(&self) -> String {
@@ -126,6 +221,21 @@ pub fn printable(text: &str) -> String {
     text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
 }
 
+/// An id in a message: text in quotes, cut where it is long.
+pub fn quoted_id(id: &PointId) -> String {
+    match id {
+        PointId::Number(number) => number.to_string(),
+        PointId::Text(text) => format!("{:?}", cut(text)),
+    }
+}
+
+/// A vector for people to read: on a terminal its first `shown` values.
+pub fn vector_text(Vector(values): &Vector, shown: usize, style: Style) -> String {
+    let shown = if style == Style::Terminal { values.len().min(shown) } else { values.len() };
+    let numbers = values[..shown].iter().map(f32::to_string).collect::<Vec<_>>().join(",");
+    if shown < values.len() { format!("{numbers},… ({} values)", values.len()) } else { numbers }
+}
+
 /// An id for people to read.
 pub fn id_text(id: &PointId) -> String {
     match id {
@@ -151,6 +261,12 @@ pub fn print(text: &str) -> Result<(), Failure> {
 
 /// Most characters of one cell on a terminal.
 const CELL_CHARS_MAX: usize = 72;
+/// Least characters that are left of a column that is cut.
+const FLEXIBLE_CHARS_MIN: usize = 16;
+/// Most characters of a value that a message quotes.
+const QUOTED_CHARS_MAX: usize = 60;
+/// Width of a terminal that does not say how wide it is.
+const WIDTH_DEFAULT: usize = 80;
 
 #[cfg(test)]
 mod tests {
@@ -176,6 +292,38 @@ mod tests {
         assert!(lines[3].contains("films") && lines[3].trim_end_matches(['│', ' ']).ends_with('5'), "{text}");
         let width = lines[0].chars().count();
         assert!(lines.iter().all(|line| line.chars().count() == width), "{text}");
+    }
+
+    #[test]
+    fn a_table_is_never_wider_than_the_terminal() {
+        let mut table =
+            Table::new(&["node", "#points", "version", "payload"]).expendable(&["version"]).flexible("payload");
+        table.row(vec!["n1".into(), "1000".into(), "0.1.0-nightly".into(), "x".repeat(40)]);
+        table.row(vec!["n2".into(), "7".into(), "0.1.0".into(), String::new()]);
+        let widths = |width: usize| {
+            let text = table.fitted(width);
+            let widest = text.lines().map(|line| line.chars().count()).max().unwrap();
+            assert!(widest <= width, "{width}\n{text}");
+            text
+        };
+        // Wide enough: everything. Narrower: the payload is cut. Narrower still: the version is left out.
+        assert!(widths(80).contains(&"x".repeat(40)));
+        let cut = widths(66);
+        assert!(cut.contains("version") && cut.contains("xx…"), "{cut}");
+        let without = widths(46);
+        assert!(without.contains("payload") && without.ends_with("left out at this width: version"), "{without}");
+        // Too narrow for any table: one value a line, nothing left out.
+        let upright = table.fitted(20);
+        assert!(upright.starts_with("node     n1\npoints   1000\nversion  0.1.0-nightly\npayload  xxx"), "{upright}");
+        assert!(upright.ends_with("\n\nnode     n2\npoints   7\nversion  0.1.0"), "{upright}");
+    }
+
+    #[test]
+    fn a_long_value_is_cut_in_a_message() {
+        assert_eq!(cut("short"), "short");
+        assert_eq!(cut(&"x".repeat(5_000)).chars().count(), QUOTED_CHARS_MAX);
+        assert_eq!(quoted_id(&"x".repeat(500).as_str().into()).chars().count(), QUOTED_CHARS_MAX + 2);
+        assert_eq!(quoted_id(&7.into()), "7");
     }
 
     #[test]

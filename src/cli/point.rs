@@ -5,34 +5,57 @@ use vecino_client::{Fields, GetOptions, Outcome, Point, PointId, StoredPoint, Ve
 use vecino_net::model::DEFAULT_FIELD;
 
 use super::args::{DeleteArgs, GetArgs, PutArgs};
-use super::connection::connect;
+use super::connection::connect_running;
 use super::failure::Failure;
-use super::output::{Style, id_text, json, print, printable};
+use super::output::{Style, cut, id_text, json, print, printable, quoted_id, vector_text};
 use crate::files::json::{PayloadRef, VectorsRef};
 
 /// `vecino put`.
 pub async fn put(args: PutArgs, style: Style) -> Result<(), Failure> {
-    let PutArgs { collection, id, vector, field, payload, level, connection } = args;
+    let PutArgs { collection, id, vectors, fields, payload, level, connection } = args;
     let id = id.point_id();
-    let point =
-        Point { id: id.clone(), vectors: Fields::from([(field, vector)]), payload: payload.unwrap_or_default() };
-    let client = connect(&connection).await?;
+    let point = Point { id: id.clone(), vectors: by_field(fields, vectors)?, payload: payload.unwrap_or_default() };
+    let client = connect_running(&connection).await?;
     let options = WriteOptions { level: level.level, ..Default::default() };
     let outcomes = client.put(collection, vec![point], options).await?;
     client.close().await;
     print(&render_put(&id, &one(outcomes)?, style)?)
 }
 
+/// Each vector under the field in the same place; a single vector without a field is that of the unnamed one.
+fn by_field(mut fields: Vec<String>, vectors: Vec<Vector>) -> Result<Fields, Failure> {
+    if fields.is_empty() && vectors.len() == 1 {
+        fields.push(DEFAULT_FIELD.to_owned());
+    }
+    if fields.len() != vectors.len() {
+        let message = format!(
+            "{} --vector and {} --field were given: give one --field NAME for each --vector, in the same order",
+            vectors.len(),
+            fields.len()
+        );
+        return Err(Failure::new("usage", message));
+    }
+    let mut point = Fields::new();
+    for (field, vector) in fields.into_iter().zip(vectors) {
+        if point.contains_key(&field) {
+            return Err(Failure::new("usage", format!("--field {:?} was given twice", cut(&field))));
+        }
+        point.insert(field, vector);
+    }
+    Ok(point)
+}
+
 /// `vecino get`.
 pub async fn get(args: GetArgs, style: Style) -> Result<(), Failure> {
     let GetArgs { collection, id, level, connection } = args;
     let id = id.point_id();
-    let client = connect(&connection).await?;
+    let client = connect_running(&connection).await?;
     let options = GetOptions { level: level.level, with_vectors: true };
     let found = one(client.get(collection.clone(), vec![id.clone()], options).await?)?;
     client.close().await;
-    let point =
-        found.ok_or_else(|| Failure::new("not_found", format!("point {id:?} is not in collection {collection:?}")))?;
+    let point = found.ok_or_else(|| {
+        Failure::new("not_found", format!("point {} is not in collection {collection:?}", quoted_id(&id)))
+    })?;
     print(&render_point(&point, style))
 }
 
@@ -40,7 +63,7 @@ pub async fn get(args: GetArgs, style: Style) -> Result<(), Failure> {
 pub async fn delete(args: DeleteArgs, style: Style) -> Result<(), Failure> {
     let DeleteArgs { collection, id, id_text, level, connection } = args;
     let ids: Vec<PointId> = id.into_iter().chain(id_text).collect();
-    let client = connect(&connection).await?;
+    let client = connect_running(&connection).await?;
     let options = WriteOptions { level: level.level, ..Default::default() };
     let outcomes = client.delete(collection, ids.clone(), options).await?;
     client.close().await;
@@ -102,7 +125,7 @@ fn render_point(point: &StoredPoint, style: Style) -> String {
     let mut lines = vec![format!("id       {}", id_text(id)), format!("version  {}", version_text(version, style))];
     for (field, vector) in vectors {
         let name = if field == DEFAULT_FIELD { String::new() } else { format!("{} ", printable(field)) };
-        lines.push(format!("vector   {name}{}", vector_text(vector, style)));
+        lines.push(format!("vector   {name}{}", vector_text(vector, VALUES_SHOWN, style)));
     }
     lines.push(format!("payload  {}", json(&PayloadRef(payload))));
     lines.join("\n")
@@ -122,12 +145,6 @@ fn version_text(version: &Version, style: Style) -> String {
     } else {
         version.to_string()
     }
-}
-
-fn vector_text(Vector(values): &Vector, style: Style) -> String {
-    let shown = if style == Style::Terminal { values.len().min(VALUES_SHOWN) } else { values.len() };
-    let numbers = values[..shown].iter().map(f32::to_string).collect::<Vec<_>>().join(",");
-    if shown < values.len() { format!("{numbers},… ({} values)", values.len()) } else { numbers }
 }
 
 /// Values of a vector that a terminal gets to see.
@@ -189,6 +206,20 @@ mod tests {
         );
         let failure = render_put(&7.into(), &Outcome::Refused("too long".into()), Style::Json).unwrap_err();
         assert_eq!(failure.render(false), "error: point 7: too long");
+    }
+
+    #[test]
+    fn every_vector_goes_to_the_field_in_its_place() {
+        let one = || Vector(vec![1.0]);
+        let fields = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        assert_eq!(by_field(Vec::new(), vec![one()]).unwrap(), default_field(&[1.0]));
+        let both = by_field(fields(&["title", "image"]), vec![one(), Vector(vec![2.0, 3.0])]).unwrap();
+        assert_eq!((both["title"].0.as_slice(), both["image"].0.as_slice()), (&[1.0][..], &[2.0, 3.0][..]));
+        let told =
+            |names: &[&str], vectors: usize| by_field(fields(names), vec![one(); vectors]).unwrap_err().render(false);
+        assert!(told(&["title"], 2).contains("2 --vector and 1 --field"));
+        assert!(told(&[], 2).contains("one --field NAME for each --vector"));
+        assert!(told(&["a", "a"], 2).contains("--field \"a\" was given twice"));
     }
 
     #[test]

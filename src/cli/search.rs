@@ -1,20 +1,20 @@
 //! `vecino search`.
 
 use serde::Serialize;
-use vecino_client::{Hit, PointId, SearchReply, SearchRequest, Vector};
+use vecino_client::{Fields, Hit, PointId, SearchReply, SearchRequest, Vector};
 use vecino_net::model::DEFAULT_FIELD;
 
 use super::args::SearchArgs;
-use super::connection::connect;
+use super::connection::connect_running;
 use super::failure::Failure;
-use super::output::{Style, Table, id_text, json, percent, print, printable};
+use super::output::{Style, Table, id_text, json, percent, print, printable, vector_text};
 use crate::files::VectorFile;
 use crate::files::json::{PayloadRef, VectorsRef};
 
 /// Carries out the command.
 pub async fn run(args: SearchArgs, style: Style) -> Result<(), Failure> {
     let request = request(&args)?;
-    let client = connect(&args.connection).await?;
+    let client = connect_running(&args.connection).await?;
     let reply = client.search(args.collection, request).await?;
     client.close().await;
     print(&render(&reply, style))
@@ -67,12 +67,15 @@ pub fn render(reply: &SearchReply, style: Style) -> String {
         "nothing found".to_owned()
     } else {
         let score = if metric.higher_is_better() { "#score" } else { "#distance" };
-        let mut table = Table::new(&["#", "id", score, "payload"]);
+        let with_vectors = hits.iter().any(|hit| !hit.vectors.is_empty());
+        let headings = ["#", "id", score].into_iter().chain(with_vectors.then_some("vector")).chain(["payload"]);
+        let mut table = Table::new(&headings.collect::<Vec<_>>()).flexible("payload");
         for (rank, hit) in hits.iter().enumerate() {
             let payload = hit.payload.as_ref().filter(|payload| !payload.is_empty());
             let payload = payload.map(|payload| json(&PayloadRef(payload))).unwrap_or_default();
-            let cells = [(rank + 1).to_string(), id_text(&hit.id), format!("{:.6}", hit.score), printable(&payload)];
-            table.row(cells.map(|cell| style.shorten(cell)).to_vec());
+            let cells = [(rank + 1).to_string(), id_text(&hit.id), format!("{:.6}", hit.score)];
+            let cells = cells.into_iter().chain(with_vectors.then(|| vectors_text(&hit.vectors, style)));
+            table.row(cells.chain([printable(&payload)]).map(|cell| style.shorten(cell)).collect());
         }
         table.render(style)
     };
@@ -84,6 +87,18 @@ pub fn render(reply: &SearchReply, style: Style) -> String {
     }
     text
 }
+
+/// Vectors in one cell; fields that have names are told apart by them.
+fn vectors_text(vectors: &Fields, style: Style) -> String {
+    let field = |(name, vector): (&String, &Vector)| match name.as_str() {
+        DEFAULT_FIELD => vector_text(vector, VALUES_SHOWN, style),
+        name => format!("{} {}", printable(name), vector_text(vector, VALUES_SHOWN, style)),
+    };
+    vectors.iter().map(field).collect::<Vec<_>>().join("; ")
+}
+
+/// Values of a vector that a table on a terminal shows.
+const VALUES_SHOWN: usize = 3;
 
 #[derive(Serialize)]
 struct ReplyJson<'a> {
@@ -171,6 +186,22 @@ mod tests {
         assert!(render(&reply(Metric::Dot, 1.0), Style::Plain).contains("SCORE"));
         let nothing = SearchReply { hits: Vec::new(), coverage: 1.0, metric: Metric::Dot };
         assert_eq!(render(&nothing, Style::Terminal), "nothing found");
+    }
+
+    #[test]
+    fn people_who_ask_for_vectors_see_them() {
+        let mut reply = reply(Metric::Cosine, 1.0);
+        reply.hits.truncate(2);
+        reply.hits[0].vectors.insert(String::new(), Vector(vec![0.5, 1.0, 2.0, 3.0]));
+        reply.hits[1].vectors.insert("title".into(), Vector(vec![7.0]));
+        assert_eq!(
+            render(&reply, Style::Plain),
+            "   ID      SCORE  VECTOR     PAYLOAD\n\
+             1  100  0.100000  0.5,1,2,3  {\"title\":\"Río\"}\n\
+             2  b    2.000000  title 7"
+        );
+        let drawn = render(&reply, Style::Terminal);
+        assert!(drawn.contains("0.5,1,2,… (4 values)"), "{drawn}");
     }
 
     #[test]

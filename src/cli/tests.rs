@@ -9,6 +9,7 @@ use vecino_client::{Fsync, Level, Metric, PointId, Value, Vector};
 use super::args::*;
 use super::certs::CertsCommand;
 use super::{exit_code, usage_failure};
+use crate::config::LogFormat;
 
 fn parse(line: &str) -> Cli {
     Cli::try_parse_from(words(line)).unwrap_or_else(|error| panic!("{line}: {error}"))
@@ -119,8 +120,9 @@ fn create_has_defaults_and_reads_fsync() {
     };
     let expected = CreateArgs {
         name: "films".into(),
-        dim: 3,
-        metric: Metric::Dot,
+        dim: Some(3),
+        metric: Some(Metric::Dot),
+        fields: Vec::new(),
         replicas: None,
         m: vecino_client::DEFAULT_M,
         ef_construction: vecino_client::DEFAULT_EF_CONSTRUCTION,
@@ -132,21 +134,32 @@ fn create_has_defaults_and_reads_fsync() {
     assert_eq!(create("--fsync 250").fsync, Fsync::EveryMs(250));
     assert_eq!(create("--fsync 250ms").fsync, Fsync::EveryMs(250));
     assert_eq!(create("--replicas 2").replicas, Some(2));
+    let title = NamedField { name: "title".into(), dim: 384, metric: Metric::Cosine };
+    assert_eq!(create("--field title:384:cosine").fields, [title]);
+    let ClientCommand::Collection(CollectionArgs { command: CollectionCommand::Create(named), .. }) =
+        client("collection create films --field a:2:dot --field b:3:euclidean")
+    else {
+        panic!("not a create")
+    };
+    assert_eq!((named.dim, named.metric, named.fields.len()), (None, None, 2), "named fields are enough");
 }
 
 #[test]
-fn digits_are_a_number_and_anything_else_is_text() {
+fn only_digits_as_a_number_is_written_are_a_number() {
     let id = |line: &str| match client(&format!("get films {line}")) {
         ClientCommand::Get(args) => args.id.point_id(),
         other => panic!("{other:?}"),
     };
     assert_eq!(id("--id 7"), PointId::Number(7));
-    assert_eq!(id("--id 007"), PointId::Number(7));
+    assert_eq!(id("--id 0"), PointId::Number(0));
+    assert_eq!(id("--id 007"), PointId::from("007"));
+    assert_eq!(id("--id -5"), PointId::from("-5"));
+    assert_eq!(id("--id=-5"), PointId::from("-5"));
+    assert_eq!(id("--id 18446744073709551616"), PointId::from("18446744073709551616"));
     assert_eq!(id("--id 18446744073709551615"), PointId::Number(u64::MAX));
     assert_eq!(id("--id 7a"), PointId::from("7a"));
     assert_eq!(id("--id 1.5"), PointId::from("1.5"));
     assert_eq!(id("--id-text 7"), PointId::from("7"));
-    assert!(refused("get films --id 18446744073709551616").1.contains("use --id-text"));
     let ClientCommand::Delete(args) = client("delete films --id 1 --id-text 1 --id b") else { panic!("no delete") };
     assert_eq!((args.id, args.id_text), (vec![1.into(), "b".into()], vec!["1".into()]));
 }
@@ -157,9 +170,13 @@ fn a_put_has_its_vector_and_payload() {
     else {
         panic!("no put")
     };
-    assert_eq!(args.vector, Vector(vec![-0.5, 1.0, 2000.0]));
+    assert_eq!(args.vectors, [Vector(vec![-0.5, 1.0, 2000.0])]);
     assert_eq!(args.payload.unwrap()["n"], Value::Int(1));
-    assert_eq!((args.level.level, args.field.as_str()), (Level::One, ""));
+    assert_eq!((args.level.level, args.fields.len()), (Level::One, 0));
+    let ClientCommand::Put(args) = client("put films --id a --field t --vector 1,2 --field i --vector 3") else {
+        panic!("no put")
+    };
+    assert_eq!((args.fields, args.vectors.len()), (vec!["t".to_owned(), "i".to_owned()], 2));
 }
 
 #[test]
@@ -170,7 +187,14 @@ fn a_wrong_line_is_usage_and_says_what_is_wrong() {
         ("collection create films --dim 0 --metric dot", "1..=16384"),
         ("collection create films --dim 16385 --metric dot", "1..=16384"),
         ("collection create films --dim 3 --metric cosinus", "use cosine, euclidean, dot or manhattan"),
-        ("collection create films --dim 3 --metric dot --replicas 0", "0 is not in 1.."),
+        ("collection create films --dim 3 --metric dot --replicas 0", "a point needs at least 1 replica"),
+        ("collection create films --dim 3 --metric dot --replicas x", "not a whole number of replicas"),
+        ("collection create films", "--dim"),
+        ("collection create films --dim 3", "--metric"),
+        ("collection create films --field title", "is not NAME:DIM:METRIC, for example title:384:cosine"),
+        ("collection create films --field :3:dot", "the field without a name is made by --dim and --metric"),
+        ("collection create films --field t:0:dot", "DIM is a whole number from 1 to 16384"),
+        ("collection create films --field t:3:l2", "use cosine, euclidean, dot or manhattan"),
         (
             "collection create films --dim 3 --metric dot --fsync sometimes",
             "always, never, or a number of milliseconds",
@@ -188,7 +212,7 @@ fn a_wrong_line_is_usage_and_says_what_is_wrong() {
         ("put films --id 1 --vector 1 --payload [1]", "payload is a list, not a JSON object"),
         ("put films --id 1 --vector 1 --payload {", "payload is no JSON"),
         ("put films --id 1 --vector 1 --level most", "use one, quorum or all"),
-        (&format!("get films --id-text {long}"), "513 bytes is not allowed: it has 1 to 512"),
+        (&format!("get films --id-text {long}"), "a text id has 1 to 512 bytes, and this one has 513"),
         ("get films", "--id"),
         ("delete films", "--id"),
         ("search films", "--vector"),
@@ -215,9 +239,9 @@ fn a_wrong_line_is_usage_and_says_what_is_wrong() {
         ("status --timeout 0s", "is not a time such as"),
         ("status --timeout 1h", "is not a time such as"),
         ("status --level all", "unexpected argument '--level'"),
-        ("node --listen localhost", "invalid socket address"),
+        ("node --listen localhost", "use IP:PORT, NAME:PORT or :PORT"),
         ("node --connect a:1", "unexpected argument '--connect'"),
-        ("node --log-format xml", "text, json"),
+        ("node --log-format xml", "use text or json"),
         ("certs issue ca --out d", "--name"),
         ("nosuch", "unrecognized subcommand"),
         ("", "Usage"),
@@ -226,6 +250,15 @@ fn a_wrong_line_is_usage_and_says_what_is_wrong() {
         assert_eq!(code, 2, "{line}: {message}");
         assert!(message.contains(words), "{line}: {message}");
     }
+}
+
+#[test]
+fn a_long_value_is_cut_in_the_message_about_it() {
+    let line = format!("put films --id 1 --vector {}x", "0.125,".repeat(384));
+    let error = Cli::try_parse_from(words(&line)).unwrap_err();
+    assert!(error.to_string().len() > 2_000, "without cutting");
+    let message = super::with_short_value(error).to_string();
+    assert!(message.len() < 300 && message.contains("0.125,0.125,") && message.contains("value 384"), "{message}");
 }
 
 #[test]

@@ -25,18 +25,69 @@ pub fn payload_from_text(text: &str) -> Result<Payload, PayloadError> {
     Ok(vecino_client::payload_from_json(serde_json::from_str(text)?)?)
 }
 
+/// The number that an id is, where it is written as one: `0`, or digits that do not begin with 0 and fit 64 bits.
+/// All other text (`007`, `-5`, `1.5`) is an id that is text.
+pub fn canonical_number(text: &str) -> Option<u64> {
+    let number: u64 = text.parse().ok()?;
+    // Whatever else the parser takes, a sign or zeros in front, is not how the number is written.
+    (number.to_string() == text).then_some(number)
+}
+
 /// A point as one line of a `.jsonl` file. Writing it and reading it gives the same f32, bit for bit.
 #[derive(Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PointLine {
     /// Its id; absent means the row number.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "id_from_json")]
     pub id: Option<PointId>,
     /// Its vector, or its vectors by field.
     pub vector: VectorsJson,
     /// What it carries beside them.
     #[serde(default)]
     pub payload: Option<serde_json::Value>,
+}
+
+/// An id: a whole number of 64 bits, or text. `null` is no id, as if it were absent.
+fn id_from_json<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PointId>, D::Error> {
+    struct Id;
+    impl<'de> Visitor<'de> for Id {
+        type Value = Option<PointId>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "an id: a whole number from 0 to {}, or text", u64::MAX)
+        }
+
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_u64<E>(self, id: u64) -> Result<Self::Value, E> {
+            Ok(Some(PointId::Number(id)))
+        }
+
+        fn visit_i64<E: serde::de::Error>(self, id: i64) -> Result<Self::Value, E> {
+            match u64::try_from(id) {
+                Ok(id) => self.visit_u64(id),
+                Err(_) => Err(E::custom(format_args!("id {id} is negative: {}", or_text(id)))),
+            }
+        }
+
+        fn visit_f64<E: serde::de::Error>(self, id: f64) -> Result<Self::Value, E> {
+            let wrong = if id.fract() == 0.0 { "does not fit 64 bits" } else { "is not a whole number" };
+            let id = serde_json::Value::from(id);
+            Err(E::custom(format_args!("id {id} {wrong}: {}", or_text(&id))))
+        }
+
+        fn visit_str<E>(self, id: &str) -> Result<Self::Value, E> {
+            Ok(Some(PointId::Text(id.to_owned())))
+        }
+    }
+    deserializer.deserialize_any(Id)
+}
+
+/// What an id may be, and how to write one that is no such number.
+fn or_text(id: impl fmt::Display) -> String {
+    format!("an id is a whole number from 0 to {}, or text (\"{id}\")", u64::MAX)
 }
 
 /// The vectors of a point as JSON: `[…]` when there is only the unnamed field, `{"field": […]}` otherwise.
@@ -168,6 +219,49 @@ mod tests {
             serde_json::to_string(&PayloadRef(&payload)).unwrap(),
             r#"{"a":2,"b":2.0,"c":-9223372036854775808,"d":9223372036854775808,"e":18446744073709551615,"f":1000.0}"#
         );
+    }
+
+    #[test]
+    fn only_canonical_digits_are_a_number() {
+        for (text, number) in [
+            ("0", Some(0)),
+            ("7", Some(7)),
+            ("18446744073709551615", Some(u64::MAX)),
+            ("18446744073709551616", None),
+            ("007", None),
+            ("00", None),
+            ("+7", None),
+            ("-5", None),
+            ("-0", None),
+            ("1.0", None),
+            (" 7", None),
+            ("", None),
+        ] {
+            assert_eq!(canonical_number(text), number, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_id_that_is_none_says_why_and_what_to_write() {
+        let id = |text: &str| {
+            serde_json::from_str::<PointLine>(&format!("{{\"id\":{text},\"vector\":[1]}}"))
+                .map(|line| line.id)
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(id("7").unwrap(), Some(7.into()));
+        assert_eq!(id("\"7\"").unwrap(), Some("7".into()), "what is text in a file stays text");
+        assert_eq!(id("null").unwrap(), None);
+        for (text, message) in [
+            ("-5", "id -5 is negative: an id is a whole number from 0 to 18446744073709551615, or text (\"-5\")"),
+            ("1.5", "id 1.5 is not a whole number: an id is"),
+            ("1e40", "does not fit 64 bits"),
+            ("18446744073709551616", "id 1.8446744073709552e+19 does not fit 64 bits"),
+            ("true", "invalid type: boolean `true`, expected an id: a whole number from 0 to"),
+            ("[1]", "invalid type: sequence, expected an id"),
+        ] {
+            let error = id(text).unwrap_err();
+            assert!(error.contains(message), "{text}: {error}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `.jsonl`: one point a line, `{"id": 1, "vector": [0.1, …], "payload": {…}}`. `id` (a number or a string) and
-//! `payload` may be absent; `vector` may be a map of named fields. Empty lines are skipped, but counted.
+//! `payload` may be absent; `vector` may be a map of named fields. A point without an id gets its row number. Empty lines
+//! are skipped, but counted; a byte order mark before the first line is skipped.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -52,6 +53,9 @@ impl JsonlReader {
         let mut line = (&mut self.file).take(LINE_BYTES_MAX + 1);
         let length = line.read_until(b'\n', &mut self.buffer).map_err(|source| Problem::Read(source).of(&self.path))?;
         self.line += 1;
+        if self.line == 1 && self.buffer.starts_with(BYTE_ORDER_MARK) {
+            self.buffer.drain(..BYTE_ORDER_MARK.len());
+        }
         if length as u64 > LINE_BYTES_MAX {
             let message = format!("more than {LINE_BYTES_MAX} bytes long, which is the limit");
             return Err(Problem::Line { line: self.line, message }.of(&self.path));
@@ -60,6 +64,12 @@ impl JsonlReader {
     }
 
     fn parse(&mut self) -> Result<Row, String> {
+        if self.row == 0 && self.buffer.trim_ascii_start().starts_with(b"[") {
+            let file = self.path.display();
+            return Err(format!(
+                "the file is one JSON array, and .jsonl has one object a line: `jq -c '.[]' {file}` writes it so"
+            ));
+        }
         let PointLine { id, vector, payload } =
             serde_json::from_slice(&self.buffer).map_err(|error| self.explain(&error))?;
         let vectors = vector.0;
@@ -125,6 +135,8 @@ fn field_text(field: &str) -> String {
     if field.is_empty() { String::new() } else { format!(" {field:?}") }
 }
 
+/// What some programs write before UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Longest line: room for the largest vectors in sixteen digits each and the largest payload.
 const LINE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Bytes that are read at once.
@@ -208,13 +220,30 @@ mod tests {
         ] {
             assert_eq!(problem(format!("{good}{bad}")), message, "{bad}");
         }
-        for id in ["-1", "1.5", "[]", "true", "18446744073709551616"] {
+        for (id, column) in [("-5", 8), ("1.5", 9), ("[]", 8), ("true", 10), ("18446744073709551616", 26)] {
             let message = problem(format!("{{\"id\":{id},\"vector\":[1]}}"));
-            assert!(message.starts_with("line 1: column "), "{id}: {message}");
+            assert!(message.starts_with(&format!("line 1: column {column}: ")), "{id}: {message}");
+            assert!(!message.contains("PointId"), "{id}: {message}");
         }
+        assert!(problem("{\"id\":-5,\"vector\":[1]}").contains("id -5 is negative"));
         assert!(problem(b"{\"id\":\"\xff\",\"vector\":[1]}").starts_with("line 1: column "));
         assert_eq!(problem("{\"vector\":[]}"), "line 1: vector has 0 values, it must have 1 to 16384");
         assert_eq!(problem("\n \n"), "is empty: at least one row is needed");
+    }
+
+    #[test]
+    fn a_json_array_is_told_from_lines() {
+        for text in ["[{\"vector\":[1]}]", "\n  [\n{\"vector\":[1]}\n]"] {
+            let message = problem(text);
+            assert!(message.contains("one JSON array") && message.contains("jq -c '.[]'"), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_skipped() {
+        let rows = read("\u{feff}{\"id\":1,\"vector\":[1]}\n{\"id\":2,\"vector\":[2]}\n").unwrap();
+        assert_eq!(rows.iter().map(|row| row.id.clone().unwrap()).collect::<Vec<_>>(), [1.into(), 2.into()]);
+        assert_eq!(problem("\u{feff}\n"), "is empty: at least one row is needed");
     }
 
     #[test]

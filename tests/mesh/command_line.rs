@@ -120,9 +120,12 @@ async fn bad_input_names_field_value_and_limit_and_stores_nothing() {
     // Nobody there.
     let [nobody] = crate::lab::free_addresses();
     let certs = lab.client_certs();
-    let args = ["status", "--connect", &nobody.to_string(), "--certs", certs.to_str().unwrap(), "--timeout", "1s"];
-    run(lab.folder.path(), &args).fails(1, &[&nobody.to_string()]);
-    run(lab.folder.path(), &["status"]).fails(1, &["vecino-data/certs/client"]);
+    let args = ["status", "--connect", &nobody.to_string(), "--certs", certs.to_str().unwrap()];
+    let asked_at = std::time::Instant::now();
+    run(lab.folder.path(), &args).fails(1, &[&format!("no node runs at {nobody}"), "vecino node"]);
+    assert!(asked_at.elapsed() < std::time::Duration::from_secs(2), "it fails at once: {:?}", asked_at.elapsed());
+    let address = node.address().to_string();
+    run(lab.folder.path(), &["status", "--connect", &address]).fails(1, &["vecino-data/certs/client"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -245,6 +248,83 @@ fn settings_come_from_file_environment_and_flags_and_logs_are_text_or_json() {
     run(lab.folder.path(), &["node", "--config", "bad.toml"]).fails(1, &["bad.toml", "lisen"]);
     run(lab.folder.path(), &["node", "--listen", "0.0.0.0:0"]).fails(1, &["--advertise"]);
     run(lab.folder.path(), &["node", "--listen", "nowhere"]).fails(2, &["--listen"]);
+    run(lab.folder.path(), &["node", "--listen", ":0", "--advertise", "0.0.0.0:7405"])
+        .fails(1, &["0.0.0.0:7405", "names no machine"]);
+}
+
+#[test]
+fn a_port_in_use_leaves_no_folder_and_no_authority_behind() {
+    let lab = Lab::new();
+    let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let node = ["node", "--listen", &address, "--data", "d"];
+    run(lab.folder.path(), &node).fails(1, &[&address, "is in use", "--listen"]);
+    assert!(!lab.path("d").exists());
+}
+
+#[test]
+fn the_end_of_its_terminal_stops_a_node_in_order() {
+    let lab = Lab::new();
+    let mut child = command(lab.folder.path(), &["node", "--listen", "127.0.0.1:0", "--data", "d"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
+    assert!(line.contains("is ready in mesh"), "{line}");
+    let pid = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && log.contains("stopped"), "{:?} {log}", output.status);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fields_with_names_are_made_filled_and_searched() {
+    let lab = Lab::new();
+    let node = one_node(&lab).await;
+    let ask = |arguments: &[&str]| lab.ask(&node, arguments);
+    let create = ["collection", "create", "films", "--field", "title:2:cosine", "--field", "image:3:euclidean"];
+    assert_eq!(ask(&create).code, 0);
+    for (id, title, image) in [("1", "1,0", "0,0,1"), ("2", "0,1", "0,0,2")] {
+        let put =
+            ["put", "films", "--id", id, "--field", "title", "--vector", title, "--field", "image", "--vector", image];
+        assert_eq!(ask(&put).code, 0);
+    }
+    let nearest = |field: &str, vector: &str| {
+        let found = ask(&["search", "films", "--field", field, "--vector", vector, "--k", "1", "--json"]).json();
+        found["hits"][0]["id"].clone()
+    };
+    assert_eq!((nearest("title", "1,0.1"), nearest("image", "0,0,3")), (json!(1), json!(2)));
+    let shown = ask(&["search", "films", "--field", "title", "--id", "1", "--with-vector"]);
+    assert!(shown.out.contains("VECTOR") && shown.out.contains("image 0,0,2; title 0,1"), "{shown:?}");
+    ask(&["put", "films", "--id", "3", "--vector", "1,0"]).fails(1, &["schema", "title", "image"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_export_whose_reader_has_seen_enough_ends_quietly() {
+    use std::io::BufRead;
+    let lab = Lab::new();
+    let node = one_node(&lab).await;
+    let rows: Vec<Vec<f32>> = (0..5_000).map(|row| vec![row as f32; 64]).collect();
+    write_npy(&lab.path("base.npy"), &rows);
+    assert_eq!(lab.ask(&node, &["collection", "create", "a", "--dim", "64", "--metric", "euclidean"]).code, 0);
+    assert_eq!(lab.ask(&node, &["import", "a", "base.npy"]).code, 0);
+    lab.ask(&node, &["export", "a", "--out", "a.parquet"]).fails(2, &["a.parquet", ".jsonl"]);
+    assert!(!lab.path("a.parquet").exists());
+    let (address, certs) = (node.address().to_string(), lab.client_certs());
+    let export = ["export", "a", "--connect", &address, "--certs", certs.to_str().unwrap()];
+    let mut child = command(lab.folder.path(), &export)
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    std::io::BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.starts_with("{\"id\":"), "{line}");
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
 }
 
 #[test]
@@ -256,5 +336,7 @@ fn certificates_are_made_issued_and_shown() {
     assert_eq!(certs(&["issue", "authority", "--name", "n9", "--out", "n9", "--san", "n9.example"]).code, 0);
     let shown = certs(&["show", "n9/node.crt"]);
     assert!(shown.out.contains("n9.example"), "{shown:?}");
+    let folder = certs(&["show", "n9"]);
+    assert!(folder.out.contains("authority \"vecino\"") && folder.out.contains("node \"n9\""), "{folder:?}");
     assert!(Path::new(VECINO).exists());
 }
