@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use vecino::process::{NodeCommand, NodeProcess};
 use vecino_client::{Client, Metric, Payload, SearchRequest, WriteOptions, point, schema};
-use vecino_net::message::Serving;
+use vecino_model::Serving;
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 

@@ -1,21 +1,11 @@
-//! The node of vecino: collections, coordinator, configuration and command line.
+//! The library behind the binary `vecino`: command line, files, backup, doctor, demonstration.
 //!
-//! Applications use the crate `vecino-client`; this one is the library behind the binary, and what its tests use.
+//! Applications use the crate `vecino-client`; a node as a library is the crate `vecino-node`.
 
 pub mod backup;
-pub mod ballast;
-pub mod catalog;
 pub mod cli;
-pub mod collection;
 pub mod colors;
-pub mod config;
-pub mod coordinator;
 pub mod demo;
 pub mod doctor;
 pub mod files;
-pub mod memory;
-pub mod node;
 pub mod process;
-pub mod quorum;
-pub mod resources;
-pub mod validate;

@@ -9,8 +9,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use vecino::cli::args::NodeArgs;
 use vecino::cli::{self, Cli, Command, Failure};
-use vecino::config::{LogFormat, Settings};
-use vecino::node::Node;
+use vecino_node::Node;
+use vecino_node::config::{LogFormat, Settings};
 
 /// Variable that says what is logged, in the notation of `tracing`'s EnvFilter.
 const LOG_VARIABLE: &str = "VECINO_LOG";

@@ -13,7 +13,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use crate::memory::MemoryLimit;
+use vecino_engine::memory::MemoryLimit;
 
 /// How long a node may take until it answers requests.
 const READY_WAIT: Duration = Duration::from_secs(60);

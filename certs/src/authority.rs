@@ -16,7 +16,7 @@ use time::OffsetDateTime;
 
 use crate::files::{self, Access};
 use crate::parse::{self, CertificateInfo, CertificateKind, Fingerprint};
-use crate::{CertsError, Identity, NODE_SERVER_NAME, NodeId, Role};
+use crate::{CertsError, Identity, KeyId, NODE_SERVER_NAME, Role};
 
 /// How long an authority is valid.
 pub const AUTHORITY_DAYS: u32 = 3650;
@@ -159,7 +159,7 @@ impl Authority {
         let certificate = params.signed_by(&key, &self.issuer)?;
         Ok(Issued {
             role,
-            node_id: NodeId::from_public_key(&key.subject_public_key_info()),
+            key_id: KeyId::of_public_key(&key.subject_public_key_info()),
             trusted: self.trusted.clone(),
             certificate,
             key,
@@ -199,7 +199,7 @@ impl IssueOptions {
 /// A key and its certificate, just issued.
 pub struct Issued {
     role: Role,
-    node_id: NodeId,
+    key_id: KeyId,
     trusted: Trusted,
     certificate: rcgen::Certificate,
     key: KeyPair,
@@ -207,8 +207,8 @@ pub struct Issued {
 
 impl Issued {
     /// Hash of its key: the node id, where it is a node's.
-    pub fn node_id(&self) -> NodeId {
-        self.node_id
+    pub fn key_id(&self) -> KeyId {
+        self.key_id
     }
 
     /// Writes `ca.crt`, and `node.crt` and `node.key` or `client.crt` and `client.key`, into `dir`, which is made if it
@@ -253,7 +253,7 @@ impl Issued {
 
 impl fmt::Debug for Issued {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Issued").field("role", &self.role).field("node_id", &self.node_id).finish_non_exhaustive()
+        f.debug_struct("Issued").field("role", &self.role).field("key_id", &self.key_id).finish_non_exhaustive()
     }
 }
 

@@ -9,7 +9,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::authority::AUTHORITY_CERTIFICATE;
 use crate::parse::{self, CertificateInfo, CertificateKind, Fingerprint};
-use crate::{CertsError, NodeId, Role, files, tls};
+use crate::{CertsError, KeyId, Role, files, tls};
 
 /// Certificate, key and trusted authority of one node or client. Cheap to clone.
 #[derive(Clone)]
@@ -20,7 +20,7 @@ struct Inner {
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
     role: Role,
-    node_id: NodeId,
+    key_id: KeyId,
     info: CertificateInfo,
     authority_fingerprint: Fingerprint,
     authority_origin: String,
@@ -52,8 +52,8 @@ impl Identity {
     }
 
     /// Hash of the key: the node's id, or for a client something that tells it from others.
-    pub fn node_id(&self) -> NodeId {
-        self.0.node_id
+    pub fn key_id(&self) -> KeyId {
+        self.0.key_id
     }
 
     /// Common name in the certificate.
@@ -118,13 +118,13 @@ impl Identity {
             let issuer = info.issuer;
             return Err(CertsError::WrongAuthority { certificate: origin, issuer, authority: authority_origin });
         };
-        let node_id = NodeId::from_public_key(spki);
+        let key_id = KeyId::of_public_key(spki);
         Ok(Self(Arc::new(Inner {
             authorities,
             chain,
             key,
             role,
-            node_id,
+            key_id,
             info,
             authority_fingerprint,
             authority_origin,
@@ -154,7 +154,7 @@ impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Identity")
             .field("role", &self.0.role)
-            .field("node_id", &self.0.node_id)
+            .field("key_id", &self.0.key_id)
             .field("name", &self.0.info.name)
             .finish_non_exhaustive()
     }
@@ -200,11 +200,11 @@ mod tests {
         let node = folders.load("one", Role::Node).unwrap();
         let client = folders.load("one", Role::Client).unwrap();
         assert_eq!((node.name(), node.role(), client.role()), ("one", Role::Node, Role::Client));
-        assert_ne!(node.node_id(), client.node_id());
+        assert_ne!(node.key_id(), client.key_id());
         assert_eq!(node.authority_fingerprint(), client.authority_fingerprint());
         assert_eq!(node.not_after().duration_since(node.not_before()).unwrap().as_secs(), 365 * 24 * 3600);
-        assert_eq!(node.node_id(), folders.load("one", Role::Node).unwrap().node_id(), "the id is the key's");
-        assert_ne!(node.node_id(), folders.load("two", Role::Node).unwrap().node_id());
+        assert_eq!(node.key_id(), folders.load("one", Role::Node).unwrap().key_id(), "the id is the key's");
+        assert_ne!(node.key_id(), folders.load("two", Role::Node).unwrap().key_id());
     }
 
     #[test]
@@ -264,6 +264,6 @@ mod tests {
     fn debug_output_holds_no_key() {
         let folders = Folders::new();
         let text = format!("{:?}", folders.load("one", Role::Node).unwrap());
-        assert!(text.contains("node_id") && !text.to_lowercase().contains("key"), "{text}");
+        assert!(text.contains("key_id") && !text.to_lowercase().contains("key"), "{text}");
     }
 }

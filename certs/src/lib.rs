@@ -11,7 +11,7 @@ mod authority;
 mod error;
 mod files;
 mod identity;
-mod node_id;
+mod key_id;
 mod parse;
 mod tls;
 mod verify;
@@ -21,7 +21,7 @@ pub use authority::{
 };
 pub use error::CertsError;
 pub use identity::Identity;
-pub use node_id::{NodeId, ParseNodeIdError};
+pub use key_id::KeyId;
 pub use parse::{CertificateInfo, CertificateKind, Fingerprint, PeerCertificate, inspect_peer, rfc3339, show};
 pub use tls::{ALPN_CLIENT, ALPN_PEER, NODE_SERVER_NAME, client_config, server_config};
 pub use verify::handshake_reason;

@@ -12,13 +12,13 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
-use crate::{CertsError, NodeId, Role, files};
+use crate::{CertsError, KeyId, Role, files};
 
 /// Who the other side of a connection proved to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerCertificate {
     /// Hash of the key that the peer holds.
-    pub node_id: NodeId,
+    pub key_id: KeyId,
     /// What its certificate entitles it to be.
     pub role: Role,
     /// Common name in its certificate, for logs.
@@ -60,7 +60,7 @@ pub struct CertificateInfo {
     /// Whole subject of who signed it.
     pub issuer: String,
     /// Id of the node that holds it; absent where the certificate is not a node's.
-    pub node_id: Option<NodeId>,
+    pub key_id: Option<KeyId>,
     /// Serial number in hex.
     pub serial: String,
     /// Subject alternative names.
@@ -128,7 +128,7 @@ pub fn inspect_peer(chain: &[CertificateDer<'_>]) -> Result<PeerCertificate, Cer
         return Err(CertsError::certificate(ORIGIN, format_args!("{} is neither a node nor a client", info.subject)));
     };
     Ok(PeerCertificate {
-        node_id: NodeId::from_public_key(certificate.public_key().raw),
+        key_id: KeyId::of_public_key(certificate.public_key().raw),
         role,
         name: info.name,
         not_after: info.not_after,
@@ -187,8 +187,7 @@ pub(crate) fn describe(certificate: &X509Certificate<'_>, der: &[u8]) -> Certifi
         name,
         subject: certificate.subject().to_string(),
         issuer: certificate.issuer().to_string(),
-        node_id: (kind == CertificateKind::Leaf(Role::Node))
-            .then(|| NodeId::from_public_key(certificate.public_key().raw)),
+        key_id: (kind == CertificateKind::Leaf(Role::Node)).then(|| KeyId::of_public_key(certificate.public_key().raw)),
         serial: certificate.raw_serial().iter().map(|byte| format!("{byte:02x}")).collect(),
         sans,
         not_before: system_time(certificate.validity().not_before.timestamp()),
@@ -250,7 +249,7 @@ mod tests {
         assert_eq!(info.name, "n1");
         assert_eq!(info.subject, "O=vecino node, CN=n1");
         assert_eq!(info.issuer, "O=vecino authority, CN=coast");
-        assert_eq!(info.node_id, Some(issued.node_id()));
+        assert_eq!(info.key_id, Some(issued.key_id()));
         assert_eq!(info.sans, ["node.vecino.internal", "n1.example.org", "192.0.2.1", "2001:db8::1"]);
         assert_eq!(rfc3339(info.not_before), "2023-11-14T22:13:20Z");
         assert_eq!(rfc3339(info.not_after), "2023-12-14T22:13:20Z");
@@ -258,7 +257,7 @@ mod tests {
         assert!(!info.serial.is_empty());
 
         let shown = show(dir.path().join("n1/ca.crt")).unwrap();
-        assert_eq!((shown[0].kind, shown[0].node_id), (CertificateKind::Authority, None));
+        assert_eq!((shown[0].kind, shown[0].key_id), (CertificateKind::Authority, None));
         assert_eq!(shown[0].fingerprint, authority.fingerprint());
         // A folder is shown file by file.
         let kinds: Vec<_> = show(dir.path().join("n1")).unwrap().iter().map(|info| info.kind).collect();
@@ -271,12 +270,12 @@ mod tests {
     /// The certificate was made once; the expected values were read from it with `openssl x509`, and the node id is
     /// the blake3 hash of the DER that `openssl pkey -pubin -outform DER` gave for its public key.
     #[test]
-    fn a_certificate_made_long_ago_keeps_its_node_id() {
+    fn a_certificate_made_long_ago_keeps_its_key_id() {
         let pem = include_str!("../testdata/node.crt");
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("node.crt"), pem).unwrap();
         let info = show(dir.path().join("node.crt")).unwrap().swap_remove(0);
-        assert_eq!(info.node_id.unwrap().to_string(), "8a461acf371ab26a03c9e9cbdbf15944");
+        assert_eq!(info.key_id.unwrap().to_string(), "8a461acf371ab26a03c9e9cbdbf15944");
         assert_eq!(info.fingerprint.to_string(), "6f1ceba4c0a3f228e324bfc94f5714be71c71b422612e97df90226fa1f96a184");
         assert_eq!(info.serial, "5b2aaf4024f74ddb41fb43d8937d2ca26ca4dfbf");
         assert_eq!(rfc3339(info.not_after), "2035-02-07T02:16:59Z");

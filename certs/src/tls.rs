@@ -77,7 +77,7 @@ mod tests {
     use rustls::{AlertDescription, ClientConnection, Error, ServerConnection};
 
     use super::*;
-    use crate::{Authority, IssueOptions, NodeId, PeerCertificate, Role, handshake_reason, inspect_peer};
+    use crate::{Authority, IssueOptions, KeyId, PeerCertificate, Role, handshake_reason, inspect_peer};
 
     /// What each side made of the other, or why it gave up.
     struct Outcome {
@@ -156,10 +156,10 @@ mod tests {
         let (one, two) = (issue(&authority, Role::Node), issue(&authority, Role::Node));
         let outcome = handshake(&one, &two, ALPN_PEER);
         let (seen_by_client, seen_by_server) = (outcome.client.unwrap(), outcome.server.unwrap());
-        assert_eq!((seen_by_client.node_id, seen_by_client.role), (two.node_id(), Role::Node));
-        assert_eq!((seen_by_server.node_id, seen_by_server.role), (one.node_id(), Role::Node));
+        assert_eq!((seen_by_client.key_id, seen_by_client.role), (two.key_id(), Role::Node));
+        assert_eq!((seen_by_server.key_id, seen_by_server.role), (one.key_id(), Role::Node));
         assert_eq!(outcome.alpn.as_deref(), Some(ALPN_PEER));
-        assert_ne!(one.node_id(), two.node_id());
+        assert_ne!(one.key_id(), two.key_id());
         assert_eq!(seen_by_server.not_after, one.not_after());
         assert_eq!(seen_by_server.name, "someone");
     }
@@ -169,7 +169,7 @@ mod tests {
         let (_dir, authority) = authority();
         let (client, node) = (issue(&authority, Role::Client), issue(&authority, Role::Node));
         let seen = handshake(&client, &node, ALPN_CLIENT).server.unwrap();
-        assert_eq!((seen.role, seen.node_id), (Role::Client, client.node_id()));
+        assert_eq!((seen.role, seen.key_id), (Role::Client, client.key_id()));
         // Asking for the peers' ALPN does not make a node of it.
         assert_eq!(handshake(&client, &node, ALPN_PEER).server.unwrap().role, Role::Client);
     }
@@ -318,8 +318,8 @@ mod tests {
         assert_eq!(new_node.authority_fingerprint(), new.fingerprint());
         for (client, server) in [(&old_node, &new_node), (&new_node, &old_node)] {
             let outcome = handshake(client, server, ALPN_PEER);
-            assert_eq!(outcome.client.unwrap().node_id, server.node_id());
-            assert_eq!(outcome.server.unwrap().node_id, client.node_id());
+            assert_eq!(outcome.client.unwrap().key_id, server.key_id());
+            assert_eq!(outcome.server.unwrap().key_id, client.key_id());
         }
     }
 
@@ -328,6 +328,6 @@ mod tests {
         assert!(inspect_peer(&[]).unwrap_err().to_string().contains("presented none"));
         let garbage = rustls_pki_types::CertificateDer::from(vec![0x30, 0x03, 1, 2, 3]);
         assert!(inspect_peer(&[garbage]).unwrap_err().to_string().contains("not a readable certificate"));
-        assert_ne!(NodeId::from_public_key(b"a"), NodeId::from_public_key(b"b"));
+        assert_ne!(KeyId::of_public_key(b"a"), KeyId::of_public_key(b"b"));
     }
 }

@@ -3,9 +3,9 @@
 use std::mem;
 
 use tokio::task::JoinSet;
-use vecino_net::limits::BATCH_POINTS_MAX;
-use vecino_net::message::{Outcome, Put};
-use vecino_net::model::{Point, PointId, Value};
+use vecino_model::limits::BATCH_POINTS_MAX;
+use vecino_model::{Outcome, Point, PointId, Value};
+use vecino_net::message::Put;
 
 use crate::{Client, ClientError, WriteOptions};
 

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 use tracing::debug;
+use vecino_model::{CollectionSchema, Outcome, Point, PointId, StoredPoint};
 use vecino_net::endpoint::Endpoint;
 use vecino_net::error::{ErrorCode, RpcError};
 use vecino_net::message::{
-    CollectionInfo, CreateCollection, DescribeCollection, DropCollection, Dropped, Get, ListCollections, Outcome,
-    RingInfo, RingReply, Rpc, Scan, ScanReply, SearchReply, SnapshotReport, Status, StatusReply, TakeSnapshot,
+    CollectionInfo, CreateCollection, DescribeCollection, DropCollection, Dropped, Get, ListCollections, RingInfo,
+    RingReply, Rpc, Scan, ScanReply, SearchReply, SnapshotReport, Status, StatusReply, TakeSnapshot,
 };
-use vecino_net::model::{CollectionSchema, Point, PointId, StoredPoint};
 
 use crate::attempts::{Attempts, Effect, Next};
 use crate::options::{GetOptions, ScanOptions, SearchRequest, WriteOptions};
@@ -100,7 +100,7 @@ impl Client {
         self.call(&DescribeCollection { name: name.into() }, Effect::Read).await
     }
 
-    /// Writes points, at most [`vecino_net::limits::BATCH_POINTS_MAX`]; for more there is the
+    /// Writes points, at most [`vecino_model::limits::BATCH_POINTS_MAX`]; for more there is the
     /// [`bulk_loader`](Self::bulk_loader). The answer has an outcome for each, in their order.
     ///
     /// Points that too few replicas took are written again a few times while time is left, those whose outcome the mesh

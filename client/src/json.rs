@@ -1,7 +1,7 @@
 //! Payloads from and to JSON.
 
 use serde_json::{Map, Number};
-use vecino_net::model::{Payload, Value};
+use vecino_model::{Payload, Value};
 
 /// A JSON value that is no payload.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]

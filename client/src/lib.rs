@@ -75,7 +75,7 @@
 //! #     let certs = dir.path().join("client");
 //! #     authority.issue(&IssueOptions::new("example", Role::Client))?.write(&certs)?;
 //! #     let identity = authority.issue(&IssueOptions::new("n1", Role::Node))?.identity()?;
-//! #     let service = Arc::new(TinyNode { id: identity.node_id(), points: Mutex::default() });
+//! #     let service = Arc::new(TinyNode { id: vecino_net::node_id(identity.key_id()), points: Mutex::default() });
 //! #     let options = EndpointOptions { listen: ([127, 0, 0, 1], 0).into(), ..EndpointOptions::default() };
 //! #     let node = Endpoint::server(&identity, options, service)?;
 //! #     example(&certs, &node.local_addr().to_string()).await
@@ -107,13 +107,14 @@ pub use options::{
     DEFAULT_EF_CONSTRUCTION, DEFAULT_K, DEFAULT_M, GetOptions, ScanOptions, SearchRequest, WriteOptions, point, schema,
 };
 pub use scan::Pages;
-pub use vecino_certs::{Identity, NodeId};
-pub use vecino_net::error::{ErrorCode, Retry};
-pub use vecino_net::message::{
-    CollectionInfo, CollectionStats, Dropped, Hit, MemoryUse, NodeState, NodeStatus, Outcome, RangeInfo, RingReply,
-    ScanCursor, SearchReply, Serving, SnapshotReport, StatusReply,
-};
-pub use vecino_net::model::{
+pub use vecino_certs::Identity;
+pub use vecino_model::NodeId;
+pub use vecino_model::{
     CollectionSchema, FieldSchema, Fields, Fsync, Level, Metric, Payload, Point, PointId, Profile, StoredPoint, Value,
     Vector, Version,
+};
+pub use vecino_model::{CollectionStats, Hit, MemoryUse, NodeState, Outcome, RangeInfo, ScanCursor, Serving};
+pub use vecino_net::error::{ErrorCode, Retry};
+pub use vecino_net::message::{
+    CollectionInfo, Dropped, NodeStatus, RingReply, SearchReply, SnapshotReport, StatusReply,
 };

@@ -1,10 +1,10 @@
 //! What requests can be told beside what they are about.
 
-use vecino_net::message::{Query, ScanCursor, Search};
-use vecino_net::model::{
+use vecino_model::{
     CollectionSchema, DEFAULT_FIELD, FieldSchema, Fields, Fsync, Level, Metric, Payload, Point, PointId, Profile,
-    Vector,
+    ScanCursor, Vector,
 };
+use vecino_net::message::{Query, Search};
 
 /// Links of a point in the graph, unless a schema says otherwise.
 pub const DEFAULT_M: u32 = 16;

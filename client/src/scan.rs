@@ -1,7 +1,7 @@
 //! Reading a whole collection.
 
-use vecino_net::message::{Scan, ScanCursor, ScanReply};
-use vecino_net::model::StoredPoint;
+use vecino_model::{ScanCursor, StoredPoint};
+use vecino_net::message::{Scan, ScanReply};
 
 use crate::{Client, ClientError};
 

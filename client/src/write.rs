@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use vecino_net::message::{Delete, Outcome, Put, Rpc};
+use vecino_model::Outcome;
+use vecino_net::message::{Delete, Put, Rpc};
 
 /// How often points that were not settled are written again.
 pub(crate) const ROUNDS_MAX: u32 = 5;
@@ -70,7 +71,7 @@ pub(crate) fn merge(outcomes: &mut [Outcome], positions: &[usize], later: Vec<Ou
 
 #[cfg(test)]
 mod tests {
-    use vecino_net::model::{PointId, Version};
+    use vecino_model::{PointId, Version};
 
     use super::*;
 

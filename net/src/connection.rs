@@ -6,12 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use quinn::ConnectionError;
 use tokio::time::{Instant, timeout_at};
-use vecino_certs::NodeId;
+use vecino_model::{MeshId, NodeId};
 
 use crate::endpoint::Shared;
 use crate::error::{ErrorCode, Retry, RpcError};
 use crate::frame::{self, REPLY_HEADER_BYTES, ReplyHeader, RequestHeader};
-use crate::message::{Hello, HelloReply, MeshId, PeerIdentity, Rpc};
+use crate::message::{Hello, HelloReply, PeerIdentity, Rpc};
+use crate::node_id;
 use crate::rpc::{self, TraceId};
 use crate::serve::CloseCode;
 use crate::stream::{ReadFrameError, ResetOnDrop, read_body, read_header};
@@ -115,7 +116,7 @@ async fn introduce(
         Err(ExchangeError::Protocol(reason)) => return Err(DialError::Refused(reason)),
     };
     let reply: HelloReply = rpc::decode("HelloReply", &reply).map_err(|error| DialError::Refused(error.message))?;
-    judge_reply(&reply.identity, certificate.node_id, own).map_err(DialError::Refused)?;
+    judge_reply(&reply.identity, node_id(certificate.key_id), own).map_err(DialError::Refused)?;
     Ok(reply.identity)
 }
 

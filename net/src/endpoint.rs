@@ -17,7 +17,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{info, warn};
-use vecino_certs::{ALPN_CLIENT, ALPN_PEER, Identity, NodeId, Role};
+use vecino_certs::{ALPN_CLIENT, ALPN_PEER, Identity, Role};
+use vecino_model::NodeId;
 use vecino_supervise::kept_running;
 
 use crate::connection::{Connection, ExchangeError, to_rpc_error};
@@ -26,6 +27,7 @@ use crate::frame;
 use crate::gossip::{GossipTransport, Inbox};
 use crate::keys::TransportKeys;
 use crate::message::Rpc;
+use crate::node_id;
 pub use crate::options::{EndpointError, EndpointOptions};
 use crate::pool::{Pool, PoolError};
 use crate::rpc::{self, DEADLINE_MAX, Service, TraceId};
@@ -247,7 +249,7 @@ impl Endpoint {
             quic: Mutex::new(Some(quic.clone())),
             address,
             dial_config,
-            node_id: identity.node_id(),
+            node_id: node_id(identity.key_id()),
             service,
             pool: Pool::default(),
             permits: Semaphore::new(options.max_concurrent_requests),

@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use crate::error::{ErrorCode, RpcError};
-use crate::limits::FRAME_BYTES_MAX;
 use crate::rpc::TraceId;
+use vecino_model::limits::FRAME_BYTES_MAX;
 
 /// First bytes of every frame.
 pub const MAGIC: [u8; 4] = *b"VCNO";

@@ -1,21 +1,20 @@
-//! QUIC endpoint, RPC, wire model, gossip and ring.
+//! QUIC endpoint, RPC, wire messages, gossip over QUIC, and the driver of membership.
 
 mod connection;
 pub mod endpoint;
 pub mod error;
 pub mod frame;
 pub mod gossip;
-pub mod hlc;
 mod keys;
-pub mod limits;
 pub mod membership;
 pub mod message;
-pub mod model;
 mod options;
 mod pool;
-pub mod ring;
-mod roster;
 pub mod rpc;
 mod serve;
 mod stream;
-pub mod tokens;
+
+/// The node id that a key stands for.
+pub fn node_id(key: vecino_certs::KeyId) -> vecino_model::NodeId {
+    vecino_model::NodeId::from_bytes(key.to_bytes())
+}

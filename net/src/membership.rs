@@ -1,7 +1,7 @@
 //! Who is in the mesh, as gossip says: each node's address, tokens and load, and whether it is up.
 //!
-//! Drives chitchat and `roster`, which decides. The gossip loop is supervised: if it ends or panics, or what
-//! follows it here does, it is started again under a new generation.
+//! Drives chitchat, and shows what is gossiped to a decider: the code of the caller that says who is up. The gossip loop is
+//! supervised: if it ends or panics, or what follows it here does, it is started again under a new generation.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,13 +13,10 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::{error, info, warn};
-use vecino_certs::NodeId;
+use vecino_model::{LOOP_GENERATION_BITS, Member, MeshId, NodeId, NodeState, Observation, View};
 use vecino_supervise::caught_async;
 
 use crate::endpoint::Endpoint;
-use crate::message::{MeshId, NodeState};
-use crate::roster::{LOOP_GENERATION_BITS, Observation, Roster};
-pub use crate::roster::{Member, View};
 
 /// Largest gossiped value: a larger one could keep a node's later values from ever being sent.
 pub const VALUE_BYTES_MAX: usize = 8 * 1024;
@@ -106,6 +103,10 @@ pub enum MembershipError {
     Transport(anyhow::Error),
 }
 
+/// Decides who is up: takes in how much time passed, what this node says of itself, and what gossip shows of the others,
+/// and gives the view where it changed.
+pub type Decider = Box<dyn FnMut(Duration, Member, Vec<(NodeId, Observation)>) -> Option<Arc<View>> + Send>;
+
 /// Takes part in gossip until it is shut down or dropped.
 #[derive(Debug)]
 pub struct Membership {
@@ -128,24 +129,31 @@ impl Membership {
     ///
     /// # Errors
     /// When the options cannot be gossiped, or gossip runs on this endpoint already.
-    pub async fn start(options: MembershipOptions, endpoint: &Endpoint) -> Result<Self, MembershipError> {
+    pub async fn start(
+        options: MembershipOptions,
+        endpoint: &Endpoint,
+        decider: Decider,
+    ) -> Result<Self, MembershipError> {
         let transport = endpoint.gossip_transport(options.advertise);
-        Self::start_on(options, Box::new(transport)).await
+        Self::start_on(options, Box::new(transport), decider).await
     }
 
     /// Starts to gossip over any transport.
     ///
     /// # Errors
     /// As [`Membership::start`].
-    pub async fn start_on(options: MembershipOptions, transport: Box<dyn Transport>) -> Result<Self, MembershipError> {
+    pub async fn start_on(
+        options: MembershipOptions,
+        transport: Box<dyn Transport>,
+        decider: Decider,
+    ) -> Result<Self, MembershipError> {
         check(&options)?;
         let facts = watch::Sender::new(Facts::default());
         let stop = watch::Sender::new(false);
         let handle = spawn(&options, &facts.borrow().clone(), 0, &*transport).await?;
-        let roster = Roster::new(options.node_id, options.down_after, options.gossip_interval * 2);
-        let mut driver = Driver { options, transport, facts: facts.subscribe(), stop: stop.subscribe(), roster };
-        driver.observe(Duration::ZERO, &handle).await;
-        let view = watch::Sender::new(Arc::clone(driver.roster.view()));
+        let mut driver = Driver { options, transport, facts: facts.subscribe(), stop: stop.subscribe(), decider };
+        let first = driver.observe(Duration::ZERO, &handle).await;
+        let view = watch::Sender::new(first.unwrap_or_default());
         let receiver = view.subscribe();
         let task = tokio::spawn(driver.run(handle, view));
         Ok(Self { view: receiver, facts, stop, task })
@@ -257,7 +265,7 @@ struct Driver {
     transport: Box<dyn Transport>,
     facts: watch::Receiver<Facts>,
     stop: watch::Receiver<bool>,
-    roster: Roster,
+    decider: Decider,
 }
 
 /// Why a gossip loop is left.
@@ -325,16 +333,16 @@ impl Driver {
                 now = ticks.tick() => {
                     let elapsed = now.saturating_duration_since(last);
                     last = now;
-                    if self.observe(elapsed, handle).await {
-                        self.log_changes(&view.borrow());
-                        view.send_replace(Arc::clone(self.roster.view()));
+                    if let Some(changed) = self.observe(elapsed, handle).await {
+                        log_changes(&view.borrow(), &changed);
+                        view.send_replace(changed);
                     }
                 }
             }
         }
     }
 
-    async fn observe(&mut self, elapsed: Duration, handle: &ChitchatHandle) -> bool {
+    async fn observe(&mut self, elapsed: Duration, handle: &ChitchatHandle) -> Option<Arc<View>> {
         let observations: Vec<_> = handle
             .with_chitchat(|chitchat| {
                 chitchat.node_states().iter().filter_map(|(id, state)| observation(id, state)).collect()
@@ -352,17 +360,17 @@ impl Driver {
             bytes,
             catalog_digest,
         };
-        self.roster.observe(elapsed, myself, observations)
+        (self.decider)(elapsed, myself, observations)
     }
+}
 
-    fn log_changes(&self, before: &View) {
-        for (id, member) in &self.roster.view().members {
-            let was = before.members.get(id).map(|member| member.state);
-            // A node of which nothing but its name was heard yet is no news.
-            let news = was.unwrap_or(NodeState::Down) != member.state;
-            if news {
-                info!(node = %id, address = %member.address, generation = member.generation, "node is {:?}", member.state);
-            }
+fn log_changes(before: &View, after: &View) {
+    for (id, member) in &after.members {
+        let was = before.members.get(id).map(|member| member.state);
+        // A node of which nothing but its name was heard yet is no news.
+        let news = was.unwrap_or(NodeState::Down) != member.state;
+        if news {
+            info!(node = %id, address = %member.address, generation = member.generation, "node is {:?}", member.state);
         }
     }
 }

@@ -8,10 +8,9 @@ use std::collections::BTreeMap;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use vecino_certs::NodeId;
-
-use crate::model::{
-    CollectionId, CollectionSchema, Level, Metric, Payload, Point, PointId, StoredPoint, Vector, Version,
+use vecino_model::{
+    CatalogEntry, CollectionId, CollectionSchema, CollectionStats, Hit, Level, MemoryUse, MeshId, Metric, NodeId,
+    NodeState, Outcome, Placement, Point, PointId, RangeInfo, Record, ScanCursor, StoredPoint, Vector, Version,
 };
 
 /// A request with its number and its reply.
@@ -70,15 +69,6 @@ pub struct Dropped {
     pub freed_bytes: u64,
 }
 
-/// What a node takes of the memory that it may take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MemoryUse {
-    /// Bytes that it uses, requests under way among them.
-    pub used_bytes: u64,
-    /// Bytes from which on it refuses puts.
-    pub limit_bytes: u64,
-}
-
 // ------------------------------------------------------------------------------------------------- asked by anyone
 
 /// First request on every connection: who is there.
@@ -103,22 +93,6 @@ pub struct PeerIdentity {
     pub advertise: String,
 }
 
-/// Id of a mesh: 16 random bytes made by the node that started it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct MeshId(#[serde(with = "serde_bytes")] pub [u8; 16]);
-
-impl std::fmt::Display for MeshId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl std::fmt::Debug for MeshId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "MeshId({self})")
-    }
-}
-
 /// Answer to [`Hello`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct HelloReply {
@@ -131,7 +105,7 @@ pub struct HelloReply {
 /// Creates a collection on every node.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CreateCollection {
-    /// Its name, 1 to [`crate::limits::NAME_BYTES_MAX`] bytes of letters, digits, `-`, `_` and `.`.
+    /// Its name, 1 to [`vecino_model::limits::NAME_BYTES_MAX`] bytes of letters, digits, `-`, `_` and `.`.
     pub name: String,
     /// Its schema. A `replication_factor` of 0 asks for the default: three, or fewer in a smaller mesh.
     pub schema: CollectionSchema,
@@ -172,75 +146,7 @@ pub struct CollectionInfo {
     pub nodes: BTreeMap<NodeId, CollectionStats>,
 }
 
-/// Nodes and their tokens.
-pub type Placement = BTreeMap<NodeId, Vec<u64>>;
-
-/// What one node holds of one collection.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct CollectionStats {
-    /// Live points on this node.
-    pub points: u64,
-    /// Tombstones on this node.
-    pub tombstones: u64,
-    /// Live points that are not linked into the graph yet; they are searched exactly.
-    pub unlinked: u64,
-    /// Bytes of write-ahead log on disk.
-    pub log_bytes: u64,
-    /// Bytes of vectors and graph in memory.
-    pub index_bytes: u64,
-    /// Bytes of memory that the collection takes in all: index, ids, payloads, versions.
-    #[serde(default)]
-    pub memory_bytes: u64,
-    /// Log sequence number of the last snapshot.
-    pub snapshot_lsn: u64,
-    /// Why the collection does not serve here, if it does not.
-    pub error: Option<String>,
-    /// How the collection serves on this node.
-    #[serde(default)]
-    pub serving: Serving,
-    /// How far opening or warming is.
-    #[serde(default)]
-    pub percent: Option<u8>,
-}
-
-/// How a node serves a collection that it keeps.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Serving {
-    /// In full.
-    #[default]
-    Open,
-    /// Searches are slower than they will be: codes are being made.
-    Warming,
-    /// It is being opened; requests wait.
-    Opening,
-    /// Nobody asked for it lately: the next request opens it. What is counted is what it held when it was last open.
-    Closed,
-    /// It cannot be opened; it is tried again every now and then.
-    Failed,
-    /// What lies on disk is damaged or incomplete: other replicas have what is missing.
-    NeedsCopy,
-    /// What a newer version calls otherwise.
-    #[serde(other)]
-    Unknown,
-}
-
-impl Serving {
-    /// What people are told.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Open => "open",
-            Self::Warming => "warming",
-            Self::Opening => "opening",
-            Self::Closed => "closed",
-            Self::Failed => "failed",
-            Self::NeedsCopy => "needs copy from replicas",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
-/// Writes points, up to [`crate::limits::BATCH_POINTS_MAX`].
+/// Writes points, up to [`vecino_model::limits::BATCH_POINTS_MAX`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Put {
     /// Collection name.
@@ -250,20 +156,6 @@ pub struct Put {
     /// Durable replicas to wait for.
     #[serde(default)]
     pub level: Level,
-}
-
-/// What became of one point of a batch, in the batch's order.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Outcome {
-    /// Durable on as many replicas as the level asked for. A replica that already had a newer version says so with it.
-    Written(Version),
-    /// Refused before anything was logged, with field, value and limit.
-    Refused(String),
-    /// Nothing was written, since too few replicas could be asked: safe to send again.
-    Unavailable(String),
-    /// Not acknowledged by enough replicas: it may or may not take effect.
-    Unknown(String),
 }
 
 /// Reads points by id.
@@ -312,7 +204,7 @@ pub struct Search {
     /// Vector field; `""` is the default one.
     #[serde(default)]
     pub field: String,
-    /// Hits wanted, 1 to [`crate::limits::K_MAX`].
+    /// Hits wanted, 1 to [`vecino_model::limits::K_MAX`].
     pub k: u32,
     /// Candidates that the graph walk keeps; absent means the default.
     #[serde(default)]
@@ -334,23 +226,6 @@ pub struct Search {
     /// Search exactly, without the graph.
     #[serde(default)]
     pub exact: bool,
-}
-
-/// A point that was found.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Hit {
-    /// Its id.
-    pub id: PointId,
-    /// Its score; which way is better depends on the metric.
-    pub score: f32,
-    /// Version of the point that was scored.
-    pub version: Version,
-    /// Its payload, where asked for.
-    #[serde(default)]
-    pub payload: Option<Payload>,
-    /// Its vectors, where asked for.
-    #[serde(default)]
-    pub vectors: BTreeMap<String, Vector>,
 }
 
 /// Answer to [`Search`].
@@ -378,15 +253,6 @@ pub struct Scan {
     pub level: Level,
 }
 
-/// A place in the ring order of a collection.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct ScanCursor {
-    /// Position on the ring.
-    pub position: u64,
-    /// Id at that position.
-    pub id: PointId,
-}
-
 /// A page of points.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ScanReply {
@@ -409,16 +275,6 @@ pub struct StatusReply {
     pub answered_by: NodeId,
     /// Every known node, itself among them, by address.
     pub nodes: Vec<NodeStatus>,
-}
-
-/// Whether a node takes part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum NodeState {
-    /// Gossips and has its tokens.
-    Up,
-    /// Known but silent.
-    Down,
 }
 
 /// One node in [`StatusReply`].
@@ -460,17 +316,6 @@ pub struct RingReply {
     pub owns: BTreeMap<NodeId, f64>,
     /// Number of replicas shown for each range.
     pub replication_factor: u32,
-}
-
-/// One range of the ring.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RangeInfo {
-    /// First position after the previous token.
-    pub start: u64,
-    /// Last position, the token itself.
-    pub end: u64,
-    /// Its replicas, first one first.
-    pub replicas: Vec<NodeId>,
 }
 
 /// Takes a snapshot of a collection, or of all, on every live node.
@@ -522,28 +367,6 @@ pub struct JoinReply {
     pub catalog: Vec<CatalogEntry>,
 }
 
-/// One name in the catalog, as nodes replicate it. Of two entries with one name, the later version stands.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct CatalogEntry {
-    /// Collection name.
-    pub name: String,
-    /// When it was created or dropped.
-    pub version: Version,
-    /// Id of the collection that this entry creates or drops.
-    pub id: CollectionId,
-    /// What it is; absent once dropped.
-    pub live: Option<LiveCollection>,
-}
-
-/// A collection that exists.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct LiveCollection {
-    /// Its schema.
-    pub schema: CollectionSchema,
-    /// The nodes that keep its points, with their tokens, fixed when it was created.
-    pub placement: Placement,
-}
-
 /// Fetches the catalog.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CatalogFetch {}
@@ -562,41 +385,6 @@ pub struct ReplicaVersions {
     pub collection: CollectionId,
     /// The ids; the reply has one entry for each.
     pub ids: Vec<PointId>,
-}
-
-/// One version of one point: what the log holds, and what replicas send each other.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Record {
-    /// The point.
-    pub id: PointId,
-    /// Its version.
-    pub version: Version,
-    /// What it is; absent for a tombstone.
-    pub value: Option<RecordValue>,
-}
-
-impl Record {
-    /// About how many bytes it takes.
-    pub fn bytes(&self) -> usize {
-        let value = self.value.as_ref().map_or(0, |RecordValue { vectors, payload }| {
-            vectors.values().map(|vector| vector.0.len() * 4).sum::<usize>() + payload.len()
-        });
-        let id = match &self.id {
-            PointId::Number(_) => 9,
-            PointId::Text(text) => text.len() + 3,
-        };
-        value + id + 32
-    }
-}
-
-/// What a live point holds.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct RecordValue {
-    /// Its vectors by field.
-    pub vectors: BTreeMap<String, Vector>,
-    /// Its payload, encoded as MessagePack: nodes store it as it came.
-    #[serde(with = "serde_bytes")]
-    pub payload: Vec<u8>,
 }
 
 /// Applies records, each if it is newer than what is there, and answers once they are durable.

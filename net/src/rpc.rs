@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use vecino_certs::NodeId;
+use vecino_model::NodeId;
 
 use crate::error::{ErrorCode, RpcError};
 use crate::message::PeerIdentity;

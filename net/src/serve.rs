@@ -21,9 +21,11 @@ use crate::endpoint::Shared;
 use crate::error::{ErrorCode, Retry, RpcError};
 use crate::frame::{self, FrameError, REQUEST_HEADER_BYTES, ReplyHeader, RequestHeader};
 use crate::gossip;
-use crate::message::{Hello, HelloReply, KINDS, MeshId, PeerIdentity, Rpc};
+use crate::message::{Hello, HelloReply, KINDS, PeerIdentity, Rpc};
+use crate::node_id;
 use crate::rpc::{self, CallContext, Caller, DEADLINE_MAX, PEER_KIND_MIN, Service};
 use crate::stream::{CANCELLED, ReadFrameError, ResetOnDrop, read_body, read_header};
+use vecino_model::MeshId;
 
 /// How long a new connection may take to finish its handshake, and then to say hello.
 const HELLO_WAIT: Duration = Duration::from_secs(5);
@@ -244,11 +246,9 @@ fn judge_hello(
     let Some(peer) = &hello.peer else {
         return Err("the hello of a node does not say which one it is".to_owned());
     };
-    if peer.node_id != certificate.node_id {
-        return Err(format!(
-            "it claims to be node {} but its key is that of node {}",
-            peer.node_id, certificate.node_id
-        ));
+    let proved = node_id(certificate.key_id);
+    if peer.node_id != proved {
+        return Err(format!("it claims to be node {} but its key is that of node {}", peer.node_id, proved));
     }
     match (own.mesh_id, peer.mesh_id) {
         (Some(ours), Some(theirs)) if ours != theirs => {

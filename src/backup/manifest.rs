@@ -9,8 +9,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::{BorrowedFormatItem, parse_borrowed};
 use vecino_client::{CollectionSchema, FieldSchema, Fsync, Level};
-use vecino_net::message::MeshId;
-use vecino_net::model::CollectionId;
+use vecino_model::{CollectionId, MeshId};
 use vecino_storage::preamble::{self, PREAMBLE_BYTES, Preamble};
 
 use super::error::BackupError;
@@ -194,7 +193,7 @@ impl From<&Manifest> for Body {
 impl Body {
     fn into_manifest(self) -> Result<Manifest, String> {
         let Self { mesh, level, collections } = self;
-        let level = level.parse().map_err(|error: vecino_net::model::UnknownLevel| error.to_string())?;
+        let level = level.parse().map_err(|error: vecino_model::UnknownLevel| error.to_string())?;
         let collections = collections.into_iter().map(StoredCollection::into_manifest).collect::<Result<_, _>>()?;
         Ok(Manifest { mesh: MeshId(mesh), level, collections })
     }
@@ -233,8 +232,8 @@ impl StoredCollection {
     fn into_manifest(self) -> Result<CollectionManifest, String> {
         let Self { name, id, fields, replication_factor, fsync_ms, pages } = self;
         let field = |(name, StoredField { dim, metric, m, ef_construction, profile })| {
-            let metric = metric.parse().map_err(|error: vecino_net::model::UnknownMetric| error.to_string())?;
-            let profile = profile.parse().map_err(|error: vecino_net::model::UnknownProfile| error.to_string())?;
+            let metric = metric.parse().map_err(|error: vecino_model::UnknownMetric| error.to_string())?;
+            let profile = profile.parse().map_err(|error: vecino_model::UnknownProfile| error.to_string())?;
             Ok((name, FieldSchema { dim, metric, m, ef_construction, profile }))
         };
         let fields = fields.into_iter().map(field).collect::<Result<_, String>>()?;

@@ -5,8 +5,7 @@
 //! no other (content-defined chunking, Muthitacharoen, Chen and Mazières 2001, with the hash that the ring has anyway).
 
 use vecino_client::Point;
-use vecino_net::model::CollectionId;
-use vecino_net::ring;
+use vecino_model::{CollectionId, position};
 
 use super::page::{self, PageName};
 
@@ -45,7 +44,7 @@ impl Packer {
     /// Takes the next point in ring order, and gives the pages that it completes: at most two.
     pub fn push(&mut self, point: Point) -> Vec<Page> {
         let mut complete = Vec::new();
-        let lot = ring::position(self.collection, &point.id) & u64::from(u32::MAX);
+        let lot = position(self.collection, &point.id) & u64::from(u32::MAX);
         let before = self.bytes.len();
         let bytes = page::append(&mut self.bytes, point);
         if before > 0 && self.bytes.len() > LARGEST_PAGE * self.page_bytes {
@@ -82,7 +81,7 @@ mod tests {
     const COLLECTION: CollectionId = CollectionId([3; 16]);
 
     fn pack(mut points: Vec<Point>, page_bytes: usize) -> Vec<Page> {
-        points.sort_by_key(|point| ring::position(COLLECTION, &point.id));
+        points.sort_by_key(|point| position(COLLECTION, &point.id));
         let mut packer = Packer::new(COLLECTION, page_bytes);
         let mut pages: Vec<_> = points.into_iter().flat_map(|point| packer.push(point)).collect();
         pages.extend(packer.finish());

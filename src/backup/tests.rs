@@ -14,9 +14,7 @@ use object_store::{
 };
 use proptest::prelude::*;
 use vecino_client::{Level, Metric, Payload, Point, PointId, Value, point, schema};
-use vecino_net::message::MeshId;
-use vecino_net::model::CollectionId;
-use vecino_net::ring;
+use vecino_model::{CollectionId, MeshId, position};
 
 use super::manifest::{CollectionManifest, Manifest, PageRef};
 use super::upload::{Sent, Upload};
@@ -87,7 +85,7 @@ fn in_memory(room: usize) -> (Target, Arc<Small>) {
 /// Uploads points, in the order in which a scan gives them.
 async fn upload(target: &Target, points: &[Point], page_bytes: usize) -> Result<(Vec<PageRef>, Sent), BackupError> {
     let mut points = points.to_vec();
-    points.sort_by_key(|point| (ring::position(COLLECTION, &point.id), point.id.clone()));
+    points.sort_by_key(|point| (position(COLLECTION, &point.id), point.id.clone()));
     let mut sent = Sent { known: target.pages().await?, ..Sent::default() };
     let mut upload = Upload::new(target, &mut sent, COLLECTION, page_bytes);
     for point in points {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use tokio::task::JoinSet;
 use vecino_client::Point;
-use vecino_net::model::CollectionId;
+use vecino_model::CollectionId;
 
 use super::STORE_REQUESTS_MAX;
 use super::error::BackupError;

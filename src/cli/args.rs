@@ -7,15 +7,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args, Parser, Subcommand};
-use vecino_net::limits::{DIM_MAX, EF_MAX, K_MAX, POINT_ID_BYTES_MAX};
-use vecino_net::model::{Fsync, Level, Metric, Payload, PointId, Profile, Vector};
+use vecino_model::limits::{DIM_MAX, EF_MAX, K_MAX, POINT_ID_BYTES_MAX};
+use vecino_model::{Fsync, Level, Metric, Payload, PointId, Profile, Vector};
 
 use super::certs::CertsCommand;
 use super::output::cut;
 use crate::backup::BackupName;
-use crate::config::{DATA_DEFAULT, Layer, Listen, LogFormat};
 use crate::files::json;
-use crate::memory::MemoryLimit;
+use vecino_engine::memory::MemoryLimit;
+use vecino_node::config::{DATA_DEFAULT, Layer, Listen, LogFormat};
 
 /// A vector database without a centre: identical nodes, one binary, QUIC and gossip.
 #[derive(Debug, Parser)]

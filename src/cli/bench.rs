@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 use vecino_client::{Client, CollectionInfo, SearchRequest, Vector};
-use vecino_net::model::DEFAULT_FIELD;
+use vecino_model::DEFAULT_FIELD;
 
 use super::args::BenchArgs;
 use super::connection::connect_from;
@@ -169,9 +169,9 @@ const QUERIES_MAX: usize = 1_000_000;
 mod tests {
     use clap::Parser;
     use vecino_client::{ErrorCode, Hit, Metric, PointId, SearchReply, Version};
+    use vecino_model::CollectionId;
     use vecino_net::error::RpcError;
     use vecino_net::message::{DescribeCollection, Query, Rpc, Search};
-    use vecino_net::model::CollectionId;
 
     use super::*;
     use crate::cli::args::{Cli, ClientCommand, Command};

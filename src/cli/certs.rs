@@ -90,7 +90,7 @@ fn run_to(command: CertsCommand, json: bool, out: &mut impl Write) -> anyhow::Re
                 let answer = json!({
                     "name": name,
                     "role": role.name(),
-                    "node_id": (!client).then(|| identity.node_id().to_string()),
+                    "node_id": (!client).then(|| identity.key_id().to_string()),
                     "certificate": folder.join(format!("{role}.crt")),
                     "key": folder.join(format!("{role}.key")),
                     "not_after": not_after,
@@ -100,7 +100,7 @@ fn run_to(command: CertsCommand, json: bool, out: &mut impl Write) -> anyhow::Re
                 let dir = folder.display();
                 writeln!(out, "issued a {role} certificate to {name:?}, valid until {not_after}")?;
                 if !client {
-                    writeln!(out, "  node id  {}", identity.node_id())?;
+                    writeln!(out, "  node id  {}", identity.key_id())?;
                 }
                 writeln!(out, "  files    {dir}/ca.crt, {dir}/{role}.crt, {dir}/{role}.key")?;
                 match role {
@@ -125,12 +125,12 @@ fn run_to(command: CertsCommand, json: bool, out: &mut impl Write) -> anyhow::Re
 }
 
 fn to_json(info: &CertificateInfo, now: SystemTime) -> serde_json::Value {
-    let CertificateInfo { kind, name, subject, issuer, node_id, serial, sans, not_before, not_after, fingerprint } =
+    let CertificateInfo { kind, name, subject, issuer, key_id, serial, sans, not_before, not_after, fingerprint } =
         info;
     json!({
         "kind": kind.to_string(),
         "name": name,
-        "node_id": node_id.map(|id| id.to_string()),
+        "node_id": key_id.map(|id| id.to_string()),
         "subject": subject,
         "issuer": issuer,
         "serial": serial,
@@ -143,7 +143,7 @@ fn to_json(info: &CertificateInfo, now: SystemTime) -> serde_json::Value {
 }
 
 fn write_text(info: &CertificateInfo, now: SystemTime, out: &mut impl Write) -> io::Result<()> {
-    let CertificateInfo { kind, name, subject, issuer, node_id, serial, sans, not_before, not_after, fingerprint } =
+    let CertificateInfo { kind, name, subject, issuer, key_id, serial, sans, not_before, not_after, fingerprint } =
         info;
     let heading = match kind {
         CertificateKind::Authority => "authority",
@@ -152,7 +152,7 @@ fn write_text(info: &CertificateInfo, now: SystemTime, out: &mut impl Write) -> 
         CertificateKind::Other => "certificate of no vecino mesh",
     };
     writeln!(out, "{heading} {name:?}")?;
-    if let Some(id) = node_id {
+    if let Some(id) = key_id {
         writeln!(out, "  node id      {id}")?;
     }
     writeln!(out, "  subject      {}", subject.escape_debug())?;

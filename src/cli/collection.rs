@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use vecino_client::{CollectionInfo, CollectionSchema, CollectionStats, Dropped, FieldSchema, Fsync};
-use vecino_net::model::DEFAULT_FIELD;
+use vecino_model::DEFAULT_FIELD;
 
 use super::args::{CollectionArgs, CollectionCommand, CreateArgs, NamedField};
 use super::connection::connect_running;
 use super::failure::Failure;
 use super::output::{Style, Table, cut, json, print, printable};
-use crate::memory::Bytes;
+use vecino_engine::memory::Bytes;
 
 /// Carries out the command.
 pub async fn run(args: CollectionArgs, style: Style) -> Result<(), Failure> {
@@ -267,7 +267,7 @@ impl<'a> From<&'a CollectionInfo> for CollectionJson<'a> {
 #[cfg(test)]
 mod tests {
     use vecino_client::{Metric, NodeId};
-    use vecino_net::model::CollectionId;
+    use vecino_model::CollectionId;
 
     use super::*;
 

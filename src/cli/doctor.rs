@@ -11,7 +11,7 @@ use super::args::DoctorArgs;
 use super::failure::Failure;
 use super::output::{self, Style, Table, printable};
 use crate::doctor::{CollectionReport, Diagnosis, Loss, Repair, Repaired, Report, examine, repair};
-use crate::node::{state, store};
+use vecino_node::{state, store};
 
 /// Findings that are told one by one to people; `--json` has all of them.
 const FINDINGS_SHOWN: usize = 50;

@@ -7,10 +7,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use vecino_certs::{Authority, IssueOptions, NodeId, Role};
+use vecino_certs::{Authority, IssueOptions, Role};
+use vecino_model::{MeshId, NodeId};
 use vecino_net::endpoint::{Endpoint, EndpointOptions};
 use vecino_net::error::RpcError;
-use vecino_net::message::{MeshId, PeerIdentity, Rpc};
+use vecino_net::message::{PeerIdentity, Rpc};
 use vecino_net::rpc::{CallContext, Service, decode, encode};
 
 /// A mesh of fakes: its authority, and a folder for a test's files.
@@ -93,7 +94,7 @@ impl FakeMesh {
     /// A node that answers with `handler`.
     pub fn node(&self, handler: impl Fn(Asked) -> Result<Vec<u8>, RpcError> + Send + Sync + 'static) -> FakeNode {
         let identity = self.authority.issue(&IssueOptions::new("node", Role::Node)).unwrap().identity().unwrap();
-        let service = FakeService { node_id: identity.node_id(), handler };
+        let service = FakeService { node_id: vecino_net::node_id(identity.key_id()), handler };
         let options = EndpointOptions { listen: ([127, 0, 0, 1], 0).into(), ..EndpointOptions::default() };
         let endpoint = Endpoint::server(&identity, options, Arc::new(service)).unwrap();
         FakeNode { address: endpoint.local_addr(), _endpoint: endpoint }

@@ -12,7 +12,7 @@ use super::collection::StatsJson;
 use super::connection::connect_running;
 use super::failure::Failure;
 use super::output::{Style, Table, json, percent, print, printable};
-use crate::memory::Bytes;
+use vecino_engine::memory::Bytes;
 
 /// `vecino status`.
 pub async fn status(args: StatusArgs, style: Style) -> Result<(), Failure> {
@@ -248,7 +248,7 @@ impl<'a> From<&'a SnapshotReport> for SnapshotJson<'a> {
 #[cfg(test)]
 mod tests {
     use vecino_client::CollectionStats;
-    use vecino_net::message::MeshId;
+    use vecino_model::MeshId;
 
     use super::*;
 

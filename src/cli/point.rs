@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use vecino_client::{Fields, GetOptions, Outcome, Point, PointId, StoredPoint, Vector, Version, WriteOptions};
-use vecino_net::model::DEFAULT_FIELD;
+use vecino_model::DEFAULT_FIELD;
 
 use super::args::{DeleteArgs, GetArgs, PutArgs};
 use super::connection::connect_running;

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use vecino_client::{Fields, Hit, PointId, SearchReply, SearchRequest, Vector};
-use vecino_net::model::DEFAULT_FIELD;
+use vecino_model::DEFAULT_FIELD;
 
 use super::args::SearchArgs;
 use super::connection::connect_running;

@@ -6,10 +6,11 @@ use std::time::Duration;
 use clap::{CommandFactory, Parser};
 use vecino_client::{Fsync, Level, Metric, PointId, Value, Vector};
 
+use vecino_node::config::LogFormat;
+
 use super::args::*;
 use super::certs::CertsCommand;
 use super::{exit_code, usage_failure};
-use crate::config::LogFormat;
 
 fn parse(line: &str) -> Cli {
     Cli::try_parse_from(words(line)).unwrap_or_else(|error| panic!("{line}: {error}"))

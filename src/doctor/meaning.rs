@@ -185,7 +185,7 @@ impl Facts<'_> {
             };
             (problem, loss, meaning)
         };
-        let file = crate::collection::persist::log_dir(self.directory);
+        let file = vecino_engine::persist::log_dir(self.directory);
         Some(Diagnosis { file, offset: 0, problem, loss, meaning, repairs: Vec::new() })
     }
 }

@@ -6,21 +6,22 @@
 
 mod meaning;
 mod repair;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::sync::Arc;
 
 use serde::Serialize;
-use vecino_net::message::{CatalogEntry, LiveCollection};
-use vecino_net::model::{CollectionId, CollectionSchema};
+use vecino_model::{CatalogEntry, CollectionId, CollectionSchema, LiveCollection};
 use vecino_storage::inspect::{LogInspection, SnapshotsInspection, inspect_log, inspect_snapshots};
 use vecino_storage::{Disk, FileError, read_verified};
 
 use self::meaning::{Facts, SnapshotFacts};
 pub use self::repair::{Repair, Repaired, repair};
-use crate::collection::persist::{Inspector, log_dir, snapshots_dir};
-use crate::node::state::{self, NodeState};
-use crate::node::store::{CATALOG_FILE, COLLECTIONS};
+use vecino_engine::persist::{Inspector, log_dir, snapshots_dir};
+use vecino_node::state::{self, NodeState};
+use vecino_node::store::{CATALOG_FILE, COLLECTIONS};
 
 /// What a data directory holds and what is wrong with it.
 #[derive(Clone, Debug, Serialize)]

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use vecino_net::limits::DIM_MAX;
+use vecino_model::limits::DIM_MAX;
 
 /// A file that cannot be used, and why.
 #[derive(Debug, thiserror::Error)]

@@ -7,7 +7,7 @@ use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 use vecino_client::{Fields, JsonPayloadError, Payload, PointId, Vector};
-use vecino_net::model::DEFAULT_FIELD;
+use vecino_model::DEFAULT_FIELD;
 
 /// Text that is no payload.
 #[derive(Debug, thiserror::Error)]

@@ -7,8 +7,8 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use vecino_net::limits::{DIM_MAX, POINT_ID_BYTES_MAX};
-use vecino_net::model::PointId;
+use vecino_model::PointId;
+use vecino_model::limits::{DIM_MAX, POINT_ID_BYTES_MAX};
 
 use super::json::PointLine;
 use super::{FileError, Problem, Row, first_not_finite, open};
@@ -144,7 +144,7 @@ const BUFFER_BYTES: usize = 256 * 1024;
 
 #[cfg(test)]
 mod tests {
-    use vecino_net::model::{Fields, Payload, Value, Vector};
+    use vecino_model::{Fields, Payload, Value, Vector};
 
     use super::*;
     use crate::files::VectorFile;

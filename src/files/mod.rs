@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::path::Path;
 
-use vecino_net::model::{Fields, Payload, PointId, Vector};
+use vecino_model::{Fields, Payload, PointId, Vector};
 
 pub mod error;
 pub mod json;
@@ -157,7 +157,7 @@ fn open(path: &Path) -> Result<(File, u64), FileError> {
 
 /// A row without id and payload.
 fn plain_row(number: u64, values: Vec<f32>) -> Row {
-    let vectors = Fields::from([(vecino_net::model::DEFAULT_FIELD.to_owned(), Vector(values))]);
+    let vectors = Fields::from([(vecino_model::DEFAULT_FIELD.to_owned(), Vector(values))]);
     Row { number, id: None, vectors, payload: Payload::new() }
 }
 

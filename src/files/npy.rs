@@ -7,7 +7,7 @@ use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use half::f16;
-use vecino_net::limits::DIM_MAX;
+use vecino_model::limits::DIM_MAX;
 
 use super::{FileError, Problem, Row, first_not_finite, open, plain_row};
 

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use vecino_net::limits::DIM_MAX;
+use vecino_model::limits::DIM_MAX;
 
 use super::{FileError, Problem, Row, first_not_finite, open, plain_row};
 

@@ -5,11 +5,11 @@ use std::io::Read;
 use std::sync::{Arc, LazyLock};
 
 use fastrand::Rng;
-use vecino::collection::Collection;
-use vecino::collection::indexers::Indexers;
-use vecino_certs::NodeId;
-use vecino_net::message::{Record, RecordValue, ReplicaSearch};
-use vecino_net::model::{CollectionId, CollectionSchema, FieldSchema, Fields, Fsync, Metric, Vector, Version};
+use vecino_engine::indexers::Indexers;
+use vecino_engine::{Collection, SearchRequest};
+use vecino_model::{
+    CollectionId, CollectionSchema, FieldSchema, Fields, Fsync, Metric, NodeId, Record, RecordValue, Vector, Version,
+};
 use vecino_storage::{
     Disk, Log, LogOptions, MemDisk, SnapshotStore, SyncPolicy, inspect, read_verified, write_atomically,
 };
@@ -188,12 +188,12 @@ fn schema() -> CollectionSchema {
 }
 
 impl World {
-    fn open(&self, disk: Arc<dyn Disk>) -> Result<Collection, vecino::collection::OpenError> {
+    fn open(&self, disk: Arc<dyn Disk>) -> Result<Collection, vecino_engine::OpenError> {
         let (indexers, runtime) = (Arc::clone(&self.indexers), self.runtime.handle().clone());
         Collection::open(
             disk,
             "c",
-            vecino::resources::Resources::unlimited().share("c"),
+            vecino_engine::resources::Resources::unlimited().share("c"),
             CollectionId(ID),
             schema(),
             indexers,
@@ -233,8 +233,7 @@ fn a_whole_collection() {
         let part = *random.choice(&[LOG, PAGES, "manifest"]).unwrap();
         change(&mut files, part, random);
         let Ok(collection) = world.open(disk_of(&files)) else { return };
-        let request = ReplicaSearch {
-            collection: CollectionId(ID),
+        let request = SearchRequest {
             field: String::new(),
             vector: Vector(vec![0.5; 4]),
             k: 10,

@@ -6,16 +6,13 @@ use fastrand::Rng;
 use vecino::backup::manifest::{CollectionManifest, PageRef};
 use vecino::backup::page::{self, PageName};
 use vecino::backup::{BackupName, Manifest};
-use vecino::collection::record;
-use vecino_certs::NodeId;
+use vecino_engine::record;
+use vecino_model::{
+    CatalogEntry, CollectionId, CollectionSchema, FieldSchema, Fields, Fsync, Level, LiveCollection, MeshId, Metric,
+    NodeId, Payload, Point, Record, RecordValue, Value, Vector, Version,
+};
 use vecino_net::frame::{ReplyHeader, RequestHeader};
-use vecino_net::message::{
-    CatalogApply, CatalogEntry, LiveCollection, MeshId, Put, Record, RecordValue, ReplicaApply, ReplicaSearch, Rpc,
-    Search, StatusReply,
-};
-use vecino_net::model::{
-    CollectionId, CollectionSchema, FieldSchema, Fields, Fsync, Level, Metric, Payload, Point, Value, Vector, Version,
-};
+use vecino_net::message::{CatalogApply, Put, ReplicaApply, ReplicaSearch, Rpc, Search, StatusReply};
 use vecino_net::rpc::{self, TraceId};
 
 use crate::fuzz;

@@ -4,9 +4,9 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use vecino::memory::MemoryLimit;
 use vecino::process::NodeProcess;
 use vecino_client::{Client, Level, Outcome, Point, PointId, Value, WriteOptions, schema};
+use vecino_engine::memory::MemoryLimit;
 
 use crate::lab::{FILMS, Lab, create_films, film, get, put, put_films};
 

@@ -8,9 +8,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use vecino_certs::{Authority, Identity, IssueOptions, Role};
 use vecino_client::{Client, ClientBuilder, NodeId};
+use vecino_model::MeshId;
 use vecino_net::endpoint::{Endpoint, EndpointOptions};
 use vecino_net::error::RpcError;
-use vecino_net::message::{MeshId, PeerIdentity, Rpc};
+use vecino_net::message::{PeerIdentity, Rpc};
 use vecino_net::rpc::{CallContext, Service, decode, encode};
 
 /// A mesh of fakes: its authority, which issues to nodes and clients.
@@ -83,7 +84,7 @@ impl FakeMesh {
         F: Future<Output = Result<Vec<u8>, RpcError>> + Send + 'static,
     {
         let identity = self.identity(Role::Node);
-        let service = FakeService { node_id: identity.node_id(), handler };
+        let service = FakeService { node_id: vecino_net::node_id(identity.key_id()), handler };
         let options = EndpointOptions { listen: ([127, 0, 0, 1], 0).into(), ..EndpointOptions::default() };
         let endpoint = Endpoint::server(&identity, options, Arc::new(service)).unwrap();
         FakeNode { address: endpoint.local_addr(), _endpoint: endpoint }

@@ -8,11 +8,11 @@ use vecino_client::{
     SearchReply, SearchRequest, SnapshotReport, StatusReply, StoredPoint, Version, WriteOptions, payload_from_json,
     point, schema,
 };
+use vecino_model::{CollectionId, Fields, Hit, MeshId, Payload, Vector};
 use vecino_net::message::{
-    CreateCollection, Delete, DescribeCollection, DropCollection, Dropped, Get, Hit, ListCollections, MeshId, Put,
-    Query, RingInfo, Rpc, Scan, ScanReply, Search, Status, TakeSnapshot,
+    CreateCollection, Delete, DescribeCollection, DropCollection, Dropped, Get, ListCollections, Put, Query, RingInfo,
+    Rpc, Scan, ScanReply, Search, Status, TakeSnapshot,
 };
-use vecino_net::model::{CollectionId, Fields, Payload, Vector};
 
 use crate::fake::{Asked, FakeMesh, FakeNode, reply};
 

@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use vecino_certs::NodeId;
+use vecino_model::limits::FRAME_BYTES_MAX;
+use vecino_model::{Fields, Level, NodeId, Outcome, Payload, Point, Vector};
 use vecino_net::endpoint::{Endpoint, EndpointOptions};
 use vecino_net::error::{ErrorCode, Retry};
-use vecino_net::limits::FRAME_BYTES_MAX;
-use vecino_net::message::{CatalogFetch, Dropped, Hello, ListCollections, Outcome, Put, Scan, TakeSnapshot};
-use vecino_net::model::{Fields, Level, Payload, Point, Vector};
+use vecino_net::message::{CatalogFetch, Dropped, Hello, ListCollections, Put, Scan, TakeSnapshot};
 use vecino_net::rpc::{Caller, TraceId};
 
 use crate::fixture::{Mesh, PATIENCE, Server, options, order, soon};
@@ -49,7 +48,7 @@ async fn bodies_larger_than_every_window_arrive_whole_both_ways() {
     assert_eq!(outcomes, [Outcome::Refused(floats.to_string())]);
     let scan = Scan { collection: "c".into(), after: None, limit: 40 << 20, level: Level::One };
     let reply = client.call(server.address, None, &scan, PATIENCE).await.unwrap();
-    let expected = vecino_net::model::Value::Text("x".repeat(40 << 20));
+    let expected = vecino_model::Value::Text("x".repeat(40 << 20));
     assert!(reply.points[0].payload["text"] == expected);
 }
 

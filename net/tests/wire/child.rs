@@ -5,10 +5,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use vecino_certs::{Identity, IssueOptions, NodeId, Role};
+use crate::fixture::decider;
+use vecino_certs::{Identity, IssueOptions, Role};
+use vecino_model::{MeshId, NodeId};
 use vecino_net::endpoint::EndpointOptions;
 use vecino_net::membership::{Membership, MembershipOptions};
-use vecino_net::message::MeshId;
+use vecino_net::node_id;
 
 use crate::fixture::{Mesh, Server, options};
 
@@ -31,7 +33,7 @@ impl Node {
         let dir = mesh.dir.path().join(name);
         let issued = mesh.authority.issue(&IssueOptions::new(name, Role::Node)).unwrap();
         issued.write(&dir).unwrap();
-        Self { dir, id: issued.node_id() }
+        Self { dir, id: node_id(issued.key_id()) }
     }
 
     /// Starts a life, and returns once it listens; with a seed it gossips.
@@ -95,9 +97,9 @@ async fn run(dir: &Path) {
         Ok(seed) => {
             let generation = variable(GENERATION).parse().unwrap();
             let mut options =
-                MembershipOptions::new(identity.node_id(), MESH, server.address, generation, vec![generation]);
+                MembershipOptions::new(node_id(identity.key_id()), MESH, server.address, generation, vec![generation]);
             options.seeds = vec![seed];
-            Some(Membership::start(options, &server.endpoint).await.unwrap())
+            Some(Membership::start(options.clone(), &server.endpoint, decider(&options)).await.unwrap())
         }
         Err(_) => None,
     };

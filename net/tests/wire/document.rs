@@ -1,8 +1,8 @@
 //! Holds `docs/wire.md` to the code.
 
+use vecino_model::limits::FRAME_BYTES_MAX;
 use vecino_net::frame::{MAGIC, PROTOCOL_VERSION, REPLY_HEADER_BYTES, REQUEST_HEADER_BYTES};
 use vecino_net::gossip::GOSSIP_BYTES_MAX;
-use vecino_net::limits::FRAME_BYTES_MAX;
 use vecino_net::message::KINDS;
 
 #[test]

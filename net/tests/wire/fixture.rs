@@ -10,13 +10,16 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::timeout;
-use vecino_certs::{Authority, Identity, IssueOptions, NodeId, Role};
+use vecino_certs::{Authority, Identity, IssueOptions, Role};
+use vecino_mesh::roster::Roster;
+use vecino_model::{MeshId, NodeId, Outcome, Payload, Point, Value};
 use vecino_net::endpoint::{Endpoint, EndpointOptions};
 use vecino_net::error::{ErrorCode, RpcError};
+use vecino_net::membership::{Decider, MembershipOptions};
 use vecino_net::message::{
-    CatalogFetch, DropCollection, Dropped, ListCollections, MeshId, Outcome, PeerIdentity, Put, Rpc, Scan, ScanReply,
+    CatalogFetch, DropCollection, Dropped, ListCollections, PeerIdentity, Put, Rpc, Scan, ScanReply,
 };
-use vecino_net::model::{Payload, Point, Value};
+use vecino_net::node_id;
 use vecino_net::rpc::{CallContext, Service, decode, encode};
 
 /// Ends a test that hangs; never decides one that does not.
@@ -79,11 +82,11 @@ pub struct Server {
 
 impl Server {
     pub fn start(identity: &Identity, options: EndpointOptions) -> Self {
-        let service = Arc::new(Obedient::new(identity.node_id()));
+        let service = Arc::new(Obedient::new(node_id(identity.key_id())));
         let endpoint = Endpoint::server(identity, options, Arc::clone(&service) as _).unwrap();
         let address = endpoint.local_addr();
         service.identity.lock().unwrap().advertise = address.to_string();
-        Self { endpoint, service, id: identity.node_id(), address }
+        Self { endpoint, service, id: node_id(identity.key_id()), address }
     }
 
     pub fn join(&self, mesh: u8) {
@@ -165,9 +168,8 @@ impl Service for Obedient {
             Scan::KIND => {
                 let scan: Scan = decode(Scan::NAME, &body)?;
                 let payload = Payload::from([("text".into(), Value::Text("x".repeat(scan.limit as usize)))]);
-                let version = vecino_net::model::Version::ZERO;
-                let point =
-                    vecino_net::model::StoredPoint { id: 1.into(), vectors: Default::default(), payload, version };
+                let version = vecino_model::Version::ZERO;
+                let point = vecino_model::StoredPoint { id: 1.into(), vectors: Default::default(), payload, version };
                 encode(&ScanReply { points: vec![point], next: None })
             }
             kind => Err(RpcError::invalid(format_args!("kind {kind} is not for tests"))),
@@ -216,4 +218,10 @@ pub async fn warned(parts: &[&str]) {
     if timeout(PATIENCE, log.wait_for(found)).await.is_err() {
         panic!("no warning with {parts:?} in:\n{}", *LOG.borrow());
     }
+}
+
+/// What decides who is up, as a node has it.
+pub fn decider(options: &MembershipOptions) -> Decider {
+    let MembershipOptions { node_id, down_after, gossip_interval, .. } = *options;
+    Box::new(Roster::new(node_id, down_after, gossip_interval * 2).into_decider())
 }

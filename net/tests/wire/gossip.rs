@@ -9,7 +9,7 @@ use chitchat::{ChitchatMessage, Deserializable};
 use vecino_net::gossip::GOSSIP_BYTES_MAX;
 use vecino_net::membership::Membership;
 
-use crate::fixture::{Mesh, Server, soon};
+use crate::fixture::{Mesh, Server, decider, soon};
 
 /// A party of a network: where it is reached, and its transport.
 struct Party {
@@ -120,6 +120,6 @@ async fn gossip_opens_only_at_the_advertised_address() {
     assert!(error.contains("127.0.0.1:1") && error.contains(&server.address.to_string()), "{error}");
     let _open = transport.open(server.address).await.unwrap();
     let options = crate::membership::options(&server, 1, &[]);
-    let error = Membership::start(options, &server.endpoint).await.unwrap_err().to_string();
+    let error = Membership::start(options.clone(), &server.endpoint, decider(&options)).await.unwrap_err().to_string();
     assert!(error.contains("open already"), "{error}");
 }

@@ -9,12 +9,11 @@ use async_trait::async_trait;
 use chitchat::ChitchatMessage;
 use chitchat::transport::{ChannelTransport, Socket, Transport};
 use tokio::sync::{Notify, watch};
-use vecino_certs::NodeId;
-use vecino_net::membership::{Member, Membership, MembershipError, MembershipOptions, VALUE_BYTES_MAX, View};
-use vecino_net::message::NodeState;
+use vecino_model::{Member, NodeId, NodeState, View};
+use vecino_net::membership::{Membership, MembershipError, MembershipOptions, VALUE_BYTES_MAX};
 
 use crate::child::{MESH, Node};
-use crate::fixture::{Mesh, Server, soon};
+use crate::fixture::{Mesh, Server, decider, soon};
 
 /// What the issue asks for on default settings.
 const NOTICED_WITHIN: Duration = Duration::from_secs(3);
@@ -24,6 +23,16 @@ pub fn options(server: &Server, generation: u64, seeds: &[SocketAddr]) -> Member
     let mut options = MembershipOptions::new(server.id, MESH, server.address, generation, tokens);
     options.seeds = seeds.iter().map(SocketAddr::to_string).collect();
     options
+}
+
+async fn start(options: MembershipOptions, server: &Server) -> Result<Membership, MembershipError> {
+    let decider = decider(&options);
+    Membership::start(options, &server.endpoint, decider).await
+}
+
+async fn start_on(options: MembershipOptions, transport: impl Transport) -> Result<Membership, MembershipError> {
+    let decider = decider(&options);
+    Membership::start_on(options, Box::new(transport), decider).await
 }
 
 async fn until(view: &mut watch::Receiver<Arc<View>>, what: &str, holds: impl Fn(&View) -> bool) -> Duration {
@@ -49,7 +58,7 @@ async fn three_nodes_converge_notice_a_stopped_one_and_take_it_back() {
     let seeds = [servers[0].address];
     let mut members = Vec::new();
     for server in &servers {
-        members.push(Membership::start(options(server, 1, &seeds), &server.endpoint).await.unwrap());
+        members.push(start(options(server, 1, &seeds), server).await.unwrap());
     }
     let ids: Vec<_> = servers.iter().map(|server| server.id).collect();
     members[1].publish(12, 3456);
@@ -79,7 +88,7 @@ async fn three_nodes_converge_notice_a_stopped_one_and_take_it_back() {
     let again = vecino_net::endpoint::EndpointOptions { listen: stopped.address, ..crate::fixture::options() };
     drop(stopped);
     let returned = Server::start(&identities[2], again);
-    let _third = Membership::start(options(&returned, 2, &seeds), &returned.endpoint).await.unwrap();
+    let _third = start(options(&returned, 2, &seeds), &returned).await.unwrap();
     for membership in &members {
         let back = |view: &View| is(view, ids[2], NodeState::Up) && view.members[&ids[2]].generation == 2;
         let took = until(&mut membership.view(), "returning", back).await;
@@ -92,7 +101,7 @@ async fn three_nodes_converge_notice_a_stopped_one_and_take_it_back() {
 async fn a_killed_node_is_noticed_and_so_is_its_return() {
     let mesh = Mesh::new();
     let server = mesh.server();
-    let membership = Membership::start(options(&server, 1, &[]), &server.endpoint).await.unwrap();
+    let membership = start(options(&server, 1, &[]), &server).await.unwrap();
     let mut view = membership.view();
     let node = Node::new(&mesh, "crashing");
     let life = node.start("127.0.0.1:0".parse().unwrap(), Some(server.address), 1);
@@ -117,10 +126,10 @@ async fn nodes_of_another_mesh_do_not_appear() {
         let id = NodeId::from_bytes([number; 16]);
         let mut options = MembershipOptions::new(id, mesh, address(number.into()), 1, vec![number.into()]);
         options.seeds = vec![address(1).to_string()];
-        Membership::start_on(options, Box::new(network.clone()))
+        start_on(options, network.clone())
     };
     let one = start(1, MESH).await.unwrap();
-    let _stranger = start(2, vecino_net::message::MeshId([1; 16])).await.unwrap();
+    let _stranger = start(2, vecino_model::MeshId([1; 16])).await.unwrap();
     let _three = start(3, MESH).await.unwrap();
     let mut view = one.view();
     until(&mut view, "the third", |view| is(view, NodeId::from_bytes([3; 16]), NodeState::Up)).await;
@@ -132,7 +141,7 @@ async fn options_that_cannot_be_gossiped_are_refused() {
     let network = ChannelTransport::with_mtu(vecino_net::gossip::GOSSIP_BYTES_MAX);
     let address = "127.0.0.1:1".parse().unwrap();
     let base = |tokens| MembershipOptions::new(NodeId::from_bytes([1; 16]), MESH, address, 1, tokens);
-    let start = |options| Membership::start_on(options, Box::new(network.clone()));
+    let start = |options| start_on(options, network.clone());
     assert!(start(base(vec![])).await.is_err_and(|error| matches!(error, MembershipError::NoTokens)));
     let error = start(base(vec![u64::MAX; 500])).await.unwrap_err().to_string();
     assert!(error.contains("tokens") && error.contains(&VALUE_BYTES_MAX.to_string()), "{error}");
@@ -202,10 +211,10 @@ async fn gossip_that_panics(open_panics: usize, nodes: [u8; 2]) -> usize {
     let (panic, poke, opened) = Default::default();
     let brittle = Brittle { inner: network.clone(), panic, poke, opened, open_panics };
     let mut options = MembershipOptions::new(one, MESH, address(1), 7, vec![1]);
-    let failing = Membership::start_on(options.clone(), Box::new(brittle.clone())).await.unwrap();
+    let failing = start_on(options.clone(), brittle.clone()).await.unwrap();
     (options.node_id, options.advertise) = (two, address(2));
     options.seeds = vec![address(1).to_string()];
-    let watching = Membership::start_on(options, Box::new(network)).await.unwrap();
+    let watching = start_on(options, network).await.unwrap();
     let mut view = watching.view();
     until(&mut view, "the first", |view| is(view, one, NodeState::Up)).await;
     failing.publish(1, 1);

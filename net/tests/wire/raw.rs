@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use quinn::crypto::rustls::QuicClientConfig;
-use vecino_certs::{Identity, NODE_SERVER_NAME, NodeId};
+use vecino_certs::{Identity, NODE_SERVER_NAME};
+use vecino_model::NodeId;
 use vecino_net::error::RpcError;
 use vecino_net::frame::{REPLY_HEADER_BYTES, ReplyHeader, RequestHeader};
 use vecino_net::message::{Hello, PeerIdentity, Rpc};

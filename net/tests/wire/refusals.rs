@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use tokio::time::timeout;
-use vecino_certs::{ALPN_CLIENT, ALPN_PEER, Identity, NodeId};
+use vecino_certs::{ALPN_CLIENT, ALPN_PEER, Identity};
+use vecino_model::NodeId;
+use vecino_model::limits::FRAME_BYTES_MAX;
 use vecino_net::endpoint::{Endpoint, EndpointOptions};
 use vecino_net::error::{ErrorCode, Retry};
 use vecino_net::frame::{MAGIC, PROTOCOL_VERSION, ReplyHeader, RequestHeader};
-use vecino_net::limits::FRAME_BYTES_MAX;
 use vecino_net::message::{CatalogFetch, Dropped, ListCollections, Rpc};
 use vecino_net::rpc::{TraceId, encode};
 
@@ -85,7 +86,7 @@ async fn a_clients_certificate_opens_no_connection_between_nodes() {
     let server = mesh.server();
     let client = mesh.client();
     let raw = Raw::connect(&client, ALPN_PEER, server.address).await.unwrap();
-    let error = raw.hello(Some(client.node_id())).await.unwrap_err();
+    let error = raw.hello(Some(vecino_net::node_id(client.key_id()))).await.unwrap_err();
     assert_eq!(error.code, ErrorCode::Forbidden);
     assert!(error.message.contains("somebody") && error.message.contains("client"), "{error}");
     let closed = soon("closing", raw.quic.closed()).await.to_string();

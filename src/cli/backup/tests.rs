@@ -7,18 +7,16 @@ use std::time::Duration;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
-use vecino_certs::NodeId;
 use vecino_client::{
     Client, CollectionInfo, ErrorCode, Level, Metric, NodeState, NodeStatus, Outcome, Payload, Point, PointId,
     ScanCursor, StatusReply, StoredPoint, Version, point, schema,
 };
+use vecino_model::{CollectionId, MeshId, NodeId, position};
 use vecino_net::error::{Retry, RpcError};
 use vecino_net::message::{
-    CreateCollection, Delete, DescribeCollection, DropCollection, Dropped, Get, ListCollections, MeshId, Put, Rpc,
-    Scan, ScanReply, Status,
+    CreateCollection, Delete, DescribeCollection, DropCollection, Dropped, Get, ListCollections, Put, Rpc, Scan,
+    ScanReply, Status,
 };
-use vecino_net::model::CollectionId;
-use vecino_net::ring;
 
 use super::*;
 use crate::backup::MARKER_ID;
@@ -174,7 +172,7 @@ impl State {
 impl Collection {
     /// Pages of 100 points in ring order.
     fn scan(&self, after: Option<ScanCursor>) -> ScanReply {
-        let cursor = |id: &PointId| ScanCursor { position: ring::position(self.info.id, id), id: id.clone() };
+        let cursor = |id: &PointId| ScanCursor { position: position(self.info.id, id), id: id.clone() };
         let mut all: Vec<_> = self.points.values().map(|point| (cursor(&point.id), point)).collect();
         all.sort_by(|a, b| a.0.cmp(&b.0));
         all.retain(|(at, _)| after.as_ref().is_none_or(|after| at > after));

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex};
 
 use clap::Parser;
 use vecino_client::{ErrorCode, FieldSchema, Metric, Outcome, Vector, Version};
+use vecino_model::CollectionId;
 use vecino_net::error::RpcError;
 use vecino_net::message::{DescribeCollection, Put, Rpc};
-use vecino_net::model::CollectionId;
 
 use super::*;
 use crate::cli::args::{Cli, ClientCommand, Command};

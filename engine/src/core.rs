@@ -1,0 +1,86 @@
+//! What the readers, the writer and the indexers of one collection share.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+
+use vecino_index::{Index, Reading};
+use vecino_model::{CollectionId, CollectionSchema, Fields, PointId, Record, RecordValue, Vector, position};
+use vecino_storage::SnapshotStore;
+
+use crate::indexers::{Indexers, Linkable};
+use crate::resources::Share;
+use crate::tables::{Entry, Key, Live, Tables};
+
+/// What readers, the writer and the indexers share.
+pub(crate) struct Core {
+    pub(crate) name: String,
+    pub(crate) id: CollectionId,
+    pub(crate) schema: CollectionSchema,
+    pub(crate) tables: RwLock<Tables>,
+    /// In the schema's order of fields.
+    pub(crate) indexes: Vec<(String, Index)>,
+    pub(crate) snapshots: Mutex<SnapshotStore>,
+    /// The tables hold every record before this log sequence number.
+    pub(crate) next_lsn: AtomicU64,
+    /// The last snapshot holds every record before this one.
+    pub(crate) snapshot_lsn: AtomicU64,
+    pub(crate) log_bytes: AtomicU64,
+    /// Bytes of records logged, and how many of them the last snapshot covers; those replayed on opening count.
+    pub(crate) logged_bytes: AtomicU64,
+    pub(crate) snapshot_logged_bytes: AtomicU64,
+    pub(crate) indexers: Arc<Indexers>,
+    pub(crate) share: Share,
+}
+
+impl Core {
+    pub(crate) fn tables(&self) -> RwLockReadGuard<'_, Tables> {
+        self.tables.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn key(&self, id: &PointId) -> Key {
+        Key { position: position(self.id, id), id: id.clone() }
+    }
+
+    pub(crate) fn index(&self, field: &str) -> Option<&Index> {
+        self.indexes.iter().find(|(name, _)| name == field).map(|(_, index)| index)
+    }
+
+    /// While it lives, what a slot of the tables holds stays what it is.
+    pub(crate) fn reading(&self) -> Vec<Reading<'_>> {
+        self.indexes.iter().map(|(_, index)| index.reading()).collect()
+    }
+
+    pub(crate) fn vectors(&self, live: &Live) -> Fields {
+        let vector = |(name, index): &(String, Index)| Some((name.clone(), Vector(index.vector(live.slot)?)));
+        self.indexes.iter().filter_map(vector).collect()
+    }
+
+    pub(crate) fn record(&self, id: PointId, entry: Entry) -> Record {
+        let Entry { version, live } = entry;
+        let value = live.map(|live| RecordValue { vectors: self.vectors(&live), payload: live.payload.to_vec() });
+        Record { id, version, value }
+    }
+
+    /// Has the account say what the collection really takes.
+    pub(crate) fn settle_memory(&self) {
+        let indexes: usize = self.indexes.iter().map(|(_, index)| index.memory_bytes()).sum();
+        let tables = self.tables().memory_bytes();
+        self.share.account.hold((indexes + tables) as u64);
+    }
+
+    /// Codes of many slots may have to be made: every indexer takes part.
+    pub(crate) fn wake_all_indexers(self: &Arc<Self>) {
+        (0..self.indexers.threads()).for_each(|_| self.wake_indexers());
+    }
+
+    pub(crate) fn wake_indexers(self: &Arc<Self>) {
+        let linkable: Arc<dyn Linkable> = Arc::clone(self) as _;
+        self.indexers.wake(&linkable);
+    }
+}
+
+impl Linkable for Core {
+    fn indexes(&self) -> Vec<&Index> {
+        self.indexes.iter().map(|(_, index)| index).collect()
+    }
+}

@@ -1,0 +1,178 @@
+//! Batches that are logged and flushed together, and what becomes of each of their records.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+
+use tokio::sync::oneshot;
+use vecino_model::{Outcome, Record, Version};
+use vecino_storage::LogError;
+
+use crate::collection::ApplyError;
+use crate::memory::Reservation;
+use crate::tables::Key;
+
+/// Where the outcomes of one batch go.
+pub(crate) type Answer = oneshot::Sender<Result<Vec<Outcome>, ApplyError>>;
+
+/// Which record: the number of its batch in the group, and its place there.
+pub(crate) type Place = (usize, usize);
+
+/// Batches that are logged and flushed together.
+#[derive(Default)]
+pub(crate) struct Group {
+    /// Records that are newer than what is there, to be logged.
+    pub accepted: Vec<Accepted>,
+    /// The records of each batch as they are logged, one behind another.
+    encoded: Vec<Vec<u8>>,
+    /// Bytes of those that were accepted.
+    pub bytes: usize,
+    /// How many of them are puts.
+    pub puts: usize,
+    /// Memory that they will take.
+    pub room: Option<Reservation>,
+    /// Who waits for a flush after the batches.
+    pub flushes: Vec<oneshot::Sender<Result<u64, LogError>>>,
+    /// Where the log is to be cut after all that.
+    pub cut: Option<u64>,
+    answers: Vec<(Answer, Vec<Outcome>)>,
+    /// Newest version of each point in `accepted`.
+    pending: HashMap<Key, Version>,
+    /// Records that need no logging because an accepted one is newer, and that one's version: its fate is theirs.
+    overtaken: Vec<(Place, Key, Version)>,
+}
+
+/// A record that is to be logged.
+pub(crate) struct Accepted {
+    pub place: Place,
+    pub key: Key,
+    pub record: Record,
+    /// Where it lies among what is encoded of its batch.
+    pub encoded: Range<usize>,
+}
+
+impl Group {
+    /// Begins a batch whose records take about so many bytes in the log; gives its number.
+    pub fn begin_batch(&mut self, bytes: usize) -> usize {
+        self.encoded.push(Vec::with_capacity(bytes));
+        self.answers.len()
+    }
+
+    /// Where the records of the batch that was begun last are encoded.
+    pub fn encoded(&mut self) -> &mut Vec<u8> {
+        self.encoded.last_mut().expect("a batch was begun")
+    }
+
+    /// Adds a batch with what is to be answered if everything that was accepted is logged.
+    pub fn add_batch(&mut self, answer: Answer, outcomes: Vec<Outcome>) {
+        self.answers.push((answer, outcomes));
+    }
+
+    /// The newest version of a point that is to be logged.
+    pub fn pending(&self, key: &Key) -> Option<Version> {
+        self.pending.get(key).copied()
+    }
+
+    /// A record that is newer than what is there and in the group.
+    pub fn accept(&mut self, accepted: Accepted) -> Outcome {
+        let version = accepted.record.version;
+        self.bytes += accepted.encoded.len();
+        self.puts += usize::from(accepted.record.value.is_some());
+        self.pending.insert(accepted.key.clone(), version);
+        self.accepted.push(accepted);
+        Outcome::Written(version)
+    }
+
+    /// A record than which another of the group is newer.
+    pub fn overtake(&mut self, place: Place, key: Key, newer: Version) -> Outcome {
+        self.overtaken.push((place, key, newer));
+        Outcome::Written(newer)
+    }
+
+    /// What was accepted, as it is logged.
+    pub fn logged(&self) -> Vec<&[u8]> {
+        self.accepted.iter().map(|accepted| &self.encoded[accepted.place.0][accepted.encoded.clone()]).collect()
+    }
+
+    /// Takes records out again that cannot be logged, with what their senders are told.
+    pub fn give_up(&mut self, which: impl Fn(&Record) -> bool, outcome: &Outcome) {
+        let (gone, kept) = std::mem::take(&mut self.accepted).into_iter().partition(|accepted| which(&accepted.record));
+        self.accepted = kept;
+        let gone: Vec<Accepted> = gone;
+        let mut lost = HashSet::with_capacity(gone.len());
+        for Accepted { place, key, record, encoded } in gone {
+            self.bytes -= encoded.len();
+            self.puts -= usize::from(record.value.is_some());
+            self.set(place, outcome);
+            lost.insert((key, record.version));
+        }
+        for (place, key, newer) in std::mem::take(&mut self.overtaken) {
+            let newer = (key, newer);
+            if lost.contains(&newer) {
+                self.set(place, outcome);
+            } else {
+                self.overtaken.push((place, newer.0, newer.1));
+            }
+        }
+    }
+
+    /// Takes all puts out again.
+    pub fn give_up_puts(&mut self, outcome: &Outcome) {
+        self.give_up(|record| record.value.is_some(), outcome);
+    }
+
+    /// Tells everybody what became of their records.
+    pub fn answer(self) {
+        for (answer, outcomes) in self.answers {
+            // Who asked may have given up; what was written stays written.
+            let _ = answer.send(Ok(outcomes));
+        }
+    }
+
+    fn set(&mut self, (batch, place): Place, outcome: &Outcome) {
+        self.answers[batch].1[place] = outcome.clone();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vecino_model::{Fields, NodeId, RecordValue};
+
+    use super::*;
+
+    fn version(time: u64) -> Version {
+        Version { time, node: NodeId::from_bytes([1; 16]) }
+    }
+
+    fn accepted(place: Place, id: u64, time: u64, is_put: bool) -> Accepted {
+        let value = is_put.then(|| RecordValue { vectors: Fields::new(), payload: Vec::new() });
+        let record = Record { id: id.into(), version: version(time), value };
+        Accepted { place, key: Key { position: id, id: id.into() }, record, encoded: 0..10 }
+    }
+
+    #[test]
+    fn what_was_overtaken_shares_the_fate_of_what_overtook_it() {
+        let mut group = Group::default();
+        let (first, mut told_first) = oneshot::channel();
+        let (second, mut told_second) = oneshot::channel();
+        let key = |id: u64| Key { position: id, id: id.into() };
+        let outcomes = vec![
+            group.accept(accepted((0, 0), 1, 5, true)),
+            group.overtake((0, 1), key(1), version(5)),
+            group.accept(accepted((0, 2), 2, 5, false)),
+            group.overtake((0, 3), key(2), version(5)),
+        ];
+        group.add_batch(first, outcomes);
+        assert_eq!(group.begin_batch(0), 1);
+        // A newer delete of the point whose put is given up stands by itself.
+        let outcomes = vec![group.accept(accepted((1, 0), 1, 6, false)), group.overtake((1, 1), key(1), version(6))];
+        group.add_batch(second, outcomes);
+        assert_eq!((group.pending(&key(1)), group.bytes, group.puts), (Some(version(6)), 30, 1));
+        let full = Outcome::Unavailable("full".into());
+        group.give_up_puts(&full);
+        assert_eq!((group.accepted.len(), group.bytes, group.puts), (2, 20, 0));
+        group.answer();
+        let written = |time| Outcome::Written(version(time));
+        assert_eq!(told_first.try_recv().unwrap().unwrap(), [full.clone(), full, written(5), written(5)]);
+        assert_eq!(told_second.try_recv().unwrap().unwrap(), [written(6), written(6)]);
+    }
+}

@@ -1,0 +1,378 @@
+//! The one thread that writes a collection: it drains its queue into one batch, logs, flushes once, applies in order.
+//!
+//! What has to be stored is known to have memory before it is logged. A disk that cannot be written refuses puts and
+//! changes nothing; where it is full, deletes go on, at last in the room of the ballast. A flush that fails ends the log,
+//! for nobody knows what is on the disk; the writer opens it anew before the next batch, which puts on the disk what was
+//! in doubt, and applies that too.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot};
+use tracing::{debug, error, info};
+use vecino_index::{Index, Slot};
+use vecino_model::{Fsync, Outcome, Record, RecordValue};
+use vecino_storage::{Log, LogError};
+
+use crate::core::Core;
+use crate::group::{Accepted, Answer, Group, Place};
+use crate::indexers::link_some;
+use crate::persist::LogPlace;
+use crate::record;
+use crate::slots::Slots;
+use crate::tables::{Key, Tables};
+use crate::trouble::Trouble;
+
+/// Bytes of vectors of one field that may wait for the indexers. Each is searched exactly until it is linked, and that many
+/// are read in some hundredths of a second: above this the writer helps linking, which slows down puts.
+const UNLINKED_BYTES_MAX: usize = 512 * 1024 * 1024;
+
+/// Bytes of records after which a batch is not made larger.
+const GROUP_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Pause between attempts to open a log anew.
+const HEAL_PAUSE: Duration = Duration::from_secs(1);
+
+/// Fewer buried slots than this are never worth a wait.
+const BURIED_MIN: usize = 10_000;
+
+/// Slots that the writer links at a time when the indexers are behind.
+const HELP_SLOTS: usize = 64;
+
+/// What the writer can be told.
+pub(crate) enum Command {
+    /// Apply records.
+    Apply {
+        /// The records.
+        records: Vec<Record>,
+        /// Where the outcomes go.
+        answer: Answer,
+    },
+    /// Make everything logged so far durable and say what lsn comes next.
+    Flush {
+        /// Where the lsn goes.
+        answer: oneshot::Sender<Result<u64, LogError>>,
+    },
+    /// Remove log segments that snapshots have made superfluous.
+    CutLog {
+        /// First lsn that must stay.
+        before: u64,
+    },
+}
+
+/// What puts have to pass beside being valid and new.
+struct PutRules {
+    /// Why none are taken now.
+    closed: Option<String>,
+    /// Bytes that a new slot takes in all indexes.
+    slot_bytes: usize,
+    /// Slots that are used again first, and are counted already.
+    vacant: usize,
+}
+
+/// Records that were not logged.
+struct Failure {
+    trouble: Trouble,
+    reason: String,
+    /// Whether they may be on the disk all the same.
+    is_in_doubt: bool,
+}
+
+impl Failure {
+    fn left_room_for_deletes(&self) -> bool {
+        self.trouble == Trouble::Full && !self.is_in_doubt
+    }
+}
+
+/// Runs until every sender of its queue is gone.
+pub(crate) fn run(
+    core: &Arc<Core>,
+    (log, reopen): (Log, LogPlace),
+    slots: Slots,
+    commands: mpsc::Receiver<Command>,
+    runtime: &tokio::runtime::Handle,
+) {
+    Writer { core, log, reopen, tried: None, trouble: None, commands, slots }.run(runtime);
+}
+
+struct Writer<'a> {
+    core: &'a Arc<Core>,
+    log: Log,
+    reopen: LogPlace,
+    /// When opening a log that had failed was last tried.
+    tried: Option<Instant>,
+    /// What was last wrong with the disk, until something is written again.
+    trouble: Option<Trouble>,
+    commands: mpsc::Receiver<Command>,
+    slots: Slots,
+}
+
+impl Writer<'_> {
+    fn run(&mut self, runtime: &tokio::runtime::Handle) {
+        // With `every MS` a quiet spell must still end in a flush.
+        let idle = match self.core.schema.fsync {
+            Fsync::EveryMs(ms) => Some(Duration::from_millis(u64::from(ms))),
+            Fsync::Always | Fsync::Never => None,
+        };
+        loop {
+            let first = match idle {
+                None => self.commands.blocking_recv(),
+                Some(idle) => {
+                    match runtime.block_on(async { tokio::time::timeout(idle, self.commands.recv()).await }) {
+                        Ok(command) => command,
+                        Err(_) => {
+                            self.flush_if_due();
+                            continue;
+                        }
+                    }
+                }
+            };
+            let Some(first) = first else { break };
+            let mut group = Group::default();
+            self.take(first, &mut group);
+            while group.bytes < GROUP_BYTES_MAX {
+                let Ok(next) = self.commands.try_recv() else { break };
+                self.take(next, &mut group);
+            }
+            let (flushes, cut) = (std::mem::take(&mut group.flushes), group.cut);
+            self.write(group);
+            for answer in flushes {
+                // A snapshot that was given up does not wait for this any more.
+                let _ = answer.send(self.log.flush().map(|_| self.log.next_lsn()));
+            }
+            if let Some(before) = cut {
+                self.cut_log(before);
+            }
+        }
+        if let Err(reason) = self.log.flush() {
+            error!(collection = self.core.name, %reason, "the log could not be flushed before closing");
+        }
+        debug!(collection = self.core.name, "the writer has stopped");
+    }
+
+    /// Adds a command to the group.
+    fn take(&mut self, command: Command, group: &mut Group) {
+        match command {
+            Command::CutLog { before } => group.cut = Some(before),
+            Command::Flush { answer } => group.flushes.push(answer),
+            Command::Apply { records, answer } => {
+                let batch = group.begin_batch(records.iter().map(record::encoded_bytes).sum());
+                let puts = PutRules {
+                    closed: self.core.share.resources.ballast.puts_closed(),
+                    slot_bytes: self.core.indexes.iter().map(|(_, index)| index.bytes_per_slot()).sum(),
+                    vacant: self.slots.vacant(&self.core.indexes),
+                };
+                let numbered = records.into_iter().enumerate();
+                let outcomes =
+                    numbered.map(|(place, record)| self.admit(record, (batch, place), &puts, group)).collect();
+                group.add_batch(answer, outcomes);
+            }
+        }
+    }
+
+    /// Decides whether a record is to be logged, before anything is.
+    fn admit(&self, record: Record, place: Place, puts: &PutRules, group: &mut Group) -> Outcome {
+        if let Some(RecordValue { vectors, payload: _ }) = &record.value
+            && let Err(invalid) = vecino_model::validate::fields(&self.core.schema, vectors)
+        {
+            return Outcome::Refused(invalid.to_string());
+        }
+        let key = self.core.key(&record.id);
+        if let Some(pending) = group.pending(&key).filter(|pending| *pending >= record.version) {
+            return group.overtake(place, key, pending);
+        }
+        if let Some(known) = self.core.tables().version(&key).filter(|known| *known >= record.version) {
+            return Outcome::Written(known);
+        }
+        if let Some(value) = &record.value {
+            if let Some(reason) = &puts.closed {
+                return self.unavailable(reason);
+            }
+            let slot_bytes = if group.puts < puts.vacant { 0 } else { puts.slot_bytes };
+            let bytes = slot_bytes + Tables::point_bytes(&record.id, value.payload.len());
+            if let Err(over) = self.core.share.account.reserve(&mut group.room, bytes as u64) {
+                return Outcome::Unavailable(over.to_string());
+            }
+        }
+        let encoded = record::encode_behind(&record, group.encoded());
+        if encoded.len() > vecino_storage::RECORD_BYTES_MAX {
+            group.encoded().truncate(encoded.start);
+            return Outcome::Refused(format!(
+                "the point takes {} bytes in the log: at most {} are allowed",
+                encoded.len(),
+                vecino_storage::RECORD_BYTES_MAX
+            ));
+        }
+        group.accept(Accepted { place, key, record, encoded })
+    }
+
+    /// Logs, flushes, applies, answers.
+    fn write(&mut self, mut group: Group) {
+        self.make_slots(&mut group);
+        self.log(&mut group);
+        if !group.accepted.is_empty() {
+            for Accepted { key, record, .. } in std::mem::take(&mut group.accepted) {
+                self.apply(key, record);
+            }
+            self.core.logged_bytes.fetch_add(group.bytes as u64, Ordering::AcqRel);
+            self.core.next_lsn.store(self.log.next_lsn(), Ordering::Release);
+            self.core.log_bytes.store(self.log.bytes(), Ordering::Relaxed);
+            self.core.settle_memory();
+            self.core.wake_indexers();
+        }
+        drop(group.room.take());
+        group.answer();
+        // Searches pay for every unlinked slot, so puts wait for linking before the tail grows long.
+        let is_long = |index: &Index| index.unlinked() * index.params().dim * size_of::<f32>() > UNLINKED_BYTES_MAX;
+        while self.core.indexes.iter().any(|(_, index)| is_long(index)) {
+            link_some(&**self.core, HELP_SLOTS);
+        }
+        // New slots are used up for as long as what is buried waits to leave the graph.
+        for (_, index) in &self.core.indexes {
+            while index.buried() > BURIED_MIN.max(index.len_live() / 2) && index.consolidate(HELP_SLOTS) {}
+        }
+    }
+
+    /// Has the indexes make room for what is to be stored, for once it is logged it must be stored.
+    fn make_slots(&mut self, group: &mut Group) {
+        let new = group.puts.saturating_sub(self.slots.vacant(&self.core.indexes));
+        if new == 0 {
+            return;
+        }
+        let last = self.core.tables().slots() + new - 1;
+        let made = self.core.indexes.iter().try_for_each(|(_, index)| index.reserve(last as Slot));
+        if let Err(reason) = made {
+            error!(collection = self.core.name, %reason, "puts are refused: the system gives no memory");
+            group.give_up_puts(&self.unavailable(&reason));
+        }
+    }
+
+    /// Logs and flushes what was accepted; what cannot be is taken out of the group.
+    fn log(&mut self, group: &mut Group) {
+        if group.accepted.is_empty() {
+            return;
+        }
+        let Err(mut failure) = self.append(group) else { return };
+        if failure.left_room_for_deletes() {
+            group.give_up_puts(&self.told(&failure));
+            // Deletes are small, so they may fit where puts do not; and if not, there is the ballast.
+            for attempt in [|_: &Self| true, |writer: &Self| writer.core.share.resources.ballast.release()] {
+                if group.accepted.is_empty() || !failure.left_room_for_deletes() || !attempt(self) {
+                    break;
+                }
+                match self.append(group) {
+                    Ok(()) => return,
+                    Err(again) => failure = again,
+                }
+            }
+        }
+        group.give_up(|_| true, &self.told(&failure));
+    }
+
+    fn append(&mut self, group: &Group) -> Result<(), Failure> {
+        let mut is_in_doubt = false;
+        let logged = self.heal().and_then(|()| {
+            let was_poisoned = self.log.is_poisoned();
+            let appended = self.log.append(&group.logged());
+            // A batch that could not be written in full, and not be cut off either, may turn up again.
+            is_in_doubt = appended.is_ok() || self.log.is_poisoned() && !was_poisoned;
+            appended.and_then(|_| self.log.commit())
+        });
+        let before = self.trouble;
+        let Err(reason) = logged else {
+            self.trouble = None;
+            if before.is_some() {
+                info!(collection = self.core.name, "writes are logged again");
+            }
+            return Ok(());
+        };
+        // A log that was ended by a failure is refused for no other reason than that.
+        let trouble = Trouble::of(&reason).or(before).unwrap_or(Trouble::Other);
+        self.trouble = Some(trouble);
+        if self.trouble != before {
+            error!(collection = self.core.name, %reason, "a write was not logged");
+        }
+        Err(Failure { trouble, reason: reason.to_string(), is_in_doubt })
+    }
+
+    fn told(&self, failure: &Failure) -> Outcome {
+        let Failure { trouble, reason, is_in_doubt } = failure;
+        if *is_in_doubt {
+            Outcome::Unknown(format!(
+                "collection {:?} may have logged this or not: {trouble} ({reason})",
+                self.core.name
+            ))
+        } else {
+            self.unavailable(format_args!("{trouble} ({reason})"))
+        }
+    }
+
+    fn unavailable(&self, reason: impl std::fmt::Display) -> Outcome {
+        Outcome::Unavailable(format!("collection {:?} cannot take this now: {reason}", self.core.name))
+    }
+
+    /// Makes one logged record the newest version of its point.
+    fn apply(&mut self, key: Key, record: Record) {
+        let Record { id: _, version, value } = record;
+        let value = value.map(|RecordValue { vectors, payload }| {
+            let next = self.core.tables().slots() as Slot;
+            let slot = self.slots.take(&self.core.indexes, next);
+            for (name, index) in &self.core.indexes {
+                if let Some(vector) = vectors.get(name)
+                    && let Err(reason) = index.store(slot, &vector.0)
+                {
+                    // The vector was checked and its slot made before it was logged; the point is there, and only this
+                    // field cannot find it.
+                    error!(collection = self.core.name, field = name, slot, %reason, "the index refused a vector");
+                }
+            }
+            (slot, payload.into_boxed_slice())
+        });
+        let applied = self.core.tables.write().unwrap_or_else(PoisonError::into_inner).apply(key, version, value);
+        if let Some(slot) = applied.and_then(|applied| applied.buried) {
+            self.core.indexes.iter().for_each(|(_, index)| index.bury(slot));
+        }
+    }
+
+    /// Opens a log anew that a failed flush has ended, and applies what was in doubt and turns out to be there.
+    fn heal(&mut self) -> Result<(), LogError> {
+        let is_soon = self.tried.is_some_and(|tried| tried.elapsed() < HEAL_PAUSE);
+        if !self.log.is_poisoned() || is_soon {
+            return Ok(());
+        }
+        self.tried = Some(Instant::now());
+        let log = self.reopen.open(self.core.id)?;
+        let mut applied = 0;
+        log.replay(self.core.next_lsn.load(Ordering::Acquire), &mut |_, bytes| {
+            let record = record::decode(bytes)?;
+            let key = self.core.key(&record.id);
+            let known = self.core.tables().version(&key);
+            if known.is_none_or(|known| known < record.version) {
+                self.apply(key, record);
+                applied += 1;
+            }
+            Ok(())
+        })?;
+        self.log = log;
+        self.tried = None;
+        self.core.next_lsn.store(self.log.next_lsn(), Ordering::Release);
+        self.core.settle_memory();
+        info!(collection = self.core.name, applied, "opened the log again after a failed flush");
+        Ok(())
+    }
+
+    fn flush_if_due(&mut self) {
+        if let Err(reason) = self.log.commit() {
+            error!(collection = self.core.name, %reason, "the log could not be flushed");
+        }
+    }
+
+    fn cut_log(&mut self, before: u64) {
+        match self.log.truncate_before(before) {
+            Ok(freed) => debug!(collection = self.core.name, before, freed, "cut the log behind the older snapshot"),
+            Err(reason) => error!(collection = self.core.name, %reason, "the log could not be cut"),
+        }
+        self.core.log_bytes.store(self.log.bytes(), Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,171 @@
+//! Putting together what several nodes found. Pure.
+
+use std::collections::HashMap;
+
+use vecino_model::{CollectionId, Hit, Metric, PointId, Record, ScanCursor, Version, position};
+
+/// Hits of several nodes, best first, with the newest version of each point that any of them reported.
+///
+/// An older version of a point is left out even where its score is better, since the point is not that any more.
+pub fn hits(answers: impl IntoIterator<Item = Vec<Hit>>, metric: Metric) -> Vec<Hit> {
+    let mut newest: HashMap<PointId, Hit> = HashMap::new();
+    for hit in answers.into_iter().flatten() {
+        match newest.get(&hit.id) {
+            Some(known) if known.version >= hit.version => {}
+            _ => {
+                newest.insert(hit.id.clone(), hit);
+            }
+        }
+    }
+    let mut merged: Vec<_> = newest.into_values().collect();
+    merged.sort_by(|a, b| {
+        let order = a.score.total_cmp(&b.score);
+        let order = if metric.higher_is_better() { order.reverse() } else { order };
+        order.then_with(|| a.id.cmp(&b.id))
+    });
+    merged
+}
+
+/// Whether a hit is still what its point is, given the newest version that enough replicas know.
+pub fn is_current(hit: &Hit, newest: Option<Version>) -> bool {
+    newest.is_none_or(|newest| newest <= hit.version)
+}
+
+/// One node's part of a page.
+pub struct PagePart {
+    /// In ring order.
+    pub records: Vec<Record>,
+    /// Whether the node has nothing after them.
+    pub end: bool,
+}
+
+/// Bytes after which a page ends, well below what a frame may hold.
+const PAGE_BYTES: usize = 32 * 1024 * 1024;
+
+/// A page of a scan.
+#[derive(Debug, PartialEq)]
+pub struct Page {
+    /// Live records in ring order, the newest of each point.
+    pub records: Vec<Record>,
+    /// Where to go on; absent after the last page.
+    pub next: Option<ScanCursor>,
+}
+
+/// Puts parts of a page together, at most `limit` live records.
+///
+/// Beyond the last record of a node that has more to tell, nothing is known of what it has, so the page ends there.
+pub fn page(collection: CollectionId, parts: Vec<PagePart>, limit: usize) -> Page {
+    let cursor = |record: &Record| ScanCursor { position: position(collection, &record.id), id: record.id.clone() };
+    let unfinished = parts.iter().filter(|part| !part.end);
+    // A part without records and without end tells nothing at all; there is none, since a page has room for one.
+    let horizon = unfinished.filter_map(|part| part.records.last().map(cursor)).min();
+    let mut newest: HashMap<PointId, Record> = HashMap::new();
+    for record in parts.into_iter().flat_map(|part| part.records) {
+        match newest.get(&record.id) {
+            Some(known) if known.version >= record.version => {}
+            _ => {
+                newest.insert(record.id.clone(), record);
+            }
+        }
+    }
+    let mut all: Vec<_> = newest.into_values().map(|record| (cursor(&record), record)).collect();
+    all.sort_by(|a, b| a.0.cmp(&b.0));
+    if let Some(horizon) = &horizon {
+        all.retain(|(at, _)| at <= horizon);
+    }
+    let mut records = Vec::new();
+    let mut rest = all.into_iter().peekable();
+    let mut last = None;
+    let mut bytes = 0;
+    while records.len() < limit
+        && bytes < PAGE_BYTES
+        && let Some((at, record)) = rest.next()
+    {
+        last = Some(at);
+        if record.value.is_some() {
+            bytes += record.bytes();
+            records.push(record);
+        }
+    }
+    let next = if rest.peek().is_some() { last } else { horizon };
+    Page { records, next }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+    use vecino_model::{NodeId, RecordValue};
+
+    use super::*;
+
+    fn version(time: u64) -> Version {
+        Version { time, node: NodeId::from_bytes([1; 16]) }
+    }
+
+    fn hit(id: u64, time: u64, score: f32) -> Hit {
+        Hit { id: id.into(), score, version: version(time), payload: None, vectors: BTreeMap::new() }
+    }
+
+    #[test]
+    fn the_newest_version_of_each_point_stands_in_the_metric_s_order() {
+        let answers = || vec![vec![hit(1, 1, 0.9), hit(2, 1, 0.5)], vec![hit(1, 2, 0.1), hit(3, 1, 0.5)]];
+        let ids = |metric| hits(answers(), metric).into_iter().map(|hit| hit.id.to_string()).collect::<String>();
+        assert_eq!(ids(Metric::Cosine), "231", "higher first, equals by id; the old 0.9 of point 1 is gone");
+        assert_eq!(ids(Metric::Euclidean), "123");
+    }
+
+    #[test]
+    fn a_hit_that_was_overwritten_is_not_current() {
+        assert!(is_current(&hit(1, 5, 0.0), None));
+        assert!(is_current(&hit(1, 5, 0.0), Some(version(5))));
+        assert!(!is_current(&hit(1, 5, 0.0), Some(version(6))));
+    }
+
+    proptest! {
+        /// Pages over nodes that each hold some versions of some points give every point whose newest version lives, once.
+        #[test]
+        fn pages_give_every_live_point_once(
+            writes in prop::collection::vec((0..30u64, 1..10u64, 0..3usize, any::<bool>()), 0..80),
+            (page_of_node, limit) in (1..6usize, 1..6usize)
+        ) {
+            let collection = CollectionId([4; 16]);
+            let mut nodes = vec![BTreeMap::<ScanCursor, Record>::new(); 3];
+            let mut oracle = BTreeMap::<u64, (u64, bool)>::new();
+            for (id, time, node, live) in writes {
+                let time = time * 2 + u64::from(live);
+                let value = live.then(|| RecordValue { vectors: BTreeMap::new(), payload: Vec::new() });
+                let record = Record { id: id.into(), version: version(time), value };
+                let at = ScanCursor { position: position(collection, &id.into()), id: id.into() };
+                let known = nodes[node].entry(at).or_insert_with(|| record.clone());
+                if known.version < record.version { *known = record; }
+                let newest = oracle.entry(id).or_insert((0, false));
+                if newest.0 < time { *newest = (time, live); }
+            }
+            let (mut after, mut seen) = (None::<ScanCursor>, Vec::new());
+            loop {
+                let parts = nodes.iter().map(|node| {
+                    let rest: Vec<_> = node.iter().filter(|(at, _)| Some(*at) > after.as_ref()).collect();
+                    PagePart {
+                        end: rest.len() < page_of_node,
+                        records: rest.into_iter().take(page_of_node).map(|(_, record)| record.clone()).collect(),
+                    }
+                });
+                let Page { records, next } = page(collection, parts.collect(), limit);
+                prop_assert!(records.len() <= limit);
+                seen.extend(records.into_iter().map(|record| (record.id, record.version)));
+                prop_assert!(next.is_none() || next > after, "a page always gets further");
+                after = next;
+                if after.is_none() { break; }
+            }
+            seen.sort();
+            let expected: Vec<_> = oracle
+                .into_iter()
+                .filter(|(_, (_, live))| *live)
+                .map(|(id, (time, _))| (PointId::Number(id), version(time)))
+                .collect();
+            prop_assert_eq!(seen, expected);
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! What the parts of vecino talk about: points, versions, vectors, payloads, schemas, levels, limits, and the one rule for
+//! each thing that a client may send.
+//!
+//! Plain data and pure checks: no I/O, no clock, no network. The types are encoded by serde as they travel between nodes;
+//! what is stored on disk has types of its own, in the crates that store it.
+
+mod collection;
+mod level;
+pub mod limits;
+mod mesh;
+mod node_id;
+mod payload;
+mod point;
+mod position;
+mod record;
+mod schema;
+mod search;
+pub mod validate;
+mod vector;
+mod version;
+
+pub use collection::{CatalogEntry, CollectionId, CollectionStats, LiveCollection, MemoryUse, Placement, Serving};
+pub use level::{Level, UnknownLevel};
+pub use mesh::{LOOP_GENERATION_BITS, Member, MeshId, NodeState, Observation, RangeInfo, View};
+pub use node_id::{NodeId, ParseNodeIdError};
+pub use payload::{Payload, Value};
+pub use point::{Point, PointId, StoredPoint};
+pub use position::position;
+pub use record::{Outcome, Record, RecordValue};
+pub use schema::{CollectionSchema, DEFAULT_FIELD, FieldSchema, Fsync, Metric, Profile, UnknownMetric, UnknownProfile};
+pub use search::{Hit, ScanCursor};
+pub use vector::{Fields, Vector};
+pub use version::Version;

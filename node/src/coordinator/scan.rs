@@ -1,0 +1,31 @@
+//! Scan: a collection page by page, in ring order.
+
+use tokio::time::Instant;
+use vecino_net::error::RpcError;
+use vecino_net::message::{ReplicaScan, ReplicaScanReply, Scan, ScanReply};
+
+use super::points::stored_point;
+use super::{Coordinator, replica_deadline};
+use vecino_mesh::merge::{self, PagePart};
+
+/// Most points in one page.
+const LIMIT_MAX: u32 = 1_000;
+
+impl Coordinator {
+    /// Reads the next page.
+    pub async fn scan(&self, request: Scan, deadline: Instant) -> Result<ScanReply, RpcError> {
+        let Scan { collection, after, limit, level } = request;
+        if limit == 0 || limit > LIMIT_MAX {
+            return Err(RpcError::invalid(format_args!("a page of {limit} points: use 1 to {LIMIT_MAX}")));
+        }
+        let route = self.route(&collection).await?;
+        let wanted = ReplicaScan { collection: route.id, after, limit };
+        let (parts, _) = self.ask_cover(&route, level, false, wanted, replica_deadline(deadline)).await?;
+        let part = |ReplicaScanReply { records, end }| PagePart { records, end };
+        let page = merge::page(route.id, parts.into_iter().map(part).collect(), limit as usize);
+        Ok(ScanReply {
+            points: page.records.into_iter().filter_map(|record| stored_point(record, true)).collect(),
+            next: page.next,
+        })
+    }
+}

@@ -1,0 +1,137 @@
+//! What a node does for others with the collections that it keeps: the answers to replica requests.
+//!
+//! A coordinator that is a replica itself calls these directly, without a network between ([`ReplicaRequest::answer`]).
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use vecino_model::{CollectionId, Hit, Outcome, Record, Version, limits};
+use vecino_net::error::{ErrorCode, Retry, RpcError};
+use vecino_net::message::{
+    ReplicaApply, ReplicaRead, ReplicaScan, ReplicaScanReply, ReplicaSearch, ReplicaVersions, Rpc,
+};
+
+use crate::store::Store;
+use vecino_engine::{ApplyError, SearchError, SearchRequest};
+
+/// Most records in one page of a scan.
+const SCAN_RECORDS_MAX: usize = 1_000;
+
+/// A request that a replica answers from what it keeps.
+pub trait ReplicaRequest: Rpc + Clone + Sync {
+    /// Of which collection.
+    fn collection(&self) -> CollectionId;
+
+    /// Answers it.
+    fn answer(self, store: &Arc<Store>) -> impl Future<Output = Result<Self::Reply, RpcError>> + Send;
+}
+
+/// Milliseconds since the Unix epoch by this node's clock.
+pub fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as u64)
+}
+
+/// Runs work that keeps a processor or a disk busy where it does not hold up the network.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, RpcError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| RpcError::new(ErrorCode::Internal, format_args!("a task on this node failed: {error}")))
+}
+
+fn check_batch(points: usize) -> Result<(), RpcError> {
+    if points > limits::BATCH_POINTS_MAX {
+        return Err(RpcError::invalid(format_args!(
+            "a batch of {points} points is over the limit of {}",
+            limits::BATCH_POINTS_MAX
+        )));
+    }
+    Ok(())
+}
+
+impl ReplicaRequest for ReplicaVersions {
+    fn collection(&self) -> CollectionId {
+        self.collection
+    }
+
+    async fn answer(self, store: &Arc<Store>) -> Result<Vec<Option<Version>>, RpcError> {
+        let Self { collection, ids } = self;
+        check_batch(ids.len())?;
+        Ok(store.collection(collection).await?.versions(&ids))
+    }
+}
+
+impl ReplicaRequest for ReplicaRead {
+    fn collection(&self) -> CollectionId {
+        self.collection
+    }
+
+    async fn answer(self, store: &Arc<Store>) -> Result<Vec<Option<Record>>, RpcError> {
+        let Self { collection, ids } = self;
+        check_batch(ids.len())?;
+        let collection = store.collection(collection).await?;
+        blocking(move || collection.read(&ids)).await
+    }
+}
+
+impl ReplicaRequest for ReplicaApply {
+    fn collection(&self) -> CollectionId {
+        self.collection
+    }
+
+    async fn answer(self, store: &Arc<Store>) -> Result<Vec<Outcome>, RpcError> {
+        let Self { collection, records } = self;
+        check_batch(records.len())?;
+        let collection = store.collection(collection).await?;
+        // A version from the future would win over every later write until the clocks catch up.
+        let refusals: Vec<Option<String>> = records
+            .iter()
+            .map(|record| store.clock().observe(record.version).err().map(|error| error.to_string()))
+            .collect();
+        let accepted = records.into_iter().zip(&refusals).filter(|(_, refusal)| refusal.is_none());
+        let accepted: Vec<Record> = accepted.map(|(record, _)| record).collect();
+        let applied = collection.apply(accepted).await.map_err(|error| match error {
+            ApplyError::Closed(_) => RpcError::new(ErrorCode::NotReady, error),
+            ApplyError::Lost(_) => RpcError { retry: Retry::Unknown, ..RpcError::new(ErrorCode::Internal, error) },
+        })?;
+        let mut applied = applied.into_iter();
+        let outcome = |refusal: Option<String>| match refusal {
+            Some(reason) => Outcome::Refused(reason),
+            None => applied.next().unwrap_or_else(|| Outcome::Unknown("the writer gave no outcome".to_owned())),
+        };
+        Ok(refusals.into_iter().map(outcome).collect())
+    }
+}
+
+impl ReplicaRequest for ReplicaSearch {
+    fn collection(&self) -> CollectionId {
+        self.collection
+    }
+
+    async fn answer(self, store: &Arc<Store>) -> Result<Vec<Hit>, RpcError> {
+        let collection = store.collection(self.collection).await?;
+        let permit = store.search_permit().await;
+        let searched = blocking(move || {
+            let _permit = permit;
+            let Self { collection: _, field, vector, k, ef, threshold, with_payload, with_vectors, exact } = self;
+            let request = SearchRequest { field, vector, k, ef, threshold, with_payload, with_vectors, exact };
+            collection.search(&request)
+        });
+        searched.await?.map_err(|error| match error {
+            SearchError::UnknownField(_) | SearchError::Index(_) | SearchError::TooLarge => RpcError::invalid(error),
+        })
+    }
+}
+
+impl ReplicaRequest for ReplicaScan {
+    fn collection(&self) -> CollectionId {
+        self.collection
+    }
+
+    async fn answer(self, store: &Arc<Store>) -> Result<ReplicaScanReply, RpcError> {
+        let Self { collection, after, limit } = self;
+        let collection = store.collection(collection).await?;
+        let limit = (limit as usize).clamp(1, SCAN_RECORDS_MAX);
+        let page = blocking(move || collection.scan(after.as_ref().map(Into::into).as_ref(), limit)).await?;
+        Ok(ReplicaScanReply { records: page.records, end: page.end })
+    }
+}

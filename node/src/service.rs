@@ -1,0 +1,184 @@
+//! Answers requests: which kind goes where.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::time::Instant;
+use tracing::debug;
+use vecino_mesh::hlc;
+use vecino_model::{CatalogEntry, MeshId, NodeId};
+use vecino_net::error::{ErrorCode, RpcError};
+use vecino_net::message::{
+    CatalogApply, CatalogFetch, CreateCollection, Delete, DescribeCollection, DropCollection, Dropped, Get, Join,
+    JoinReply, ListCollections, NodeSnapshot, NodeStats, PeerIdentity, Put, ReplicaApply, ReplicaRead, ReplicaScan,
+    ReplicaSearch, ReplicaVersions, RingInfo, Rpc, Scan, Search, Status, TakeSnapshot,
+};
+use vecino_net::rpc::{CallContext, Caller, Service, TraceId, decode, encode};
+
+use crate::coordinator::{Coordinator, to_rpc_error};
+use crate::join::TokenOffice;
+use crate::replica::{ReplicaRequest, blocking, now_ms};
+use crate::snapshots;
+use crate::store::Store;
+
+/// What a node answers with.
+pub struct NodeService {
+    node_id: NodeId,
+    advertise: SocketAddr,
+    store: Arc<Store>,
+    /// Absent until the mesh is known: connections made before say so.
+    mesh_id: OnceLock<MeshId>,
+    /// Absent until the node takes part in gossip; it answers nobody before.
+    coordinator: OnceLock<Coordinator>,
+    tokens: TokenOffice,
+}
+
+impl NodeService {
+    /// A service that answers nothing yet.
+    pub fn new(node_id: NodeId, advertise: SocketAddr, store: Arc<Store>) -> Self {
+        Self {
+            node_id,
+            advertise,
+            store,
+            mesh_id: OnceLock::new(),
+            coordinator: OnceLock::new(),
+            tokens: TokenOffice::default(),
+        }
+    }
+
+    /// Says on new connections that this node belongs to a mesh.
+    pub fn set_mesh(&self, mesh_id: MeshId) {
+        let _ = self.mesh_id.set(mesh_id);
+    }
+
+    /// Begins to answer.
+    pub fn open(&self, coordinator: Coordinator) {
+        let _ = self.coordinator.set(coordinator);
+    }
+
+    fn coordinator(&self) -> Result<&Coordinator, RpcError> {
+        self.coordinator.get().ok_or_else(|| {
+            let message = format_args!("node {} is starting and not in its mesh yet", self.node_id.short());
+            RpcError::new(ErrorCode::NotReady, message)
+        })
+    }
+
+    fn join(&self, coordinator: &Coordinator, caller: &Caller, request: Join) -> Result<JoinReply, RpcError> {
+        let Caller::Peer(node) = caller else {
+            return Err(RpcError::new(ErrorCode::Forbidden, "only a node can join a mesh"));
+        };
+        let view = coordinator.view();
+        let placement = view.members.values().map(|member| (member.id, member.tokens.clone())).collect();
+        let members: BTreeMap<NodeId, String> =
+            view.members.values().map(|member| (member.id, member.address.to_string())).collect();
+        Ok(JoinReply {
+            mesh_id: coordinator.mesh_id(),
+            tokens: self.tokens.tokens_for(*node, request.tokens, &placement, Instant::now()),
+            members,
+            catalog: self.store.entries(),
+        })
+    }
+
+    async fn apply_to_catalog(&self, CatalogApply { entry }: CatalogApply) -> Result<Dropped, RpcError> {
+        hlc::check_drift(entry.version.time, now_ms()).map_err(RpcError::invalid)?;
+        let store = Arc::clone(&self.store);
+        let merged = blocking(move || store.merge(entry, true)).await?;
+        merged.map(|freed_bytes| Dropped { freed_bytes }).map_err(to_rpc_error)
+    }
+
+    /// Answers for this node's replica. A collection that is not known here was perhaps created just now, and who asks
+    /// knows of it.
+    async fn answer_as_replica<R: ReplicaRequest>(
+        &self,
+        coordinator: &Coordinator,
+        caller: &Caller,
+        body: &[u8],
+    ) -> Result<Vec<u8>, RpcError> {
+        let request: R = decode(R::NAME, body)?;
+        if let Caller::Peer(peer) = caller
+            && !self.store.keeps(request.collection())
+        {
+            debug!(peer = %peer.short(), collection = %request.collection(), "asking who wants it about a collection");
+            coordinator.fetch_catalog_of(*peer).await;
+        }
+        encode(&request.answer(&self.store).await?)
+    }
+}
+
+#[async_trait]
+impl Service for NodeService {
+    fn identity(&self) -> PeerIdentity {
+        PeerIdentity {
+            node_id: self.node_id,
+            mesh_id: self.mesh_id.get().copied(),
+            advertise: self.advertise.to_string(),
+        }
+    }
+
+    async fn serve(&self, context: CallContext, kind: u16, body: Bytes) -> Result<Vec<u8>, RpcError> {
+        let CallContext { caller, deadline, trace } = context;
+        debug!(%trace, %caller, kind, bytes = body.len(), "request");
+        let own = self.coordinator()?;
+        // As long as it is answered a request is there as it came, decoded, and as what it sends on.
+        let _request = self.store.resources().memory.count(3 * body.len() as u64);
+        let body = &*body;
+        match kind {
+            CreateCollection::KIND => {
+                let owned = own.clone();
+                answer(body, |request| to_its_end(async move { owned.create_collection(request, deadline).await }))
+                    .await
+            }
+            DropCollection::KIND => {
+                let owned = own.clone();
+                answer(body, |request| to_its_end(async move { owned.drop_collection(request, deadline).await })).await
+            }
+            ListCollections::KIND => answer(body, |ListCollections {}| own.list_collections()).await,
+            DescribeCollection::KIND => answer(body, |request| own.describe_collection(request)).await,
+            Put::KIND => answer(body, |request| own.put(request, deadline)).await,
+            Get::KIND => answer(body, |request| own.get(request, deadline)).await,
+            Delete::KIND => answer(body, |request| own.delete(request, deadline)).await,
+            Search::KIND => answer(body, |request| own.search(request, deadline)).await,
+            Scan::KIND => answer(body, |request| own.scan(request, deadline)).await,
+            Status::KIND => answer(body, |Status {}| own.status()).await,
+            RingInfo::KIND => answer(body, |request| own.ring(request)).await,
+            TakeSnapshot::KIND => answer(body, |request| own.take_snapshot(request, deadline)).await,
+            Join::KIND => answer(body, |request| async { self.join(own, &caller, request) }).await,
+            CatalogFetch::KIND => {
+                answer(body, |CatalogFetch {}| async { Ok::<Vec<CatalogEntry>, _>(self.store.entries()) }).await
+            }
+            CatalogApply::KIND => answer(body, |request| self.apply_to_catalog(request)).await,
+            ReplicaVersions::KIND => self.answer_as_replica::<ReplicaVersions>(own, &caller, body).await,
+            ReplicaApply::KIND => self.answer_as_replica::<ReplicaApply>(own, &caller, body).await,
+            ReplicaRead::KIND => self.answer_as_replica::<ReplicaRead>(own, &caller, body).await,
+            ReplicaSearch::KIND => self.answer_as_replica::<ReplicaSearch>(own, &caller, body).await,
+            ReplicaScan::KIND => self.answer_as_replica::<ReplicaScan>(own, &caller, body).await,
+            NodeSnapshot::KIND => {
+                answer(body, |request| snapshots::take(Arc::clone(&self.store), self.node_id, request)).await
+            }
+            NodeStats::KIND => answer(body, |NodeStats {}| async { Ok(own.stats_here()) }).await,
+            unknown => Err(RpcError::new(
+                ErrorCode::Protocol,
+                format_args!("requests of kind {unknown} are not known to this version"),
+            )),
+        }
+    }
+}
+
+async fn answer<R: Rpc, F: Future<Output = Result<R::Reply, RpcError>>>(
+    body: &[u8],
+    work: impl FnOnce(R) -> F,
+) -> Result<Vec<u8>, RpcError> {
+    encode(&work(decode(R::NAME, body)?).await?)
+}
+
+/// Does work that must not stop half-way when whoever asked for it goes away.
+async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, RpcError>> + Send + 'static,
+) -> Result<T, RpcError> {
+    let trace = TraceId::current().unwrap_or_else(TraceId::random);
+    let done = tokio::spawn(trace.scope(work)).await;
+    done.unwrap_or_else(|error| Err(RpcError::new(ErrorCode::Internal, format_args!("the request failed: {error}"))))
+}

@@ -1,0 +1,307 @@
+//! A shelf over a disk in memory, with a gate before every opening.
+
+use std::collections::BTreeMap;
+use std::sync::Condvar;
+
+use vecino_model::{FieldSchema, Fields, Fsync, Metric, NodeId, PointId, Record, RecordValue, Vector, Version};
+use vecino_storage::{Disk, MemDisk};
+
+use super::*;
+use vecino_engine::ballast::Ballast;
+use vecino_engine::indexers::Indexers;
+use vecino_engine::memory::Budget;
+use vecino_engine::resources::Resources;
+
+/// Which openings are held up, and how many were begun.
+#[derive(Default)]
+struct Gate {
+    held: Mutex<Vec<CollectionId>>,
+    begun: Mutex<Vec<CollectionId>>,
+    changed: Condvar,
+}
+
+impl Gate {
+    fn hold(&self, id: CollectionId) {
+        self.held.lock().unwrap().push(id);
+    }
+
+    fn release(&self) {
+        self.held.lock().unwrap().clear();
+        self.changed.notify_all();
+    }
+
+    fn pass(&self, id: CollectionId) {
+        self.begun.lock().unwrap().push(id);
+        self.changed.notify_all();
+        let held = self.held.lock().unwrap();
+        drop(self.changed.wait_while(held, |held| held.contains(&id)).unwrap());
+    }
+
+    fn await_begun(&self, id: CollectionId) {
+        let begun = self.begun.lock().unwrap();
+        drop(self.changed.wait_while(begun, |begun| !begun.contains(&id)).unwrap());
+    }
+}
+
+struct Lab {
+    disk: MemDisk,
+    gate: Arc<Gate>,
+    indexers: Arc<Indexers>,
+    runtime: tokio::runtime::Runtime,
+    resources: Arc<Resources>,
+}
+
+struct Gated {
+    disk: MemDisk,
+    gate: Arc<Gate>,
+    indexers: Arc<Indexers>,
+    runtime: tokio::runtime::Handle,
+    resources: Arc<Resources>,
+}
+
+const CURSED: CollectionId = id(99);
+
+impl Opener for Gated {
+    fn open(&self, kept: &Kept, _: &Progress) -> Result<Collection, OpenError> {
+        self.gate.pass(kept.id);
+        assert!(kept.id != CURSED, "an opening that panics");
+        let Kept { name, id, schema } = kept;
+        let (disk, indexers) = (Arc::new(self.disk.clone()), Arc::clone(&self.indexers));
+        Collection::open(
+            disk,
+            &id.to_string(),
+            self.resources.share(name),
+            *id,
+            schema.clone(),
+            indexers,
+            self.runtime.clone(),
+        )
+    }
+
+    fn remove(&self, id: CollectionId) {
+        self.disk.remove_dir_all(&id.to_string()).unwrap();
+    }
+}
+
+const fn id(number: u8) -> CollectionId {
+    CollectionId([number; 16])
+}
+
+impl Lab {
+    fn new() -> Self {
+        Self {
+            disk: MemDisk::new(),
+            gate: Arc::default(),
+            indexers: Arc::new(Indexers::start(1).unwrap()),
+            runtime: tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap(),
+            resources: Resources::unlimited(),
+        }
+    }
+
+    fn shelf(&self, open_max: usize, collections: &[u8]) -> Arc<Shelf> {
+        let (disk, gate, indexers) = (self.disk.clone(), Arc::clone(&self.gate), Arc::clone(&self.indexers));
+        let (runtime, resources) = (self.runtime.handle().clone(), Arc::clone(&self.resources));
+        let opener = Gated { disk, gate, indexers, runtime, resources };
+        let shelf = Shelf::new(opener, open_max, self.runtime.handle().clone());
+        for number in collections {
+            let field = FieldSchema {
+                dim: 1,
+                metric: Metric::Euclidean,
+                m: 4,
+                ef_construction: 10,
+                profile: Default::default(),
+            };
+            let fields = BTreeMap::from([(String::new(), field)]);
+            let schema = CollectionSchema { fields, replication_factor: 1, fsync: Fsync::Always };
+            shelf.keep(Kept { name: format!("c{number}"), id: id(*number), schema });
+        }
+        shelf
+    }
+
+    fn get(&self, shelf: &Arc<Shelf>, number: u8) -> Result<Collection, Absent> {
+        self.runtime.block_on(shelf.get(id(number)))
+    }
+
+    /// Who opened a collection for another may hold it for a moment longer than that one.
+    fn until_idle(&self, shelf: &Shelf) {
+        while !shelf.lock().by_id.values().filter_map(Place::open).all(Collection::is_idle) {
+            self.runtime.block_on(tokio::task::yield_now());
+        }
+    }
+
+    fn put(&self, collection: &Collection, point: u64) {
+        let vectors = Fields::from([(String::new(), Vector(vec![point as f32]))]);
+        let version = Version { time: point + 1, node: NodeId::from_bytes([1; 16]) };
+        let value = Some(RecordValue { vectors, payload: vec![0x80] });
+        self.runtime.block_on(collection.apply(vec![Record { id: point.into(), version, value }])).unwrap();
+        self.settle(collection);
+    }
+
+    /// What is not linked is not idle.
+    fn settle(&self, collection: &Collection) {
+        while collection.unlinked() > 0 {
+            std::thread::yield_now();
+        }
+    }
+}
+
+fn open_ids(shelf: &Shelf) -> Vec<CollectionId> {
+    let mut ids: Vec<CollectionId> = shelf.open_ones().iter().map(Collection::id).collect();
+    ids.sort_unstable();
+    ids
+}
+
+#[test]
+fn what_is_idle_longest_is_closed_and_has_everything_when_it_is_opened_again() {
+    let lab = Lab::new();
+    let shelf = lab.shelf(2, &[1, 2, 3, 4, 5]);
+    assert!(shelf.open_ones().is_empty(), "nobody asked for any");
+    for number in 1..=5 {
+        let collection = lab.get(&shelf, number).unwrap();
+        lab.put(&collection, u64::from(number));
+        drop(collection);
+        lab.until_idle(&shelf);
+        shelf.make_room();
+        assert!(shelf.open_ones().len() <= 2);
+    }
+    assert_eq!(open_ids(&shelf), [id(4), id(5)]);
+    drop(lab.get(&shelf, 4).unwrap());
+    drop(lab.get(&shelf, 1).unwrap());
+    lab.until_idle(&shelf);
+    let first = lab.get(&shelf, 1).unwrap();
+    shelf.make_room();
+    assert_eq!(open_ids(&shelf), [id(1), id(4)], "5 was idle longer than 4");
+    assert!(first.read(&[PointId::Number(1)])[0].is_some());
+    let closed = shelf.stats(id(2)).unwrap();
+    assert_eq!((closed.serving, closed.points), (Serving::Closed, 1), "what it held is still known");
+    assert_eq!(shelf.stats(id(1)).unwrap().serving, Serving::Open);
+}
+
+#[test]
+fn one_that_is_in_use_is_not_closed() {
+    let lab = Lab::new();
+    let shelf = lab.shelf(1, &[1, 2, 3]);
+    let held: Vec<Collection> = (1..=3).map(|number| lab.get(&shelf, number).unwrap()).collect();
+    shelf.make_room();
+    assert_eq!(open_ids(&shelf), [id(1), id(2), id(3)]);
+    held.iter().for_each(|collection| lab.put(collection, 7));
+    drop(held);
+    shelf.make_room();
+    assert_eq!(open_ids(&shelf), [id(3)]);
+}
+
+#[test]
+fn requests_wait_for_one_that_is_being_opened_and_others_do_not() {
+    let lab = Lab::new();
+    let shelf = lab.shelf(10, &[1, 2]);
+    lab.gate.hold(id(1));
+    let waiting: Vec<_> = (0..3)
+        .map(|_| {
+            let shelf = Arc::clone(&shelf);
+            lab.runtime.spawn(async move { shelf.get(id(1)).await.map(|collection| collection.id()) })
+        })
+        .collect();
+    lab.gate.await_begun(id(1));
+    assert_eq!(shelf.stats(id(1)).unwrap().serving, Serving::Opening);
+    assert_eq!(lab.get(&shelf, 2).unwrap().id(), id(2));
+    assert!(waiting.iter().all(|waiting| !waiting.is_finished()));
+    lab.gate.release();
+    for waiting in waiting {
+        assert_eq!(lab.runtime.block_on(waiting).unwrap().unwrap(), id(1));
+    }
+    assert_eq!(lab.gate.begun.lock().unwrap().iter().filter(|begun| **begun == id(1)).count(), 1, "opened once");
+}
+
+#[test]
+fn a_request_does_not_wait_for_ever() {
+    let lab = Lab::new();
+    let shelf = lab.shelf(10, &[1]);
+    let mut impatient = Arc::into_inner(shelf).unwrap();
+    impatient.opening_wait = Duration::from_millis(20);
+    let shelf = Arc::new(impatient);
+    lab.gate.hold(id(1));
+    let said = lab.get(&shelf, 1).map(|collection| collection.id()).unwrap_err();
+    assert!(matches!(said, Absent::Opening { .. }), "{said}");
+    assert!(said.to_string().contains("being opened"), "{said}");
+    lab.gate.release();
+    // By the same opening, which went on.
+    while shelf.open_ones().is_empty() {
+        std::thread::yield_now();
+    }
+    assert_eq!(lab.get(&shelf, 1).unwrap().id(), id(1));
+}
+
+#[test]
+fn one_that_is_dropped_while_it_is_opened_leaves_nothing() {
+    let lab = Lab::new();
+    let shelf = lab.shelf(10, &[1]);
+    lab.gate.hold(id(1));
+    let waiting = {
+        let shelf = Arc::clone(&shelf);
+        lab.runtime.spawn(async move { shelf.get(id(1)).await.map(|collection| collection.id()) })
+    };
+    lab.gate.await_begun(id(1));
+    assert!(shelf.forget(id(1)).is_none());
+    assert!(matches!(lab.runtime.block_on(waiting).unwrap(), Err(Absent::Unknown)));
+    lab.gate.release();
+    drop(lab.runtime);
+    assert_eq!(lab.disk.list("").unwrap(), Vec::<String>::new());
+}
+
+#[test]
+fn an_opening_that_panics_is_a_failure_with_a_reason() {
+    let lab = Lab::new();
+    let shelf = lab.shelf(10, &[99]);
+    let said = lab.get(&shelf, 99).map(|collection| collection.id()).unwrap_err();
+    assert!(matches!(&said, Absent::Failed { reason, needs_copy: false } if reason.contains("ended early")), "{said}");
+    assert_eq!(shelf.stats(CURSED).unwrap().serving, Serving::Failed);
+}
+
+#[test]
+fn nothing_is_opened_while_the_node_stops() {
+    let lab = Lab::new();
+    let shelf = lab.shelf(10, &[1, 2]);
+    let open = lab.get(&shelf, 1).unwrap();
+    shelf.close();
+    assert!(matches!(lab.get(&shelf, 2), Err(Absent::Stopping)));
+    assert!(lab.runtime.block_on(open.apply(Vec::new())).is_err(), "the writer has stopped");
+}
+
+#[test]
+fn what_nobody_asked_for_lately_makes_room_in_memory_for_what_is_asked_for() {
+    let mut lab = Lab::new();
+    let shelf = lab.shelf(10, &[1, 2]);
+    let mut needed = 0;
+    for number in [1, 2] {
+        let collection = lab.get(&shelf, number).unwrap();
+        (0..300).for_each(|point| lab.put(&collection, point));
+        needed = collection.stats().memory_bytes;
+    }
+    shelf.close();
+    drop(shelf);
+    lab.resources = Arc::new(Resources { memory: Budget::new(needed * 3 / 2, 0), ballast: Ballast::none() });
+    let mut shelf = lab.shelf(10, &[1, 2]);
+    drop(lab.get(&shelf, 1).unwrap());
+    // One was asked for just now, and is not closed for the other's sake.
+    let failed = |absent| matches!(absent, Absent::Failed { reason, .. } if reason.contains("limit"));
+    assert!(failed(lab.get(&shelf, 2).err().unwrap()));
+    // What was opened in the background has let go of the shelf by and by.
+    while Arc::strong_count(&shelf) > 1 {
+        std::thread::yield_now();
+    }
+    Arc::get_mut(&mut shelf).unwrap().idle_min = Duration::ZERO;
+    // One that is in use is not closed either.
+    let in_use = lab.get(&shelf, 1).unwrap();
+    shelf.retry_failed();
+    assert_eq!(open_ids(&shelf), [id(1)]);
+    lab.settle(&in_use);
+    drop(in_use);
+    shelf.retry_failed();
+    assert_eq!(open_ids(&shelf), [id(2)]);
+    let second = lab.get(&shelf, 2).unwrap();
+    lab.settle(&second);
+    assert_eq!(second.stats().memory_bytes, lab.resources.memory.used());
+    drop(second);
+    assert_eq!(shelf.stats(id(1)).unwrap().memory_bytes, 0);
+    assert!(lab.get(&shelf, 1).unwrap().read(&[PointId::Number(7)])[0].is_some());
+}
