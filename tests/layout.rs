@@ -28,7 +28,7 @@ fn dependencies_run_in_one_direction() {
     let found: BTreeMap<&str, BTreeSet<String>> =
         packages.map(|package| (package["name"].as_str().unwrap(), names(package))).collect();
     let drawn = [
-        ("vecino", vec!["certs", "client", "engine", "mesh", "model", "net", "node", "storage", "supervise"]),
+        ("vecino", vec!["certs", "client", "engine", "mesh", "model", "net", "node", "storage"]),
         ("vecino-certs", vec![]),
         ("vecino-client", vec!["certs", "model", "net"]),
         ("vecino-engine", vec!["index", "model", "storage"]),
