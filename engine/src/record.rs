@@ -129,7 +129,21 @@ mod tests {
 
         #[test]
         fn garbage_is_an_error(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
-            let _ = decode(&bytes);
+            // That these are a record by chance is less likely than one in 2^40.
+            prop_assert!(decode(&bytes).is_err());
+        }
+
+        #[test]
+        fn a_record_that_was_cut_off_is_an_error(
+            time in any::<u64>(),
+            values in prop::collection::vec(any::<f32>(), 0..20),
+            kept in any::<prop::sample::Index>(),
+        ) {
+            let vectors = BTreeMap::from([("image".to_owned(), Vector(values))]);
+            let value = Some(RecordValue { vectors, payload: vec![0x80] });
+            let version = Version { time, node: NodeId::from_bytes([9; 16]) };
+            let encoded = encode(&Record { id: 7.into(), version, value });
+            prop_assert!(decode(&encoded[..kept.index(encoded.len())]).is_err());
         }
     }
 }

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use vecino_client::{BulkOptions, Client, Level, NodeState, Outcome, PointId};
 
 use crate::lab::{Lab, check_films, create_films, film, nearest, put, put_films};
@@ -59,7 +61,8 @@ async fn a_node_killed_over_and_over_under_load_keeps_what_it_acknowledged() {
     let mut next = 0;
     for round in 0..6u64 {
         let client = lab.client(&node).await.with_timeout(Duration::from_secs(2));
-        let writer = tokio::spawn(write_until_it_fails(client.clone(), next));
+        let (writer, mut written) = write_until_it_fails(client.clone(), next);
+        written.wait_for(|written| *written > 0).await.unwrap();
         // One of the moments in which a batch, a flush or a snapshot is under way.
         tokio::time::sleep(Duration::from_millis(150 + 70 * round)).await;
         if round % 2 == 1 {
@@ -81,8 +84,14 @@ async fn a_node_killed_over_and_over_under_load_keeps_what_it_acknowledged() {
     }
 }
 
-/// Gives the ids that were acknowledged, and the first id that was never sent.
-async fn write_until_it_fails(client: Client, mut next: u64) -> (Vec<u64>, u64) {
+/// Writes in the background. Gives the ids that were acknowledged and the first id that was never sent, and meanwhile how
+/// many have been acknowledged.
+fn write_until_it_fails(client: Client, first: u64) -> (JoinHandle<(Vec<u64>, u64)>, watch::Receiver<usize>) {
+    let (told, written) = watch::channel(0);
+    (tokio::spawn(write(client, first, told)), written)
+}
+
+async fn write(client: Client, mut next: u64, told: watch::Sender<usize>) -> (Vec<u64>, u64) {
     let mut acknowledged = Vec::new();
     loop {
         let batch: Vec<u64> = (next..next + 50).collect();
@@ -98,6 +107,7 @@ async fn write_until_it_fails(client: Client, mut next: u64) -> (Vec<u64>, u64) 
                 .filter(|(_, outcome)| matches!(outcome, Outcome::Written(_)))
                 .map(|(id, _)| id),
         );
+        told.send_replace(acknowledged.len());
     }
 }
 
@@ -164,8 +174,8 @@ async fn a_node_that_is_told_to_stop_finishes_what_it_has_begun() {
     let node = lab.node("n1", &[]).start().await.unwrap();
     let client = lab.client(&node).await.with_timeout(Duration::from_secs(5));
     create_films(&client, 1).await;
-    let writer = tokio::spawn(write_until_it_fails(client, 0));
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let (writer, mut written) = write_until_it_fails(client, 0);
+    written.wait_for(|written| *written > 0).await.unwrap();
     let (status, command) = node.stop().await.unwrap();
     assert!(status.success(), "{status}");
     let (acknowledged, _) = writer.await.unwrap();
