@@ -19,8 +19,10 @@ use vecino_model::{
     CollectionId, CollectionSchema, CollectionStats, Fields, Hit, Outcome, PointId, Record, Serving, Vector, Version,
 };
 use vecino_storage::{Disk, SnapshotSummary};
+use vecino_supervise::caught;
 
 use crate::core::Core;
+use crate::faults::Faults;
 use crate::indexers::Indexers;
 use crate::progress::Progress;
 use crate::slots::Slots;
@@ -84,6 +86,16 @@ pub enum ApplyError {
     /// The collection is being closed; nothing was written.
     #[error("collection {0:?} is closed")]
     Closed(String),
+    /// The writer has panicked; nothing was written.
+    #[error(
+        "collection {collection:?} takes no writes until it is opened anew, for its writer panicked ({reason}): try again"
+    )]
+    Broken {
+        /// Its name.
+        collection: String,
+        /// What the panic said.
+        reason: String,
+    },
     /// The writer ended before it answered; what was asked of it may be written.
     #[error("the writer of collection {0:?} ended before it answered")]
     Lost(String),
@@ -191,15 +203,24 @@ impl Collection {
             log_bytes: AtomicU64::new(opened.log.bytes()),
             logged_bytes: AtomicU64::new(opened.replayed_bytes),
             snapshot_logged_bytes: AtomicU64::new(0),
+            tail: indexers.tails().tail(),
+            faults: Faults::default(),
             indexers,
             share: opened.share,
         });
-        let (queue, commands) = mpsc::channel(QUEUE_BATCHES_MAX);
+        let (queue, mut commands) = mpsc::channel(QUEUE_BATCHES_MAX);
         let thread = std::thread::Builder::new()
             .name(format!("writer-{name}"))
             .spawn({
                 let core = Arc::clone(&core);
-                move || writer::run(&core, (opened.log, opened.log_place), slots, commands, &runtime)
+                move || {
+                    let log = (opened.log, opened.log_place);
+                    let ran = caught("a writer", || writer::run(&core, log, slots, &mut commands, &runtime));
+                    if let Err(panic) = ran {
+                        // Before what waits in the queue is given up.
+                        core.faults.writer_panicked(&panic);
+                    }
+                }
             })
             .map_err(OpenError::Thread)?;
         core.wake_all_indexers();
@@ -229,7 +250,10 @@ impl Collection {
     /// no memory, no room on the disk, or no way to write to it, and nothing was written; [`Outcome::Unknown`] where the
     /// disk failed in a way that leaves open what it has.
     pub async fn apply(&self, records: Vec<Record>) -> Result<Vec<Outcome>, ApplyError> {
-        let closed = || ApplyError::Closed(self.core.name.clone());
+        let closed = || match self.core.faults.writer() {
+            Some(reason) => ApplyError::Broken { collection: self.core.name.clone(), reason },
+            None => ApplyError::Closed(self.core.name.clone()),
+        };
         let memory = self.core.share.account.budget();
         if records.iter().any(|record| record.value.is_some()) && !memory.delay().is_zero() {
             tokio::time::sleep(memory.delay()).await;
@@ -335,10 +359,15 @@ impl Collection {
             let name = format!("snapshot-{}", self.core.name);
             let thread = std::thread::Builder::new().name(name).spawn_scoped(scope, || {
                 indexers::give_way();
-                persist::snapshot(&self.core, flush)
+                caught("a snapshot", || persist::snapshot(&self.core, flush))
             })?;
-            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            let ended = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            ended.map_err(|panic| {
+                self.core.faults.snapshot_ended(Some(&panic));
+                TakeError::Panicked { collection: self.core.name.clone(), reason: panic.message().to_owned() }
+            })?
         })?;
+        self.core.faults.snapshot_ended(None);
         // They took nothing out of the graphs meanwhile.
         self.core.wake_indexers();
         if let Some(lsn) = oldest {
@@ -381,9 +410,19 @@ impl Collection {
         warming.reduce(|(done, total), next| (done + next.0, total + next.1))
     }
 
+    /// Whether its writer has panicked, so that it has to be opened anew.
+    pub fn is_broken(&self) -> bool {
+        self.core.faults.writer().is_some()
+    }
+
+    /// Whether nobody but the caller holds the collection.
+    pub fn is_held_alone(&self) -> bool {
+        Arc::strong_count(&self.writer) == 1
+    }
+
     /// Whether nobody but the caller holds the collection, and nothing waits to be linked or coded.
     pub fn is_idle(&self) -> bool {
-        Arc::strong_count(&self.writer) == 1 && self.unlinked() == 0 && self.warming().is_none()
+        self.is_held_alone() && self.unlinked() == 0 && self.warming().is_none()
     }
 
     /// Counts and sizes.
@@ -405,7 +444,7 @@ impl Collection {
             index_bytes: self.core.indexes.iter().map(|(_, index)| index.memory_bytes() as u64).sum(),
             memory_bytes: self.core.share.account.held(),
             snapshot_lsn: self.core.snapshot_lsn.load(Ordering::Acquire),
-            error: None,
+            error: self.core.faults.told(),
         }
     }
 
@@ -419,7 +458,7 @@ impl WriterHandle {
     fn stop(&self) {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            // A writer that panicked has said so already.
+            // It catches its panics.
             let _ = thread.join();
         }
     }

@@ -6,10 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use vecino_index::{Index, Reading};
 use vecino_model::{CollectionId, CollectionSchema, Fields, PointId, Record, RecordValue, Vector, position};
 use vecino_storage::SnapshotStore;
+use vecino_supervise::Panicked;
 
+use crate::faults::Faults;
 use crate::indexers::{Indexers, Linkable};
 use crate::resources::Share;
 use crate::tables::{Entry, Key, Live, Tables};
+use crate::tails::Tail;
 
 /// What readers, the writer and the indexers share.
 pub(crate) struct Core {
@@ -29,6 +32,8 @@ pub(crate) struct Core {
     pub(crate) logged_bytes: AtomicU64,
     pub(crate) snapshot_logged_bytes: AtomicU64,
     pub(crate) indexers: Arc<Indexers>,
+    pub(crate) tail: Tail,
+    pub(crate) faults: Faults,
     pub(crate) share: Share,
 }
 
@@ -74,6 +79,7 @@ impl Core {
     }
 
     pub(crate) fn wake_indexers(self: &Arc<Self>) {
+        self.progressed();
         let linkable: Arc<dyn Linkable> = Arc::clone(self) as _;
         self.indexers.wake(&linkable);
     }
@@ -81,6 +87,19 @@ impl Core {
 
 impl Linkable for Core {
     fn indexes(&self) -> Vec<&Index> {
+        if self.faults.is_linking_given_up() {
+            return Vec::new();
+        }
         self.indexes.iter().map(|(_, index)| index).collect()
+    }
+
+    fn progressed(&self) {
+        // Searches need not make room for what nobody links.
+        self.tail.note(|| self.indexes().into_iter().map(Index::unlinked).max().unwrap_or(0));
+    }
+
+    fn panicked(&self, panic: &Panicked) {
+        self.faults.linking_panicked(panic);
+        self.progressed();
     }
 }

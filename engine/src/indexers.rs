@@ -6,6 +6,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use vecino_index::Index;
+use vecino_supervise::{Panicked, caught};
+
+use crate::tails::Tails;
 
 /// Slots that one thread links before it looks at the next collection.
 const CHUNK: usize = 64;
@@ -13,6 +16,9 @@ const CHUNK: usize = 64;
 /// For so long nobody must have woken the threads for a collection before they take out of its graphs the few buried slots
 /// that are not worth it beside other work.
 const REST: Duration = Duration::from_secs(5);
+
+/// Pause after a panic outside of any collection's work, which is not known to be over.
+const PANIC_PAUSE: Duration = Duration::from_millis(100);
 
 /// How much the threads give way to those that answer requests, from 0 to 19.
 #[cfg(target_os = "linux")]
@@ -27,13 +33,20 @@ pub(crate) fn give_way() {
 
 /// Something that has slots to link.
 pub trait Linkable: Send + Sync + 'static {
-    /// Its indexes.
+    /// Its indexes; none where nothing is to be linked any more.
     fn indexes(&self) -> Vec<&Index>;
+
+    /// Called whenever some of what waited was linked.
+    fn progressed(&self) {}
+
+    /// Called when linking its slots panicked.
+    fn panicked(&self, _panic: &Panicked) {}
 }
 
 /// A pool of linking threads. Dropping it stops them once they have finished the slots in hand.
 pub struct Indexers {
     shared: Arc<Shared>,
+    tails: Arc<Tails>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -73,16 +86,23 @@ impl Indexers {
                 let shared = Arc::clone(&shared);
                 std::thread::Builder::new().name(format!("indexer-{number}")).spawn(move || {
                     give_way();
-                    shared.run();
+                    while caught("an indexer", || shared.run()).is_err() {
+                        std::thread::sleep(PANIC_PAUSE);
+                    }
                 })
             })
             .collect::<Result<_, _>>()?;
-        Ok(Self { shared, threads })
+        Ok(Self { shared, tails: Arc::default(), threads })
     }
 
     /// How many threads there are.
     pub fn threads(&self) -> usize {
         self.threads.len()
+    }
+
+    /// How much waits for the threads.
+    pub fn tails(&self) -> &Arc<Tails> {
+        &self.tails
     }
 
     /// Has the threads link what a collection has stored.
@@ -96,7 +116,7 @@ impl Drop for Indexers {
         self.shared.lock().stopping = true;
         self.shared.wake.notify_all();
         for thread in self.threads.drain(..) {
-            // A thread that panicked has said so already, and the others go on.
+            // They catch their panics.
             let _ = thread.join();
         }
     }
@@ -121,27 +141,42 @@ impl Shared {
             match job {
                 Job::Link(collection) => {
                     let Some(linkable) = collection.upgrade() else { continue };
-                    if linkable.indexes().iter().any(|index| index.unlinked() > 2 * CHUNK) {
-                        // More than this thread should do alone.
-                        self.push(Weak::clone(&collection), self.threads);
-                    }
-                    if link_some(&*linkable, CHUNK) {
+                    if let Err(panic) = caught("linking", || self.link(&collection, &*linkable)) {
+                        linkable.panicked(&panic);
+                        // What else waits is linked, unless the collection has had enough of it.
                         self.push(collection, usize::MAX);
-                    } else if linkable.indexes().iter().any(|index| !index.is_settled()) {
-                        self.rest(collection, self.rest);
                     }
                 }
                 Job::Settle(collection) => {
                     let Some(linkable) = collection.upgrade() else { continue };
-                    let more = linkable.indexes().into_iter().fold(false, |more, index| more | index.settle(CHUNK));
-                    if more {
-                        self.rest(collection, Duration::ZERO);
-                    } else if linkable.indexes().iter().any(|index| !index.is_settled()) {
-                        // A snapshot is being written.
+                    if let Err(panic) = caught("consolidating", || self.settle(&collection, &*linkable)) {
+                        linkable.panicked(&panic);
                         self.rest(collection, self.rest);
                     }
                 }
             }
+        }
+    }
+
+    fn link(&self, collection: &Weak<dyn Linkable>, linkable: &dyn Linkable) {
+        if linkable.indexes().iter().any(|index| index.unlinked() > 2 * CHUNK) {
+            // More than this thread should do alone.
+            self.push(Weak::clone(collection), self.threads);
+        }
+        if link_some(linkable, CHUNK) {
+            self.push(Weak::clone(collection), usize::MAX);
+        } else if linkable.indexes().iter().any(|index| !index.is_settled()) {
+            self.rest(Weak::clone(collection), self.rest);
+        }
+    }
+
+    fn settle(&self, collection: &Weak<dyn Linkable>, linkable: &dyn Linkable) {
+        let more = linkable.indexes().into_iter().fold(false, |more, index| more | index.settle(CHUNK));
+        if more {
+            self.rest(Weak::clone(collection), Duration::ZERO);
+        } else if linkable.indexes().iter().any(|index| !index.is_settled()) {
+            // A snapshot is being written.
+            self.rest(Weak::clone(collection), self.rest);
         }
     }
 
@@ -188,6 +223,7 @@ pub fn link_some(linkable: &dyn Linkable, limit: usize) -> bool {
         more |= index.warm(limit);
         more |= index.consolidate(limit);
     }
+    linkable.progressed();
     more
 }
 
@@ -240,6 +276,42 @@ mod tests {
         }
         drop(indexers);
         assert_eq!(crowd.2.lock().unwrap().len(), 3, "threads that linked");
+    }
+
+    /// Panics each time that it is asked for its indexes, as often as it is told to.
+    struct Faulty(Index, Mutex<(usize, usize)>);
+
+    impl Linkable for Faulty {
+        fn indexes(&self) -> Vec<&Index> {
+            let mut counts = self.1.lock().unwrap();
+            if counts.0 > 0 {
+                counts.0 -= 1;
+                drop(counts);
+                panic!("as asked");
+            }
+            vec![&self.0]
+        }
+
+        fn panicked(&self, panic: &Panicked) {
+            assert_eq!(panic.message(), "as asked");
+            self.1.lock().unwrap().1 += 1;
+        }
+    }
+
+    #[test]
+    fn a_panic_in_linking_is_told_and_the_threads_go_on() {
+        // More panics than threads.
+        let indexers = Indexers::start(2).unwrap();
+        let index = Index::new(Params { flat_live_max: Some(0), ..Params::new(2, Metric::Euclidean) }).unwrap();
+        (0..500).for_each(|slot| index.store(slot, &[slot as f32, 1.0]).unwrap());
+        let faulty = Arc::new(Faulty(index, Mutex::new((5, 0))));
+        let linkable: Arc<dyn Linkable> = Arc::clone(&faulty) as _;
+        indexers.wake(&linkable);
+        while faulty.0.unlinked() > 0 {
+            std::thread::yield_now();
+        }
+        drop(indexers);
+        assert_eq!(*faulty.1.lock().unwrap(), (0, 5));
     }
 
     #[test]

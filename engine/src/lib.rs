@@ -5,6 +5,7 @@ pub mod ballast;
 mod collection;
 mod core;
 mod entries;
+mod faults;
 mod group;
 pub mod indexers;
 pub mod memory;
@@ -15,6 +16,7 @@ pub mod record;
 pub mod resources;
 mod slots;
 mod tables;
+pub mod tails;
 #[cfg(test)]
 mod tests;
 mod trouble;

@@ -20,6 +20,7 @@ use vecino_storage::{
     ArenaPages, Disk, Log, LogError, LogOptions, PAGE_BYTES, Snapshot, SnapshotError, SnapshotStore, SnapshotSummary,
     SnapshotWriter, SyncPolicy,
 };
+use vecino_supervise::Panicked;
 
 use crate::core::Core;
 use crate::memory::{Account, OverLimit};
@@ -88,6 +89,9 @@ pub enum OpenError {
     /// A thread could not be started.
     #[error("the writer thread could not be started: {0}")]
     Thread(#[source] io::Error),
+    /// Opening it panicked.
+    #[error("{0}; it is tried again")]
+    Panicked(#[from] Panicked),
 }
 
 impl OpenError {
@@ -96,7 +100,12 @@ impl OpenError {
     pub fn needs_copy(&self) -> bool {
         match self {
             Self::Log(LogError::Corrupt { .. }) | Self::Incomplete { .. } | Self::Record { .. } => true,
-            Self::Log(_) | Self::Snapshot(_) | Self::Index(_) | Self::Memory(_) | Self::Thread(_) => false,
+            Self::Log(_)
+            | Self::Snapshot(_)
+            | Self::Index(_)
+            | Self::Memory(_)
+            | Self::Thread(_)
+            | Self::Panicked(_) => false,
         }
     }
 }
@@ -119,6 +128,14 @@ pub enum TakeError {
     /// One at a time.
     #[error("a snapshot of collection {0:?} is being taken already")]
     Busy(String),
+    /// Taking it panicked.
+    #[error("a snapshot of collection {collection:?} panicked ({reason}); the log has everything")]
+    Panicked {
+        /// Its name.
+        collection: String,
+        /// What the panic said.
+        reason: String,
+    },
 }
 
 /// Why one snapshot could not be used.

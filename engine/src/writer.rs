@@ -14,10 +14,11 @@ use tracing::{debug, error, info};
 use vecino_index::{Index, Slot};
 use vecino_model::{Fsync, Outcome, Record, RecordValue};
 use vecino_storage::{Log, LogError};
+use vecino_supervise::caught;
 
 use crate::core::Core;
 use crate::group::{Accepted, Answer, Group, Place};
-use crate::indexers::link_some;
+use crate::indexers::{Linkable, link_some};
 use crate::persist::LogPlace;
 use crate::record;
 use crate::slots::Slots;
@@ -90,7 +91,7 @@ pub(crate) fn run(
     core: &Arc<Core>,
     (log, reopen): (Log, LogPlace),
     slots: Slots,
-    commands: mpsc::Receiver<Command>,
+    commands: &mut mpsc::Receiver<Command>,
     runtime: &tokio::runtime::Handle,
 ) {
     Writer { core, log, reopen, tried: None, trouble: None, commands, slots }.run(runtime);
@@ -104,7 +105,7 @@ struct Writer<'a> {
     tried: Option<Instant>,
     /// What was last wrong with the disk, until something is written again.
     trouble: Option<Trouble>,
-    commands: mpsc::Receiver<Command>,
+    commands: &'a mut mpsc::Receiver<Command>,
     slots: Slots,
 }
 
@@ -225,12 +226,24 @@ impl Writer<'_> {
         group.answer();
         // Searches pay for every unlinked slot, so puts wait for linking before the tail grows long.
         let is_long = |index: &Index| index.unlinked() * index.params().dim * size_of::<f32>() > UNLINKED_BYTES_MAX;
-        while self.core.indexes.iter().any(|(_, index)| is_long(index)) {
-            link_some(&**self.core, HELP_SLOTS);
+        let is_any_long = || self.core.indexes.iter().any(|(_, index)| is_long(index));
+        while is_any_long() && !self.core.faults.is_linking_given_up() {
+            self.help(|| _ = link_some(&**self.core, HELP_SLOTS));
         }
         // New slots are used up for as long as what is buried waits to leave the graph.
-        for (_, index) in &self.core.indexes {
-            while index.buried() > BURIED_MIN.max(index.len_live() / 2) && index.consolidate(HELP_SLOTS) {}
+        for index in self.core.indexes() {
+            let mut is_more = true;
+            while is_more && index.buried() > BURIED_MIN.max(index.len_live() / 2) {
+                is_more = false;
+                self.help(|| is_more = index.consolidate(HELP_SLOTS));
+            }
+        }
+    }
+
+    /// Does a part of what is for the indexers to do. A panic in it is no reason to write no more.
+    fn help(&self, work: impl FnOnce()) {
+        if let Err(panic) = caught("helping to link", work) {
+            self.core.panicked(&panic);
         }
     }
 

@@ -66,7 +66,7 @@ pub struct CollectionStats {
     pub memory_bytes: u64,
     /// Log sequence number of the last snapshot.
     pub snapshot_lsn: u64,
-    /// Why the collection does not serve here, if it does not.
+    /// Why the collection does not serve here, if it does not, or what has panicked in it and what is done about that.
     pub error: Option<String>,
     /// How the collection serves on this node.
     #[serde(default)]

@@ -295,6 +295,9 @@ pub struct NodeStatus {
     /// Its memory, where it answered in time.
     #[serde(default)]
     pub memory: Option<MemoryUse>,
+    /// Panics in its process since it was started, where it answered in time; its log says where.
+    #[serde(default)]
+    pub panics: Option<u64>,
     /// Its collections, from the answering node and from peers that answered in time.
     #[serde(default)]
     pub collections: BTreeMap<String, CollectionStats>,
@@ -467,6 +470,9 @@ pub struct NodeStatsReply {
     /// What it takes in all.
     #[serde(default)]
     pub memory: Option<MemoryUse>,
+    /// Panics in its process since it was started.
+    #[serde(default)]
+    pub panics: u64,
 }
 
 #[cfg(test)]

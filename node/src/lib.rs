@@ -8,6 +8,7 @@ pub mod identity;
 pub mod join;
 pub mod node;
 pub mod replica;
+pub mod searches;
 pub mod service;
 pub mod shelf;
 pub mod snapshots;

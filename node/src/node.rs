@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -18,6 +18,7 @@ use vecino_net::error::RpcError;
 use vecino_net::membership::{Membership, MembershipError, MembershipOptions};
 use vecino_net::rpc::Service;
 use vecino_storage::{DirLock, Disk, LockError, RealDisk};
+use vecino_supervise::{count_panics, kept_running};
 
 use crate::clock::Clock;
 use crate::config::Settings;
@@ -37,8 +38,10 @@ use vecino_mesh::roster::Roster;
 
 /// How often a node tells the mesh what it holds, and looks at what it was told.
 const PUBLISH_EVERY: Duration = Duration::from_secs(1);
-/// How often collections that could not be opened are tried again.
-const REOPEN_EVERY: Duration = Duration::from_secs(30);
+/// How often a node looks for collections that have to be opened anew.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Collections that could not be opened are tried again every so many looks.
+const LOOKS_BEFORE_REOPENING: u64 = 30;
 /// How often a node says how far a collection is that takes long to open.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 /// Memory that threads, connections and what an allocator keeps come to take once requests are served, measured.
@@ -106,6 +109,7 @@ impl Node {
     pub async fn start(settings: &Settings) -> Result<Self, StartError> {
         let Settings { data, listen, advertise, seeds, certs, memory_limit, open_collections, log_format: _ } =
             settings;
+        count_panics();
         let lock = DirLock::acquire(data)?;
         let NodeIdentity { identity, client_certs, made_authority } =
             identity::load_or_make(data, certs.as_deref(), !seeds.is_empty())?;
@@ -135,7 +139,8 @@ impl Node {
         };
         let store = Arc::new(store);
         let mut background = JoinSet::new();
-        background.spawn(open_large(Arc::clone(&store)));
+        let opening = Arc::clone(&store);
+        background.spawn(kept_running("opening large collections", move || open_large(Arc::clone(&opening))));
 
         // The port may be left to the system, so the address for others is known only once there is a socket; and the
         // service has to know it before the first connection. So the socket is bound here, and asked for again.
@@ -180,10 +185,7 @@ impl Node {
             Coordinator::new(node_id, mesh_id, endpoint.clone(), Arc::clone(&store), membership.view(), remembered);
         coordinator.take_over(catalog).await;
 
-        background.spawn(publish(Arc::clone(&membership), Arc::clone(&store)));
-        background.spawn(follow(coordinator.clone(), Arc::clone(&store), state, disk));
-        background.spawn(snapshots::run(Arc::clone(&store)));
-        background.spawn(tend(Arc::clone(&store)));
+        run_in_background(&mut background, &membership, &coordinator, &store, state, disk);
         service.open(coordinator);
         info!(node = %node_id, mesh = %mesh_id, %advertise, "ready");
         Ok(Self {
@@ -237,6 +239,28 @@ impl Node {
         }
         info!("stopped");
     }
+}
+
+/// Starts the loops that work for as long as the node runs. Each is started again when it panics.
+fn run_in_background(
+    background: &mut JoinSet<()>,
+    membership: &Arc<Membership>,
+    coordinator: &Coordinator,
+    store: &Arc<Store>,
+    state: NodeState,
+    disk: Arc<dyn Disk>,
+) {
+    let (membership, kept) = (Arc::clone(membership), Arc::clone(store));
+    background.spawn(kept_running("publishing", move || publish(Arc::clone(&membership), Arc::clone(&kept))));
+    let (coordinator, kept) = (coordinator.clone(), Arc::clone(store));
+    let state = Arc::new(Mutex::new(state));
+    background.spawn(kept_running("following gossip", move || {
+        follow(coordinator.clone(), Arc::clone(&kept), Arc::clone(&state), Arc::clone(&disk))
+    }));
+    let kept = Arc::clone(store);
+    background.spawn(kept_running("taking snapshots", move || snapshots::run(Arc::clone(&kept))));
+    let kept = Arc::clone(store);
+    background.spawn(kept_running("tending collections", move || tend(Arc::clone(&kept))));
 }
 
 /// One processor is left for requests.
@@ -293,19 +317,27 @@ async fn open_large(store: Arc<Store>) {
     }
 }
 
-/// Tries to open what could not be opened, and closes what is idle where too many are open, for ever.
+/// Tries to open what could not be opened, and closes what is idle where too many are open, for ever; sooner, opens those
+/// anew whose writer has panicked.
 async fn tend(store: Arc<Store>) {
-    loop {
-        tokio::time::sleep(REOPEN_EVERY).await;
+    for round in 1_u64.. {
+        tokio::time::sleep(LOOK_EVERY).await;
         let store = Arc::clone(&store);
-        if let Err(error) = blocking(move || store.tend()).await {
+        let tended = blocking(move || {
+            store.reopen_broken();
+            if round.is_multiple_of(LOOKS_BEFORE_REOPENING) {
+                store.tend();
+            }
+        });
+        if let Err(error) = tended.await {
             warn!(%error, "opening collections again failed");
         }
     }
 }
 
 /// Keeps up with what the others gossip, for ever: fetches catalogs that differ, remembers where the others are.
-async fn follow(coordinator: Coordinator, store: Arc<Store>, mut state: NodeState, disk: Arc<dyn Disk>) {
+async fn follow(coordinator: Coordinator, store: Arc<Store>, known: Arc<Mutex<NodeState>>, disk: Arc<dyn Disk>) {
+    let mut state = known.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let mut ticks = tokio::time::interval(PUBLISH_EVERY);
     loop {
         ticks.tick().await;
@@ -326,6 +358,7 @@ async fn follow(coordinator: Coordinator, store: Arc<Store>, mut state: NodeStat
         remembered.extend(peers);
         if remembered != state.peers {
             state.peers = remembered;
+            known.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&state);
             let (next, disk) = (state.clone(), Arc::clone(&disk));
             match blocking(move || next.save(&*disk)).await {
                 Ok(Ok(())) => {}

@@ -91,6 +91,7 @@ impl ReplicaRequest for ReplicaApply {
         let accepted: Vec<Record> = accepted.map(|(record, _)| record).collect();
         let applied = collection.apply(accepted).await.map_err(|error| match error {
             ApplyError::Closed(_) => RpcError::new(ErrorCode::NotReady, error),
+            ApplyError::Broken { .. } => RpcError::new(ErrorCode::Unavailable, error),
             ApplyError::Lost(_) => RpcError { retry: Retry::Unknown, ..RpcError::new(ErrorCode::Internal, error) },
         })?;
         let mut applied = applied.into_iter();

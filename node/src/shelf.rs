@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, Semaphore};
 use tracing::{error, info, warn};
 use vecino_model::{CollectionId, CollectionSchema, CollectionStats, Serving};
+use vecino_supervise::caught;
 
 use vecino_engine::progress::{Progress, percent};
 use vecino_engine::{Collection, OpenError};
@@ -111,6 +112,8 @@ struct Place {
     used_at: Instant,
     /// What it held when it was last open.
     last: CollectionStats,
+    /// When it was last opened anew because its writer had panicked.
+    reopened_at: Option<Instant>,
 }
 
 enum State {
@@ -154,6 +157,7 @@ impl Shelf {
             used: 0,
             used_at: Instant::now(),
             last: CollectionStats::default(),
+            reopened_at: None,
         };
         self.lock().by_id.entry(kept.id).or_insert_with(|| place(kept));
     }
@@ -266,12 +270,19 @@ impl Shelf {
     fn close_one(&self, open_max: usize, idle_min: Duration) -> bool {
         let Some((kept, collection)) = self.choose_to_close(open_max, idle_min) else { return false };
         if collection.replay_bytes() > REPLAY_BYTES_MAX
+            && !collection.is_broken()
             && let Err(reason) = collection.snapshot()
         {
             warn!(collection = kept.name, %reason, "an idle collection is closed without a snapshot; its log has everything");
         }
+        self.close_chosen(&kept, collection);
+        true
+    }
+
+    /// Closes a collection whose place says that it is being closed.
+    fn close_chosen(&self, kept: &Kept, collection: Collection) {
         collection.close();
-        let last = CollectionStats { index_bytes: 0, memory_bytes: 0, ..collection.stats() };
+        let last = CollectionStats { index_bytes: 0, memory_bytes: 0, error: None, ..collection.stats() };
         drop(collection);
         let mut places = self.lock();
         if let Some(place) = places.by_id.get_mut(&kept.id).filter(|place| matches!(place.state, State::Closing)) {
@@ -279,7 +290,31 @@ impl Shelf {
         }
         drop(places);
         self.changed.notify_waiters();
-        true
+    }
+
+    /// Opens those anew whose writer has panicked and that nobody holds, each no sooner than after so long: its log has
+    /// everything that was acknowledged. Blocks.
+    pub fn reopen_broken(&self, pause: Duration) {
+        while let Some((kept, collection)) = self.choose_broken(pause) {
+            warn!(collection = kept.name, id = %kept.id, "a collection is opened anew, for its writer has panicked");
+            self.close_chosen(&kept, collection);
+            // Why it cannot be opened is kept with it.
+            let _ = self.open(kept.id);
+        }
+    }
+
+    fn choose_broken(&self, pause: Duration) -> Option<(Arc<Kept>, Collection)> {
+        let mut places = self.lock();
+        if places.is_stopping {
+            return None;
+        }
+        let is_due = |place: &&mut Place| {
+            place.open().is_some_and(|collection| collection.is_broken() && collection.is_held_alone())
+                && place.reopened_at.is_none_or(|at| at.elapsed() >= pause)
+        };
+        let place = places.by_id.values_mut().find(is_due)?;
+        place.reopened_at = Some(Instant::now());
+        place.begin_closing()
     }
 
     /// Whether one more may be open.
@@ -376,10 +411,11 @@ impl Shelf {
 
     /// Opens a collection whose opening was claimed.
     fn open_now(&self, kept: &Kept, opening: &Arc<Opening>) -> Result<Collection, Absent> {
-        // Whoever waits is answered even if opening panics.
+        // Whoever waits is answered in any case.
         let claim = Claim { shelf: self, id: kept.id, opening };
         let opened = loop {
-            match self.opener.open(kept, &opening.progress) {
+            let opened = caught("opening a collection", || self.opener.open(kept, &opening.progress));
+            match opened.unwrap_or_else(|panic| Err(panic.into())) {
                 Err(OpenError::Memory(_)) if self.close_one(0, self.idle_min) => {}
                 opened => break opened,
             }
@@ -434,13 +470,7 @@ impl Shelf {
         }
         let idle = places.by_id.values_mut().filter(|place| place.open().is_some_and(Collection::is_idle));
         let place = idle.min_by_key(|place| place.used).filter(|place| place.used_at.elapsed() >= idle_min)?;
-        match std::mem::replace(&mut place.state, State::Closing) {
-            State::Open(collection) => Some((Arc::clone(&place.kept), collection)),
-            state => {
-                place.state = state;
-                None
-            }
-        }
+        place.begin_closing()
     }
 }
 
@@ -449,6 +479,17 @@ impl Place {
         match &self.state {
             State::Open(collection) => Some(collection),
             State::Closed | State::Opening(_) | State::Closing | State::Failed { .. } => None,
+        }
+    }
+
+    /// An open collection takes no requests from now on.
+    fn begin_closing(&mut self) -> Option<(Arc<Kept>, Collection)> {
+        match std::mem::replace(&mut self.state, State::Closing) {
+            State::Open(collection) => Some((Arc::clone(&self.kept), collection)),
+            state => {
+                self.state = state;
+                None
+            }
         }
     }
 

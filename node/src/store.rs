@@ -6,8 +6,8 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{error, info};
 use vecino_mesh::ring::Ring;
 use vecino_model::{CatalogEntry, CollectionId, CollectionSchema, CollectionStats, LiveCollection, MemoryUse, NodeId};
@@ -15,6 +15,7 @@ use vecino_net::error::{ErrorCode, Retry, RpcError};
 use vecino_storage::{Disk, FileError, read_verified, write_atomically};
 
 use crate::clock::Clock;
+use crate::searches::{SearchPermit, Searches};
 use crate::shelf::{Absent, Kept, Opener, Shelf};
 use vecino_engine::indexers::Indexers;
 use vecino_engine::progress::Progress;
@@ -31,18 +32,17 @@ pub const COLLECTIONS: &str = "collections";
 const EAGER_MAX: usize = 16;
 /// A collection that takes so many bytes on disk is opened before anybody asks.
 const LARGE_BYTES: u64 = 32 * 1024 * 1024;
+/// A collection whose writer panics again and again is opened anew no more often than this.
+const REOPEN_PAUSE: Duration = Duration::from_secs(30);
 /// When a collection that is being opened is worth asking again.
 const OPENING_RETRY_MS: u32 = 500;
-
-/// Searches at a time for each processor; more wait.
-const SEARCHES_PER_PROCESSOR: usize = 2;
 
 /// The collections of one node.
 pub struct Store {
     node_id: NodeId,
     disk: Arc<dyn Disk>,
     clock: Arc<Clock>,
-    searches: Arc<Semaphore>,
+    searches: Searches,
     shelf: Arc<Shelf>,
     resources: Arc<Resources>,
     /// Held while the catalog changes, so that file, memory and open collections change together.
@@ -123,7 +123,8 @@ impl Store {
             Some(bytes) => rmp_serde::from_slice(&bytes)?,
             None => Vec::new(),
         };
-        let searches = SEARCHES_PER_PROCESSOR * std::thread::available_parallelism().map_or(1, usize::from);
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let searches = Searches::new(processors, Arc::clone(indexers.tails()));
         let files = Files {
             disk: Arc::clone(&disk),
             indexers,
@@ -135,7 +136,7 @@ impl Store {
             node_id,
             disk,
             clock,
-            searches: Arc::new(Semaphore::new(searches)),
+            searches,
             shelf: Shelf::new(files, open_max, runtime),
             resources,
             changing: Mutex::new(()),
@@ -230,10 +231,9 @@ impl Store {
         &self.resources
     }
 
-    /// Permission to search; as many at a time as the processors can do.
-    pub async fn search_permit(&self) -> OwnedSemaphorePermit {
-        let permit = Arc::clone(&self.searches).acquire_owned().await;
-        permit.expect("the semaphore is never closed")
+    /// Permission to search; as many at a time as the processors can do, or as linking leaves.
+    pub async fn search_permit(&self) -> SearchPermit {
+        self.searches.permit().await
     }
 
     /// The node's clock.
@@ -314,6 +314,11 @@ impl Store {
     pub fn tend(&self) {
         self.shelf.retry_failed();
         self.shelf.make_room();
+    }
+
+    /// Opens those collections anew whose writer has panicked. Blocks.
+    pub fn reopen_broken(&self) {
+        self.shelf.reopen_broken(REOPEN_PAUSE);
     }
 
     /// Says how far those collections are that take long to open.
@@ -443,6 +448,7 @@ mod tests {
     use super::*;
     use crate::shelf::OPEN_MAX_DEFAULT;
     use vecino_engine::ballast::Ballast;
+    use vecino_engine::indexers::Linkable;
     use vecino_engine::memory::Budget;
 
     struct Lab {
@@ -614,6 +620,66 @@ mod tests {
 
     fn points(lab: &Lab, store: &Store, id: CollectionId) -> u64 {
         lab.get(store, id).unwrap().stats().points
+    }
+
+    /// Keeps the linking threads from anything else until it is let go of.
+    struct Hold(Mutex<()>);
+
+    impl Linkable for Hold {
+        fn indexes(&self) -> Vec<&vecino_index::Index> {
+            drop(self.0.lock().unwrap());
+            Vec::new()
+        }
+    }
+
+    /// Searches that may run at once.
+    fn searches_at_once(lab: &Lab, store: &Store) -> usize {
+        lab.runtime.block_on(async {
+            let mut permits = Vec::new();
+            while let Ok(permit) = tokio::time::timeout(Duration::ZERO, store.search_permit()).await {
+                permits.push(permit);
+            }
+            permits.len()
+        })
+    }
+
+    #[test]
+    fn linking_all_but_stops_no_more_while_clients_search_for_searches_leave_it_half_of_the_processors() {
+        let lab = Lab::new();
+        let store = lab.open();
+        let id = CollectionId([1; 16]);
+        store.merge(create("films", 1, 1), true).unwrap();
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        assert_eq!(searches_at_once(&lab, &store), 2 * processors);
+
+        let hold = Arc::new(Hold(Mutex::new(())));
+        let held = hold.0.lock().unwrap();
+        let linkable: Arc<dyn Linkable> = Arc::clone(&hold) as _;
+        lab.indexers.wake(&linkable);
+        let collection = lab.get(&store, id).unwrap_or_else(|error| panic!("{error}"));
+        let record = |id: u64| Record {
+            id: id.into(),
+            version: Version { time: id, node: NODE },
+            value: Some(RecordValue {
+                vectors: Fields::from([(String::new(), Vector(vec![id as f32, 1.0]))]),
+                payload: vec![0x80],
+            }),
+        };
+        // So many that a graph is made of them, of which nothing is linked yet.
+        let mut ids = 1..;
+        while collection.unlinked() <= vecino_engine::tails::TAIL_LONG {
+            lab.runtime.block_on(collection.apply(ids.by_ref().take(1_000).map(record).collect())).unwrap();
+        }
+        assert_eq!(searches_at_once(&lab, &store), (processors / 2).max(1));
+
+        drop(held);
+        while collection.unlinked() > 0 {
+            std::thread::yield_now();
+        }
+        // The thread that linked the last one says so a moment later.
+        while searches_at_once(&lab, &store) < 2 * processors {
+            std::thread::yield_now();
+        }
     }
 
     #[test]

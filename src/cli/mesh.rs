@@ -59,18 +59,17 @@ pub fn render_status(reply: &StatusReply, style: Style) -> String {
     let mut table = Table::new(&headings.collect::<Vec<_>>()).expendable(&["version", "#owns"]);
     let mut troubles = String::new();
     for node in nodes {
-        let NodeStatus { id, address, state, points, owns, software, memory, collections } = node;
-        let trouble: Vec<String> = collections
-            .iter()
-            .filter_map(|(name, stats)| match (&stats.error, stats.serving) {
-                (Some(error), Serving::NeedsCopy) => Some(format!("{name}: {error} ({})", stats.serving.name())),
-                (Some(error), _) => Some(format!("{name}: {error}")),
-                (None, Serving::Opening | Serving::Warming) => {
-                    Some(format!("{name}: {} {} %", stats.serving.name(), stats.percent.unwrap_or(0)))
-                }
-                (None, _) => None,
-            })
-            .collect();
+        let NodeStatus { id, address, state, points, owns, software, memory, panics, collections } = node;
+        let panicked = panics.filter(|panics| *panics > 0).map(|panics| format!("{panics} panics: its log says where"));
+        let of_collections = collections.iter().filter_map(|(name, stats)| match (&stats.error, stats.serving) {
+            (Some(error), Serving::NeedsCopy) => Some(format!("{name}: {error} ({})", stats.serving.name())),
+            (Some(error), _) => Some(format!("{name}: {error}")),
+            (None, Serving::Opening | Serving::Warming) => {
+                Some(format!("{name}: {} {} %", stats.serving.name(), stats.percent.unwrap_or(0)))
+            }
+            (None, _) => None,
+        });
+        let trouble: Vec<String> = panicked.into_iter().chain(of_collections).collect();
         let trouble = printable(&trouble.join("; "));
         if style == Style::Terminal && !trouble.is_empty() {
             troubles.push_str(&format!("\n{}: {trouble}", id.short()));
@@ -171,6 +170,7 @@ struct NodeJson<'a> {
     owns: f64,
     software: &'a str,
     memory: Option<MemoryJson>,
+    panics: Option<u64>,
     collections: BTreeMap<&'a str, StatsJson<'a>>,
 }
 
@@ -182,7 +182,7 @@ struct MemoryJson {
 
 impl<'a> From<&'a NodeStatus> for NodeJson<'a> {
     fn from(node: &'a NodeStatus) -> Self {
-        let NodeStatus { id, address, state, points, owns, software, memory, collections } = node;
+        let NodeStatus { id, address, state, points, owns, software, memory, panics, collections } = node;
         let memory = memory.map(|MemoryUse { used_bytes, limit_bytes }| MemoryJson { used_bytes, limit_bytes });
         Self {
             id: id.to_string(),
@@ -192,6 +192,7 @@ impl<'a> From<&'a NodeStatus> for NodeJson<'a> {
             owns: *owns,
             software,
             memory,
+            panics: *panics,
             collections: collections.iter().map(|(name, stats)| (name.as_str(), stats.into())).collect(),
         }
     }
@@ -267,6 +268,7 @@ mod tests {
             owns: 0.25,
             software: "0.1.0".into(),
             memory: Some(MemoryUse { used_bytes: 3 << 29, limit_bytes: 4 << 30 }),
+            panics: Some(2),
             collections: BTreeMap::from([("films".into(), quarantined)]),
         };
         let two = NodeStatus {
@@ -277,6 +279,7 @@ mod tests {
             owns: 0.75,
             software: String::new(),
             memory: None,
+            panics: None,
             collections: BTreeMap::new(),
         };
         StatusReply { mesh: MeshId([0xcd; 16]), answered_by: node(1), nodes: vec![one, two] }
@@ -297,6 +300,7 @@ mod tests {
             serde_json::json!({ "used_bytes": 3u64 << 29, "limit_bytes": 4u64 << 30 })
         );
         assert_eq!(value["nodes"][1]["memory"], serde_json::Value::Null);
+        assert_eq!(value["nodes"][0]["panics"], 2);
         assert_eq!(value["nodes"][0]["collections"]["films"]["state"], "needs copy from replicas");
         assert_eq!(value["nodes"][1]["state"], "down");
         assert_eq!(value["nodes"][1]["points"], serde_json::Value::Null);
@@ -309,6 +313,7 @@ mod tests {
         assert_eq!(lines[0], format!("mesh {}: 1 of 2 nodes up; * answered", "cd".repeat(16)));
         assert!(lines[2].starts_with("01010101 *  127.0.0.1:7400  up"), "{text}");
         assert!(lines[2].contains("1.5 GiB of 4.0 GiB"), "{text}");
+        assert!(lines[2].contains("2 panics: its log says where; films: bad page"), "{text}");
         assert!(lines[2].contains("25.0 %") && lines[2].contains("films: bad page"), "{text}");
         assert!(lines[3].contains("down") && lines[3].contains('?'), "{text}");
     }

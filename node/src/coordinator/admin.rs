@@ -168,7 +168,11 @@ impl Coordinator {
     /// What this node holds of each collection, and what it takes in all.
     pub fn stats_here(&self) -> NodeStatsReply {
         let store = &self.shared.store;
-        NodeStatsReply { collections: store.stats().into_iter().collect(), memory: Some(store.memory()) }
+        NodeStatsReply {
+            collections: store.stats().into_iter().collect(),
+            memory: Some(store.memory()),
+            panics: vecino_supervise::panics(),
+        }
     }
 
     /// Takes a snapshot on every node that is up.

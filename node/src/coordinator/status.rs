@@ -20,8 +20,10 @@ impl Coordinator {
             .values()
             .map(|member| {
                 let Member { id, address, state, points, software, .. } = member;
+                let told = stats.remove(id);
+                let panics = told.as_ref().map(|told| told.panics);
                 let (collections, memory) =
-                    stats.remove(id).map(|NodeStatsReply { collections, memory }| (collections, memory)).unzip();
+                    told.map(|NodeStatsReply { collections, memory, panics: _ }| (collections, memory)).unzip();
                 let counted = |held: &BTreeMap<String, CollectionStats>| held.values().map(|held| held.points).sum();
                 NodeStatus {
                     id: *id,
@@ -31,6 +33,7 @@ impl Coordinator {
                     owns: owns.get(id).copied().unwrap_or(0.0),
                     software: software.clone(),
                     memory: memory.flatten(),
+                    panics,
                     collections: collections.unwrap_or_default(),
                 }
             })
@@ -46,6 +49,7 @@ impl Coordinator {
                 owns: 0.0,
                 software: String::new(),
                 memory: None,
+                panics: None,
                 collections: BTreeMap::new(),
             });
         }

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Condvar;
 
 use vecino_model::{FieldSchema, Fields, Fsync, Metric, NodeId, PointId, Record, RecordValue, Vector, Version};
-use vecino_storage::{Disk, MemDisk};
+use vecino_storage::{Disk, Fault, FaultyDisk, MemDisk};
 
 use super::*;
 use vecino_engine::ballast::Ballast;
 use vecino_engine::indexers::Indexers;
 use vecino_engine::memory::Budget;
 use vecino_engine::resources::Resources;
+use vecino_engine::{ApplyError, TakeError};
 
 /// Which openings are held up, and how many were begun.
 #[derive(Default)]
@@ -44,7 +45,7 @@ impl Gate {
 }
 
 struct Lab {
-    disk: MemDisk,
+    disk: FaultyDisk,
     gate: Arc<Gate>,
     indexers: Arc<Indexers>,
     runtime: tokio::runtime::Runtime,
@@ -52,7 +53,7 @@ struct Lab {
 }
 
 struct Gated {
-    disk: MemDisk,
+    disk: FaultyDisk,
     gate: Arc<Gate>,
     indexers: Arc<Indexers>,
     runtime: tokio::runtime::Handle,
@@ -90,7 +91,7 @@ const fn id(number: u8) -> CollectionId {
 impl Lab {
     fn new() -> Self {
         Self {
-            disk: MemDisk::new(),
+            disk: FaultyDisk::new(Arc::new(MemDisk::new())),
             gate: Arc::default(),
             indexers: Arc::new(Indexers::start(1).unwrap()),
             runtime: tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap(),
@@ -253,7 +254,10 @@ fn an_opening_that_panics_is_a_failure_with_a_reason() {
     let lab = Lab::new();
     let shelf = lab.shelf(10, &[99]);
     let said = lab.get(&shelf, 99).map(|collection| collection.id()).unwrap_err();
-    assert!(matches!(&said, Absent::Failed { reason, needs_copy: false } if reason.contains("ended early")), "{said}");
+    assert!(
+        matches!(&said, Absent::Failed { reason, needs_copy: false } if reason.contains("opening a collection panicked: an opening that panics")),
+        "{said}"
+    );
     assert_eq!(shelf.stats(CURSED).unwrap().serving, Serving::Failed);
 }
 
@@ -304,4 +308,60 @@ fn what_nobody_asked_for_lately_makes_room_in_memory_for_what_is_asked_for() {
     drop(second);
     assert_eq!(shelf.stats(id(1)).unwrap().memory_bytes, 0);
     assert!(lab.get(&shelf, 1).unwrap().read(&[PointId::Number(7)])[0].is_some());
+}
+
+#[test]
+fn a_collection_whose_writer_panics_says_so_and_is_opened_anew_with_everything_that_was_acknowledged() {
+    let lab = Lab::new();
+    let shelf = lab.shelf(10, &[1]);
+    let collection = lab.get(&shelf, 1).unwrap();
+    lab.put(&collection, 5);
+    lab.disk.set(Fault::NthPanics(lab.disk.operations() + 1));
+    let vectors = Fields::from([(String::new(), Vector(vec![6.0]))]);
+    let value = Some(RecordValue { vectors, payload: vec![0x80] });
+    let record = Record { id: 6.into(), version: Version { time: 7, node: NodeId::from_bytes([1; 16]) }, value };
+    let error = lab.runtime.block_on(collection.apply(vec![record.clone()])).unwrap_err();
+    assert!(matches!(error, ApplyError::Lost(_)), "{error}");
+    while !collection.is_broken() {
+        std::thread::yield_now();
+    }
+    let error = lab.runtime.block_on(collection.apply(vec![record.clone()])).unwrap_err();
+    assert!(error.to_string().contains("its writer panicked (injected fault: operation"), "{error}");
+    let told = shelf.stats(id(1)).unwrap();
+    assert_eq!(told.serving, Serving::Open, "what is there is read and found");
+    assert!(told.error.unwrap().contains("its writer panicked (injected fault: operation"));
+    assert!(collection.read(&[PointId::Number(5)])[0].is_some());
+    shelf.reopen_broken(Duration::ZERO);
+    assert!(shelf.stats(id(1)).unwrap().error.is_some(), "somebody holds it");
+
+    drop(collection);
+    shelf.reopen_broken(Duration::ZERO);
+    assert_eq!(shelf.stats(id(1)).unwrap().error, None);
+    let collection = lab.get(&shelf, 1).unwrap();
+    assert!(collection.read(&[PointId::Number(5)])[0].is_some());
+    lab.runtime.block_on(collection.apply(vec![record.clone()])).unwrap();
+    assert!(collection.read(&[PointId::Number(6)])[0].is_some());
+
+    lab.disk.set(Fault::NthPanics(lab.disk.operations() + 1));
+    let record = Record { version: Version { time: 8, ..record.version }, ..record };
+    assert!(lab.runtime.block_on(collection.apply(vec![record])).is_err());
+    drop(collection);
+    shelf.reopen_broken(Duration::from_secs(3_600));
+    assert!(shelf.stats(id(1)).unwrap().error.is_some(), "it was opened anew a moment ago");
+}
+
+#[test]
+fn a_snapshot_that_panics_is_told_and_the_next_one_is_taken() {
+    let lab = Lab::new();
+    let shelf = lab.shelf(10, &[1]);
+    let collection = lab.get(&shelf, 1).unwrap();
+    lab.put(&collection, 5);
+    // The log is flushed already, so the snapshot has the next operation.
+    lab.disk.set(Fault::NthPanics(lab.disk.operations() + 1));
+    let error = collection.snapshot().unwrap_err();
+    assert!(matches!(error, TakeError::Panicked { .. }), "{error}");
+    assert!(collection.stats().error.unwrap().contains("its last snapshot panicked (injected fault"));
+    lab.put(&collection, 6);
+    assert_eq!(collection.snapshot().unwrap().lsn, 3);
+    assert_eq!(collection.stats().error, None);
 }

@@ -152,6 +152,7 @@ impl State {
             owns: 0.0,
             software: String::new(),
             memory: None,
+            panics: None,
             collections: BTreeMap::new(),
         };
         let down = NodeStatus { state: NodeState::Down, ..node(100) };

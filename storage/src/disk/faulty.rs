@@ -22,6 +22,8 @@ pub enum Fault {
     Nth(u64, io::ErrorKind),
     /// The same, but the operation is carried out all the same: what it did is there, unbeknown to the caller.
     NthDone(u64, io::ErrorKind),
+    /// The operation with this number panics, once: what a bug in the code around a disk would do.
+    NthPanics(u64),
     /// Reserving space does nothing, as on a file system that cannot: a full disk shows only while writing.
     CannotReserve,
     /// Every flush of a file or directory fails.
@@ -51,6 +53,7 @@ impl FaultyDisk {
         match fault {
             Fault::Nth(n, kind) => state.nth = Some((n, kind, false)),
             Fault::NthDone(n, kind) => state.nth = Some((n, kind, true)),
+            Fault::NthPanics(n) => state.panics = Some(n),
             Fault::CannotReserve => state.cannot_reserve = true,
             Fault::EverySync => state.every_sync = true,
             Fault::LyingSync => state.lying_sync = true,
@@ -88,6 +91,10 @@ impl FaultyDisk {
         }
         state.operations += 1;
         let number = state.operations;
+        if state.panics == Some(number) {
+            drop(state);
+            panic!("injected fault: operation {number} panics");
+        }
         if let Some((at, done)) = state.halt.filter(|(at, _)| number >= *at) {
             state.halted = true;
             drop(state);
@@ -142,6 +149,7 @@ impl FaultyDisk {
 struct State {
     operations: u64,
     nth: Option<(u64, io::ErrorKind, bool)>,
+    panics: Option<u64>,
     cannot_reserve: bool,
     every_sync: bool,
     lying_sync: bool,
