@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use vecino::process::{NodeCommand, NodeProcess};
-use vecino_client::{Client, Metric, Payload, SearchRequest, WriteOptions, point, schema};
+use vecino_client::{Client, Metric, Payload, point};
 use vecino_model::Serving;
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
@@ -67,7 +67,7 @@ async fn main() -> Result<()> {
     let node = command.start().await?;
     let certs = node.client_certs().ok_or("the node made no client certificate")?.to_owned();
     let client = client(&node, &certs).await?;
-    client.create_collection(NAME, schema(dim as u32, Metric::Euclidean)).await?;
+    client.collection(NAME).create(dim as u32, Metric::Euclidean).await?;
     let before = written(&node)?;
     let begun = Instant::now();
     let latencies = load(&client, &options, &vectors).await?;
@@ -98,7 +98,7 @@ async fn main() -> Result<()> {
     let client = self::client(&node, &certs).await?;
     let query = vectors[..dim].to_vec();
     let hits = loop {
-        match client.search(NAME, SearchRequest::vector(query.clone()).k(10)).await {
+        match client.collection(NAME).search(query.clone()).k(10).await {
             Ok(reply) => break reply.hits.len(),
             Err(error) if begun.elapsed() > READY_WAIT => return Err(error.into()),
             Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
@@ -255,17 +255,14 @@ async fn puts(client: &Client, options: &Options, vectors: &[f32], turn: usize) 
 /// Writes one batch; the milliseconds until it was acknowledged.
 async fn put(client: &Client, batch: Vec<vecino_client::Point>) -> Result<f64> {
     let begun = Instant::now();
-    let outcomes = client.put(NAME, batch, WriteOptions::default()).await?;
-    match outcomes.iter().find(|outcome| !matches!(outcome, vecino_client::Outcome::Written(_))) {
-        Some(outcome) => Err(format!("a point was not written: {outcome:?}").into()),
-        None => Ok(begun.elapsed().as_secs_f64() * 1e3),
-    }
+    client.collection(NAME).put(batch).await?;
+    Ok(begun.elapsed().as_secs_f64() * 1e3)
 }
 
 /// Waits until every point is linked, and all codes are made.
 async fn settle(client: &Client) -> Result<()> {
     loop {
-        let info = client.describe(NAME).await?;
+        let info = client.collection(NAME).describe().await?;
         if info.nodes.values().all(|stats| stats.unlinked == 0 && stats.serving == Serving::Open) {
             return Ok(());
         }
@@ -276,7 +273,7 @@ async fn settle(client: &Client) -> Result<()> {
 /// Takes a snapshot, after the one that the node may be taking by itself.
 async fn snapshot(client: &Client) -> Result<()> {
     loop {
-        let reports = client.snapshot(Some(NAME)).await?;
+        let reports = client.collection(NAME).snapshot().await?;
         match reports.into_iter().find_map(|report| report.error) {
             None => return Ok(()),
             Some(reason) if reason.contains("is being taken already") => tokio::time::sleep(BUSY_PAUSE).await,

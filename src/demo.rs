@@ -1,6 +1,5 @@
 //! `vecino demo`: three nodes on this machine, real data, one killed and started again, shown step by step.
 
-use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -8,9 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use vecino_certs::{Authority, IssueOptions, Role};
-use vecino_client::{
-    Client, GetOptions, Metric, NodeState, Outcome, PointId, SearchRequest, Value, WriteOptions, point, schema,
-};
+use vecino_client::{Client, Metric, NodeState, PointId, payload, point};
 
 use crate::cli::{Failure, Style, render_search, render_status};
 use crate::colors::{NamedColor, named_colors};
@@ -82,11 +79,10 @@ async fn show(keep: bool, narrator: Narrator) -> Result<(), Failure> {
     let first = mesh.client(0).await?;
 
     let colors = named_colors();
-    first.create_collection(COLLECTION, schema(3, Metric::Euclidean)).await?;
+    first.collection(COLLECTION).create(3, Metric::Euclidean).await?;
     let started = Instant::now();
-    let points = colors.iter().map(|color| color_point(color.name, color.hex, color.lab)).collect();
-    let outcomes = first.put(COLLECTION, points, WriteOptions::default()).await?;
-    written(&outcomes, colors.iter().map(|NamedColor { name, .. }| *name))?;
+    let points = colors.iter().map(|NamedColor { name, hex, lab }| color_point(name, hex, *lab));
+    first.collection(COLLECTION).put(points).await?;
     narrator.step(
         &format!("{} colours loaded in {:.0?}", colors.len(), started.elapsed()),
         &json!({ "step": "loaded", "points": colors.len() }),
@@ -114,8 +110,7 @@ async fn show(keep: bool, narrator: Narrator) -> Result<(), Failure> {
     search(&first, narrator, "The same search, one node down: nothing is missing", "search_down").await?;
 
     let (name, hex, lab) = NEW_COLOR;
-    let outcomes = first.put(COLLECTION, vec![color_point(name, hex, lab)], WriteOptions::default()).await?;
-    written(&outcomes, [name].into_iter())?;
+    first.collection(COLLECTION).put([color_point(name, hex, lab)]).await?;
     narrator.step(&format!("{name} ({hex}) put while node 2 is away"), &json!({ "step": "put", "id": name }));
     narrator.say("   Two of its three nodes have it on disk: a majority, so it counts.");
 
@@ -156,7 +151,7 @@ async fn caught_up(client: &Client, narrator: Narrator, node: &str, held: u64, a
     narrator
         .say("   This version cannot yet hand a node what it missed. Reads and searches ask a majority, so none of");
     narrator.say("   them is wrong meanwhile, and a read gives the node that it asks its copy:");
-    let found = client.get(COLLECTION, vec![name.into()], GetOptions::default()).await?.remove(0);
+    let found = client.collection(COLLECTION).get_one(name).await?;
     let held = held_by(client, node).await?;
     narrator.step(
         &format!("{name} read through node 2"),
@@ -207,7 +202,7 @@ fn shown(program: &Path) -> String {
 
 async fn search(client: &Client, narrator: Narrator, heading: &str, step: &str) -> Result<(), Failure> {
     let started = Instant::now();
-    let reply = client.search(COLLECTION, SearchRequest::like(WANTED).k(5)).await?;
+    let reply = client.collection(COLLECTION).search_like(WANTED).k(5).await?;
     let took = started.elapsed();
     let ids: Vec<&PointId> = reply.hits.iter().map(|hit| &hit.id).collect();
     narrator.step(
@@ -219,16 +214,7 @@ async fn search(client: &Client, narrator: Narrator, heading: &str, step: &str) 
 }
 
 fn color_point(name: &str, hex: &str, lab: [f32; 3]) -> vecino_client::Point {
-    let payload = BTreeMap::from([("hex".to_owned(), Value::Text(hex.to_owned()))]);
-    point(name, lab.to_vec(), payload)
-}
-
-/// Fails where a point was not written.
-fn written<'a>(outcomes: &[Outcome], names: impl Iterator<Item = &'a str>) -> Result<(), Failure> {
-    match outcomes.iter().zip(names).find_map(|(outcome, name)| Failure::of_outcome(&name.into(), outcome)) {
-        Some(failure) => Err(failure),
-        None => Ok(()),
-    }
+    point(name, lab, payload! { "hex": hex })
 }
 
 /// Points that a node holds, as it says itself.

@@ -31,9 +31,13 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, CertsError> {
 }
 
 pub(crate) fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, CertsError> {
+    certificates(&read(path)?, path)
+}
+
+/// The certificates in PEM bytes that are said to come from `path`.
+pub(crate) fn certificates(bytes: &[u8], path: &Path) -> Result<Vec<CertificateDer<'static>>, CertsError> {
     let pem_error = |reason| CertsError::Pem { path: path.to_owned(), expected: "certificate", reason };
-    let bytes = read(path)?;
-    let certificates = CertificateDer::pem_slice_iter(&bytes)
+    let certificates = CertificateDer::pem_slice_iter(bytes)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| pem_error(error.to_string()))?;
     if certificates.is_empty() {
@@ -57,7 +61,12 @@ pub(crate) fn certificate_files(dir: &Path) -> Result<Vec<PathBuf>, CertsError> 
 }
 
 pub(crate) fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, CertsError> {
-    PrivateKeyDer::from_pem_slice(&read(path)?).map_err(|error| CertsError::Pem {
+    key(&read(path)?, path)
+}
+
+/// The key in PEM bytes that are said to come from `path`.
+pub(crate) fn key(bytes: &[u8], path: &Path) -> Result<PrivateKeyDer<'static>, CertsError> {
+    PrivateKeyDer::from_pem_slice(bytes).map_err(|error| CertsError::Pem {
         path: path.to_owned(),
         expected: "private key",
         reason: match error {

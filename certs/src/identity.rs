@@ -51,6 +51,21 @@ impl Identity {
         )
     }
 
+    /// The identity in three PEM texts, for example from a store of secrets: the authorities, the certificate and its key.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load); messages name the three as files in the folder `<memory>`.
+    pub fn from_pem(authorities: &[u8], certificate: &[u8], key: &[u8], role: Role) -> Result<Self, CertsError> {
+        let file = |name: String| Path::new(MEMORY).join(name);
+        Self::assemble(
+            files::certificates(authorities, &file(AUTHORITY_CERTIFICATE.to_owned()))?,
+            files::certificates(certificate, &file(format!("{role}.crt")))?,
+            files::key(key, &file(format!("{role}.key")))?,
+            role,
+            MEMORY,
+        )
+    }
+
     /// Hash of the key: the node's id, or for a client something that tells it from others.
     pub fn key_id(&self) -> KeyId {
         self.0.key_id
@@ -149,6 +164,9 @@ impl Identity {
     }
 }
 
+/// Where an identity from memory says that it comes from.
+const MEMORY: &str = "<memory>";
+
 /// Never shows the key.
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -205,6 +223,22 @@ mod tests {
         assert_eq!(node.not_after().duration_since(node.not_before()).unwrap().as_secs(), 365 * 24 * 3600);
         assert_eq!(node.key_id(), folders.load("one", Role::Node).unwrap().key_id(), "the id is the key's");
         assert_ne!(node.key_id(), folders.load("two", Role::Node).unwrap().key_id());
+    }
+
+    #[test]
+    fn an_identity_from_memory_is_the_one_in_the_files() {
+        let folders = Folders::new();
+        let read = |name: &str| fs::read(folders.root.path().join("one").join(name)).unwrap();
+        let (ca, certificate, key) = (read("ca.crt"), read("client.crt"), read("client.key"));
+        let identity = Identity::from_pem(&ca, &certificate, &key, Role::Client).unwrap();
+        assert_eq!(identity.key_id(), folders.load("one", Role::Client).unwrap().key_id());
+        let error = Identity::from_pem(&ca, &certificate, &certificate, Role::Client).unwrap_err().to_string();
+        assert!(error.contains("<memory>/client.key holds no private key"), "{error}");
+        let error = Identity::from_pem(b"", &certificate, &key, Role::Client).unwrap_err().to_string();
+        assert!(error.contains("<memory>/ca.crt holds no certificate"), "{error}");
+        let other = fs::read(folders.root.path().join("two/client.key")).unwrap();
+        let error = Identity::from_pem(&ca, &certificate, &other, Role::Client).unwrap_err();
+        assert!(matches!(error, CertsError::KeyMismatch { .. }), "{error}");
     }
 
     #[test]

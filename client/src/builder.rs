@@ -1,5 +1,6 @@
 //! How a client is made: addresses, identity, patience.
 
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -9,7 +10,8 @@ use tracing::warn;
 use vecino_certs::{Identity, Role};
 use vecino_net::endpoint::{Endpoint, EndpointOptions};
 
-use crate::{Client, ClientError};
+use crate::client::Client;
+use crate::error::ClientError;
 
 /// Port of a node, where an address names none.
 pub const DEFAULT_PORT: u16 = 7400;
@@ -25,9 +27,23 @@ pub const ADDRESSES_MAX: usize = 256;
 #[must_use]
 pub struct ClientBuilder {
     addresses: Vec<String>,
-    certs: Option<PathBuf>,
-    identity: Option<Identity>,
+    certificates: Option<Certificates>,
     timeout: Option<Duration>,
+}
+
+/// Where the client's identity comes from.
+#[derive(Clone)]
+enum Certificates {
+    Folder(PathBuf),
+    Pem { authorities: Vec<u8>, certificate: Vec<u8>, key: Vec<u8> },
+    Loaded(Identity),
+}
+
+impl Client {
+    /// Begins making a client.
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder::default()
+    }
 }
 
 impl ClientBuilder {
@@ -38,15 +54,28 @@ impl ClientBuilder {
         self
     }
 
-    /// Takes `ca.crt`, `client.crt` and `client.key` from this folder.
+    /// Takes `ca.crt`, `client.crt` and `client.key` from this folder. Of several calls that say where the certificates
+    /// are, the last one counts.
     pub fn certs(mut self, dir: impl Into<PathBuf>) -> Self {
-        self.certs = Some(dir.into());
+        self.certificates = Some(Certificates::Folder(dir.into()));
+        self
+    }
+
+    /// Takes the contents of `ca.crt`, `client.crt` and `client.key`, for example from a store of secrets.
+    pub fn certs_pem(
+        mut self,
+        authorities: impl Into<Vec<u8>>,
+        certificate: impl Into<Vec<u8>>,
+        key: impl Into<Vec<u8>>,
+    ) -> Self {
+        let (authorities, certificate, key) = (authorities.into(), certificate.into(), key.into());
+        self.certificates = Some(Certificates::Pem { authorities, certificate, key });
         self
     }
 
     /// Takes an identity that was loaded before.
     pub fn identity(mut self, identity: Identity) -> Self {
-        self.identity = Some(identity);
+        self.certificates = Some(Certificates::Loaded(identity));
         self
     }
 
@@ -61,11 +90,14 @@ impl ClientBuilder {
     /// # Errors
     /// When an address is malformed, none of the names resolves, or the certificates or the socket cannot be used.
     pub async fn build(self) -> Result<Client, ClientError> {
-        let Self { mut addresses, certs, identity, timeout } = self;
-        let identity = match (identity, certs) {
-            (Some(identity), _) => identity,
-            (None, Some(dir)) => Identity::load(dir, Role::Client)?,
-            (None, None) => return Err(ClientError::NoIdentity),
+        let Self { mut addresses, certificates, timeout } = self;
+        let identity = match certificates {
+            Some(Certificates::Loaded(identity)) => identity,
+            Some(Certificates::Folder(dir)) => Identity::load(dir, Role::Client)?,
+            Some(Certificates::Pem { authorities, certificate, key }) => {
+                Identity::from_pem(&authorities, &certificate, &key, Role::Client)?
+            }
+            None => return Err(ClientError::NoIdentity),
         };
         if addresses.is_empty() {
             addresses.push(DEFAULT_ADDRESS.to_owned());
@@ -97,6 +129,17 @@ impl ClientBuilder {
         }
         let endpoint = Endpoint::client(&identity, EndpointOptions::default())?;
         Ok(Client::new(endpoint, nodes, timeout.unwrap_or(DEFAULT_TIMEOUT)))
+    }
+}
+
+/// Never shows a key.
+impl fmt::Debug for Certificates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Folder(dir) => f.debug_tuple("Folder").field(dir).finish(),
+            Self::Pem { .. } => f.debug_struct("Pem").finish_non_exhaustive(),
+            Self::Loaded(identity) => f.debug_tuple("Loaded").field(identity).finish(),
+        }
     }
 }
 
@@ -155,6 +198,23 @@ mod tests {
             builder.connect(format!("127.0.0.1:{port}"))
         });
         assert!(many.build().await.unwrap_err().to_string().contains("257 addresses"));
+    }
+
+    #[tokio::test]
+    async fn a_client_is_made_of_certificates_in_memory_and_never_shows_their_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = vecino_certs::Authority::init(dir.path().join("ca"), "test").unwrap();
+        let issued = authority.issue(&vecino_certs::IssueOptions::new("me", Role::Client)).unwrap();
+        issued.write(dir.path().join("me")).unwrap();
+        let read = |name: &str| std::fs::read_to_string(dir.path().join("me").join(name)).unwrap();
+        let key = read("client.key");
+        let builder = Client::builder().connect("127.0.0.1:9").certs_pem(read("ca.crt"), read("client.crt"), &*key);
+        let shown = format!("{builder:?}");
+        assert!(shown.contains("Pem"), "{shown}");
+        assert!(key.lines().all(|line| !shown.contains(line)), "{shown}");
+        builder.build().await.unwrap();
+        let error = Client::builder().certs_pem("no", "PEM", "at all").build().await.unwrap_err().to_string();
+        assert!(error.contains("<memory>/ca.crt"), "{error}");
     }
 
     #[tokio::test]

@@ -4,8 +4,11 @@ use std::io;
 use std::net::SocketAddr;
 
 use vecino_certs::CertsError;
+use vecino_model::Version;
 use vecino_net::endpoint::EndpointError;
 use vecino_net::error::{ErrorCode, Retry};
+
+use crate::report::WriteReport;
 
 /// Why a client could not be made, or a request failed.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +42,20 @@ pub enum ClientError {
     /// The socket cannot be used.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
+    /// A put or delete was answered, but some of its points were not written.
+    #[error("{}{}", .0, write_retry_in_words(.0))]
+    NotWritten(Box<WriteReport>),
+    /// A collection of that name exists, and is not the one that was to be created if absent.
+    #[error(
+        "collection {name:?} exists and is another than what was asked for: {difference}; use another name, or drop it \
+         first"
+    )]
+    OtherCollection {
+        /// Its name.
+        name: String,
+        /// What differs: what exists, and what was asked for.
+        difference: String,
+    },
     /// A request failed, after as many attempts as were safe.
     #[error("{node}: {message}{}{}", attempts_in_words(*.attempts), retry_in_words(*.retry))]
     Request {
@@ -62,6 +79,17 @@ impl ClientError {
     pub fn code(&self) -> Option<ErrorCode> {
         match self {
             Self::Request { code, .. } => Some(*code),
+            Self::NotWritten(report) if report.has_refused() => Some(ErrorCode::Invalid),
+            Self::NotWritten(_) => Some(ErrorCode::Unavailable),
+            Self::OtherCollection { .. } => Some(ErrorCode::AlreadyExists),
+            _ => None,
+        }
+    }
+
+    /// What became of each point, where some were not written.
+    pub fn write_report(&self) -> Option<&WriteReport> {
+        match self {
+            Self::NotWritten(report) => Some(report),
             _ => None,
         }
     }
@@ -74,14 +102,40 @@ impl ClientError {
         }
     }
 
-    /// Whether the whole request may be made again because nothing happened.
+    /// Whether the whole request may be made again: nothing happened, or every point was written but those that
+    /// surely were not.
     pub fn is_safe_to_retry(&self) -> bool {
-        matches!(self, Self::Request { retry: Retry::Safe | Retry::AfterMs(_), .. })
+        match self {
+            Self::Request { retry, .. } => matches!(retry, Retry::Safe | Retry::AfterMs(_)),
+            Self::NotWritten(report) => !report.has_refused() && !report.has_unknown(),
+            _ => false,
+        }
     }
 
     /// Whether a write may have taken effect although it failed.
     pub fn is_unknown(&self) -> bool {
-        matches!(self, Self::Request { retry: Retry::Unknown, .. })
+        match self {
+            Self::Request { retry, .. } => *retry == Retry::Unknown,
+            Self::NotWritten(report) => report.has_unknown(),
+            _ => false,
+        }
+    }
+}
+
+impl WriteReport {
+    /// The version of each point, where every one was written.
+    ///
+    /// # Errors
+    /// [`ClientError::NotWritten`] with this report where some were not.
+    pub fn all_written(self) -> Result<Vec<Version>, ClientError> {
+        self.versions().ok_or_else(|| ClientError::NotWritten(Box::new(self)))
+    }
+}
+
+fn write_retry_in_words(report: &WriteReport) -> &'static str {
+    match (report.has_refused(), report.has_unknown()) {
+        (false, false) => "; trying again is safe",
+        _ => "",
     }
 }
 

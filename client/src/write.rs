@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use vecino_model::Outcome;
+use vecino_model::{Level, PointId};
 use vecino_net::message::{Delete, Put, Rpc};
 
 /// How often points that were not settled are written again.
@@ -10,9 +11,13 @@ pub(crate) const ROUNDS_MAX: u32 = 5;
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 
 /// A request whose answer has one outcome for each of its points.
-pub(crate) trait Batch: Rpc<Reply = Vec<Outcome>> + Sync {
+pub trait Batch: Rpc<Reply = Vec<Outcome>> + Sync {
     /// Number of points.
     fn count(&self) -> usize;
+    /// The points' ids, in their order.
+    fn ids(&self) -> Vec<PointId>;
+    /// The same request, which waits for as many replicas as this level says.
+    fn at_level(self, level: Level) -> Self;
     /// The same request for some of its points.
     fn subset(&self, positions: &[usize]) -> Self;
 }
@@ -20,6 +25,14 @@ pub(crate) trait Batch: Rpc<Reply = Vec<Outcome>> + Sync {
 impl Batch for Put {
     fn count(&self) -> usize {
         self.points.len()
+    }
+
+    fn ids(&self) -> Vec<PointId> {
+        self.points.iter().map(|point| point.id.clone()).collect()
+    }
+
+    fn at_level(self, level: Level) -> Self {
+        Self { level, ..self }
     }
 
     fn subset(&self, positions: &[usize]) -> Self {
@@ -32,6 +45,14 @@ impl Batch for Put {
 impl Batch for Delete {
     fn count(&self) -> usize {
         self.ids.len()
+    }
+
+    fn ids(&self) -> Vec<PointId> {
+        self.ids.clone()
+    }
+
+    fn at_level(self, level: Level) -> Self {
+        Self { level, ..self }
     }
 
     fn subset(&self, positions: &[usize]) -> Self {
@@ -71,7 +92,7 @@ pub(crate) fn merge(outcomes: &mut [Outcome], positions: &[usize], later: Vec<Ou
 
 #[cfg(test)]
 mod tests {
-    use vecino_model::{PointId, Version};
+    use vecino_model::Version;
 
     use super::*;
 

@@ -5,6 +5,7 @@
 //! what is stored on disk has types of its own, in the crates that store it.
 
 mod collection;
+mod conversions;
 mod level;
 pub mod limits;
 mod mesh;
@@ -15,11 +16,13 @@ mod position;
 mod record;
 mod schema;
 mod search;
+mod typed;
 pub mod validate;
 mod vector;
 mod version;
 
 pub use collection::{CatalogEntry, CollectionId, CollectionStats, LiveCollection, MemoryUse, Placement, Serving};
+pub use conversions::NegativeId;
 pub use level::{Level, UnknownLevel};
 pub use mesh::{LOOP_GENERATION_BITS, Member, MeshId, NodeState, Observation, RangeInfo, View};
 pub use node_id::{NodeId, ParseNodeIdError};
@@ -29,5 +32,6 @@ pub use position::position;
 pub use record::{Outcome, Record, RecordValue};
 pub use schema::{CollectionSchema, DEFAULT_FIELD, FieldSchema, Fsync, Metric, Profile, UnknownMetric, UnknownProfile};
 pub use search::{Hit, ScanCursor};
+pub use typed::{PayloadError, payload_as, payload_of};
 pub use vector::{Fields, Vector};
 pub use version::Version;

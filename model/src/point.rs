@@ -34,18 +34,6 @@ impl fmt::Debug for PointId {
     }
 }
 
-impl From<u64> for PointId {
-    fn from(number: u64) -> Self {
-        Self::Number(number)
-    }
-}
-
-impl From<&str> for PointId {
-    fn from(text: &str) -> Self {
-        Self::Text(text.to_owned())
-    }
-}
-
 /// A point as a client writes it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Point {

@@ -9,12 +9,6 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Vector(pub Vec<f32>);
 
-impl From<Vec<f32>> for Vector {
-    fn from(values: Vec<f32>) -> Self {
-        Self(values)
-    }
-}
-
 impl Serialize for Vector {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut bytes = Vec::with_capacity(self.0.len() * 4);

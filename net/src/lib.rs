@@ -13,6 +13,8 @@ mod pool;
 pub mod rpc;
 mod serve;
 mod stream;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 /// The node id that a key stands for.
 pub fn node_id(key: vecino_certs::KeyId) -> vecino_model::NodeId {

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use vecino_client::{Client, CollectionInfo, ErrorCode, Level, Point, PointId, ScanOptions, StoredPoint};
+use vecino_client::{Client, CollectionInfo, ErrorCode, Level, Point, PointId, StoredPoint};
 
 use super::MARKER_ID;
 use super::error::BackupError;
@@ -84,9 +84,10 @@ async fn scan(
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<(), BackupError> {
     let marker = PointId::from(MARKER_ID);
-    let mut pages = client.scan(&info.name, ScanOptions { level, ..ScanOptions::default() });
+    let collection = client.collection(&info.name);
+    let mut pages = collection.scan().level(level).pages();
     let failed = |source| BackupError::Scan { collection: info.name.clone(), level, source };
-    while let Some(points) = pages.next().await.map_err(failed)? {
+    while let Some(points) = pages.try_next().await.map_err(failed)? {
         let count = points.len() as u64;
         for StoredPoint { id, vectors, payload, version: _ } in points {
             if id == marker {
@@ -97,7 +98,7 @@ async fn scan(
         progress(count);
     }
     // A scan goes by name: it would go on in a collection that was created anew.
-    let replaced = match client.describe(&info.name).await {
+    let replaced = match collection.describe().await {
         Ok(now) => now.id != info.id,
         Err(error) if error.code() == Some(ErrorCode::NotFound) => true,
         Err(error) => return Err(error.into()),

@@ -116,14 +116,24 @@ pub enum BackupError {
         /// How many collections it has.
         count: usize,
     },
-    /// There is a collection of this name.
+    /// There are collections of these names.
     #[error(
-        "collection {collection:?} exists, and a restore never writes into one: use --as NAME, or drop it first \
-         with `vecino collection drop {collection}`"
+        "{}, and a restore never writes into a collection that exists; nothing was restored: leave them as they are with \
+         --skip-existing, restore beside them with --prefix PREFIX or --as NAME, or drop them first with `vecino collection \
+         drop`",
+        exist_in_words(.collections)
     )]
-    Exists {
-        /// The collection.
-        collection: String,
+    Exist {
+        /// All of them.
+        collections: Vec<String>,
+    },
+    /// A new name is none for a collection.
+    #[error("nothing was restored: {reason} (from --as or --prefix, or from the backup: {name:?})")]
+    NewName {
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
     },
     /// The collection is an unfinished restore.
     #[error(
@@ -195,7 +205,7 @@ impl BackupError {
     /// One word for scripts.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Url { .. } | Self::OneNameForMany { .. } => "usage",
+            Self::Url { .. } | Self::OneNameForMany { .. } | Self::NewName { .. } => "usage",
             Self::Unreachable { .. } => "unreachable",
             Self::Full { .. } => "full",
             Self::Object { .. } => "io",
@@ -203,7 +213,7 @@ impl BackupError {
             Self::NewerFormat { .. } => "newer_format",
             Self::DamagedManifest { .. } | Self::DamagedPages { .. } => "damaged",
             Self::OtherMesh { .. } => "other_mesh",
-            Self::Exists { .. } => "already_exists",
+            Self::Exist { .. } => "already_exists",
             Self::BeingRestored { .. } | Self::Replaced { .. } => "conflict",
             Self::Refused { .. } => "invalid",
             Self::Unavailable { .. } | Self::Scan { .. } | Self::Client(_) => "unavailable",
@@ -240,6 +250,14 @@ pub(super) fn says_full(error: &(dyn Error + 'static)) -> bool {
 
 fn hint(level: &vecino_client::Level) -> &'static str {
     if *level == vecino_client::Level::One { "" } else { " (--level one needs one live replica of each range only)" }
+}
+
+fn exist_in_words(collections: &[String]) -> String {
+    let names: Vec<_> = collections.iter().map(|name| format!("{name:?}")).collect();
+    match collections {
+        [_] => format!("collection {} exists", names[0]),
+        _ => format!("collections {} exist", names.join(", ")),
+    }
 }
 
 fn pages_in_words(pages: &[BadPage]) -> String {

@@ -4,19 +4,20 @@
 //! is and how many pages are loaded. Whoever runs the same restore again, from anywhere, goes on behind them. The markers
 //! go when everything is there.
 
-use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
+use tracing::debug;
 use vecino_client::{
-    BatchReport, BulkLoader, BulkOptions, Client, CollectionSchema, ErrorCode, GetOptions, NodeState, Outcome, Payload,
-    Point, PointId, Value, Vector, WriteOptions,
+    BulkError, BulkEvent, BulkLoader, Client, CollectionSchema, ErrorCode, NodeState, Outcome, Payload, Point, PointId,
+    Value, Vector, payload,
 };
 
 use super::error::{BackupError, BadPage};
 use super::manifest::{BackupName, CollectionManifest, PageRef};
 use super::target::{PageFault, Target, wrong_size};
 use super::{MARKER_ID, STORE_REQUESTS_MAX};
+use vecino_model::validate;
 
 /// What is restored.
 #[derive(Clone, Debug)]
@@ -27,6 +28,10 @@ pub struct RestoreRequest {
     pub collection: Option<String>,
     /// Name of the restored collection, where it is to be another one.
     pub rename: Option<String>,
+    /// Put before the name of each collection.
+    pub prefix: String,
+    /// Whether collections that exist are left as they are, instead of being an error.
+    pub skip_existing: bool,
     /// How long to wait for a mesh that does not take points.
     pub patience: Duration,
 }
@@ -38,6 +43,8 @@ pub struct Restored {
     pub backup: BackupName,
     /// Its collections, as they are now.
     pub collections: Vec<RestoredCollection>,
+    /// Names of the collections that exist and were left as they are.
+    pub skipped: Vec<String>,
     /// Pages that were loaded in this run.
     pub pages_loaded: u64,
     /// Pages that an earlier run had loaded.
@@ -83,9 +90,6 @@ struct Marker {
 /// Pages that are loaded between two updates of the marker.
 const GROUP_PAGES: usize = STORE_REQUESTS_MAX;
 
-/// How long to rest before points that the mesh did not take are sent again.
-const PAUSE: Duration = Duration::from_millis(250);
-
 /// Restores; `progress` is told how many more points were loaded.
 ///
 /// # Errors
@@ -97,7 +101,7 @@ pub async fn restore(
     request: RestoreRequest,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Restored, BackupError> {
-    let RestoreRequest { backup, collection, rename, patience } = request;
+    let RestoreRequest { backup, collection, rename, prefix, skip_existing, patience } = request;
     let backup = match backup {
         Some(name) => name,
         None => {
@@ -107,25 +111,31 @@ pub async fn restore(
     };
     let manifest = target.manifest(&backup).await?;
     let digest = manifest.digest().to_hex().to_string();
-    let chosen = choose(&backup, manifest.collections, collection, rename)?;
+    let chosen = choose(&backup, manifest.collections, collection, rename, &prefix)?;
     let nodes = client.status().await?.nodes.iter().filter(|node| node.state == NodeState::Up).count();
-    let mut plan = Vec::new();
+    let (mut plan, mut existing) = (Vec::new(), Vec::new());
     for (name, source) in chosen {
-        plan.push(planned(client, name, source, &digest, nodes as u32).await?);
+        match planned(client, name.clone(), source, &digest, nodes as u32).await? {
+            Some(planned) => plan.push(planned),
+            None => existing.push(name),
+        }
+    }
+    if !existing.is_empty() && !skip_existing {
+        return Err(BackupError::Exist { collections: existing });
     }
     verify(target, &backup, &plan).await?;
     let (mut pages_loaded, mut pages_skipped) = (0, 0);
-    for planned in &mut plan {
+    for planned in &plan {
         pages_skipped += planned.marker.pages;
         if !planned.exists {
-            client.create_collection(&planned.name, planned.schema.clone()).await?;
-            planned.put_marker(client).await?;
+            let collection = client.collection(&planned.name);
+            collection.create_from(planned.schema.clone()).await?;
+            collection.put([planned.marker_point(0)]).await?;
         }
         pages_loaded += planned.load(client, target, &backup, patience, progress).await?;
     }
     for planned in &plan {
-        let deleted = client.delete(&planned.name, vec![MARKER_ID.into()], WriteOptions::default()).await?;
-        acknowledged(&planned.name, deleted)?;
+        client.collection(&planned.name).delete([MARKER_ID]).await?;
     }
     let restored = |planned: Planned| RestoredCollection {
         points: planned.source.points(),
@@ -135,7 +145,7 @@ pub async fn restore(
         original_replicas: planned.source.schema.replication_factor,
     };
     let collections = plan.into_iter().map(restored).collect();
-    Ok(Restored { backup, collections, pages_loaded, pages_skipped })
+    Ok(Restored { backup, collections, skipped: existing, pages_loaded, pages_skipped })
 }
 
 /// The collections that are wanted, each with the name that it is to have.
@@ -144,6 +154,7 @@ fn choose(
     mut collections: Vec<CollectionManifest>,
     wanted: Option<String>,
     rename: Option<String>,
+    prefix: &str,
 ) -> Result<Vec<(String, CollectionManifest)>, BackupError> {
     if let Some(wanted) = wanted {
         if !collections.iter().any(|collection| collection.name == wanted) {
@@ -155,43 +166,46 @@ fn choose(
         }
         collections.retain(|collection| collection.name == wanted);
     }
-    match rename {
-        Some(_) if collections.len() != 1 => {
-            Err(BackupError::OneNameForMany { name: backup.clone(), count: collections.len() })
-        }
-        rename => {
-            let name = |source: CollectionManifest| (rename.clone().unwrap_or_else(|| source.name.clone()), source);
-            Ok(collections.into_iter().map(name).collect())
-        }
+    if rename.is_some() && collections.len() != 1 {
+        return Err(BackupError::OneNameForMany { name: backup.clone(), count: collections.len() });
     }
+    let named = |source: CollectionManifest| {
+        let name = format!("{prefix}{}", rename.as_deref().unwrap_or(&source.name));
+        match validate::collection_name(&name) {
+            Ok(()) => Ok((name, source)),
+            Err(reason) => Err(BackupError::NewName { name, reason: reason.to_string() }),
+        }
+    };
+    collections.into_iter().map(named).collect()
 }
 
-/// Looks whether a collection is to be created, or is one that an earlier run of this restore left unfinished.
+/// Looks whether a collection is to be created, or is one that an earlier run of this restore left unfinished. Absent where
+/// it is any other that exists.
 async fn planned(
     client: &Client,
     name: String,
     source: CollectionManifest,
     digest: &str,
     nodes: u32,
-) -> Result<Planned, BackupError> {
+) -> Result<Option<Planned>, BackupError> {
     let mut schema = source.schema.clone();
     schema.replication_factor = schema.replication_factor.min(nodes).max(1);
     let mut marker = Marker { manifest: digest.to_owned(), collection: source.name.clone(), pages: 0 };
-    let info = match client.describe(&name).await {
+    let collection = client.collection(&name);
+    let info = match collection.describe().await {
         Ok(info) => info,
         Err(error) if error.code() == Some(ErrorCode::NotFound) => {
-            return Ok(Planned { name, schema, source, marker, exists: false });
+            return Ok(Some(Planned { name, schema, source, marker, exists: false }));
         }
         Err(error) => return Err(error.into()),
     };
-    let options = GetOptions { with_vectors: false, ..GetOptions::default() };
-    let found = client.get(&name, vec![MARKER_ID.into()], options).await?.pop().flatten();
+    let found = collection.get_one(MARKER_ID).with_vectors(false).await?;
     match found.and_then(|point| Marker::from_payload(&point.payload)) {
         Some(there) if there.manifest == marker.manifest && there.collection == marker.collection => {
             marker.pages = there.pages.min(source.pages.len() as u64);
-            Ok(Planned { name, schema: info.schema, source, marker, exists: true })
+            Ok(Some(Planned { name, schema: info.schema, source, marker, exists: true }))
         }
-        _ => Err(BackupError::Exists { collection: name }),
+        _ => Ok(None),
     }
 }
 
@@ -230,7 +244,7 @@ impl Planned {
 
     /// Loads what is not loaded; how many pages that were.
     async fn load(
-        &mut self,
+        &self,
         client: &Client,
         target: &Target,
         backup: &BackupName,
@@ -238,25 +252,32 @@ impl Planned {
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<u64, BackupError> {
         let remaining = self.remaining().to_vec();
+        let mut loaded_pages = self.marker.pages;
         let mut groups = remaining.chunks(GROUP_PAGES);
         let mut next = match groups.next() {
             Some(group) => Some(self.read(target, backup, group).await?),
             None => None,
         };
-        let mut loader = client.bulk_loader(&self.name, BulkOptions::default());
+        let marker = PointId::from(MARKER_ID);
+        let note = |event: BulkEvent<'_>| match event {
+            BulkEvent::Written { ids } => progress(ids.iter().filter(|id| **id != marker).count() as u64),
+            BulkEvent::Waiting { points, reason } => {
+                debug!(collection = self.name, points, reason, "the mesh does not take points");
+            }
+            _ => {}
+        };
+        let mut loader = client.collection(&self.name).bulk().patience(patience).on_event(note).start();
         while let Some((pages, points)) = next {
-            let count = points.len() as u64;
             let ahead = async {
                 match groups.next() {
                     Some(group) => self.read(target, backup, group).await.map(Some),
                     None => Ok(None),
                 }
             };
-            let (loaded, read) = tokio::join!(load_points(&mut loader, &self.name, points, patience), ahead);
+            let (loaded, read) = tokio::join!(load_points(&mut loader, &self.name, points), ahead);
             loaded?;
-            self.marker.pages += pages;
-            self.put_marker(client).await?;
-            progress(count);
+            loaded_pages += pages;
+            load_points(&mut loader, &self.name, vec![self.marker_point(loaded_pages)]).await?;
             next = read?;
         }
         Ok(remaining.len() as u64)
@@ -281,25 +302,21 @@ impl Planned {
         Ok((pages.len() as u64, points.into_iter().flatten().collect()))
     }
 
-    async fn put_marker(&self, client: &Client) -> Result<(), BackupError> {
+    /// The marker, which says that this many pages are loaded.
+    fn marker_point(&self, pages: u64) -> Point {
         // Zeros would be refused where the metric is the cosine.
         let vector = |dim: u32| Vector((0..dim).map(|at| if at == 0 { 1.0 } else { 0.0 }).collect());
         let fields = &self.schema.fields;
         let vectors = fields.iter().map(|(name, field)| (name.clone(), vector(field.dim))).collect();
-        let point = Point { id: MARKER_ID.into(), vectors, payload: self.marker.to_payload() };
-        let outcomes = client.put(&self.name, vec![point], WriteOptions::default()).await?;
-        acknowledged(&self.name, outcomes)
+        let payload = Marker { pages, ..self.marker.clone() }.to_payload();
+        Point { id: MARKER_ID.into(), vectors, payload }
     }
 }
 
 impl Marker {
     fn to_payload(&self) -> Payload {
         let Self { manifest, collection, pages } = self;
-        Payload::from([
-            ("manifest".to_owned(), Value::Text(manifest.clone())),
-            ("collection".to_owned(), Value::Text(collection.clone())),
-            ("pages".to_owned(), Value::Int(*pages as i64)),
-        ])
+        payload! { "manifest": manifest.as_str(), "collection": collection.as_str(), "pages": *pages }
     }
 
     fn from_payload(payload: &Payload) -> Option<Self> {
@@ -314,76 +331,35 @@ impl Marker {
     }
 }
 
-/// Loads points, those that the mesh does not take again and again for as long as patience lasts.
-async fn load_points(
-    loader: &mut BulkLoader,
-    collection: &str,
-    points: Vec<Point>,
-    patience: Duration,
-) -> Result<(), BackupError> {
-    let mut pending: HashMap<PointId, Point> = HashMap::with_capacity(points.len());
+/// Loads points, and waits until every one is written.
+async fn load_points(loader: &mut BulkLoader<'_>, collection: &str, points: Vec<Point>) -> Result<(), BackupError> {
+    let failed = |error| match error {
+        BulkError::Request(error) => BackupError::Client(error),
+        BulkError::GaveUp { points, waited, reason } => BackupError::Unavailable {
+            collection: collection.to_owned(),
+            count: points,
+            seconds: waited.as_secs(),
+            reason,
+        },
+        error => BackupError::Unavailable {
+            collection: collection.to_owned(),
+            count: 0,
+            seconds: 0,
+            reason: error.to_string(),
+        },
+    };
     for point in points {
-        pending.insert(point.id.clone(), point.clone());
-        if let Some(report) = loader.push(point).await {
-            settle(&mut pending, collection, report)?;
-        }
+        loader.push(point).await.map_err(failed)?;
     }
-    let started = Instant::now();
-    loop {
-        let mut reason = None;
-        while let Some(report) = loader.next().await {
-            reason = settle(&mut pending, collection, report)?.or(reason);
-        }
-        if pending.is_empty() {
-            return Ok(());
-        }
-        if started.elapsed() >= patience {
-            return Err(BackupError::Unavailable {
-                collection: collection.to_owned(),
-                count: pending.len(),
-                seconds: patience.as_secs(),
-                reason: reason.unwrap_or_else(|| "the mesh gave no reason".to_owned()),
-            });
-        }
-        tokio::time::sleep(PAUSE).await;
-        let again: Vec<Point> = pending.values().cloned().collect();
-        for point in again {
-            if let Some(report) = loader.push(point).await {
-                settle(&mut pending, collection, report)?;
-            }
-        }
-    }
-}
-
-/// Takes out of `pending` what was acknowledged. Why the rest was not, where the report says so.
-fn settle(
-    pending: &mut HashMap<PointId, Point>,
-    collection: &str,
-    report: BatchReport,
-) -> Result<Option<String>, BackupError> {
-    let BatchReport { acknowledged, refused, unavailable, unknown, error: _ } = report;
-    for id in &acknowledged {
-        pending.remove(id);
-    }
-    if let Some(refused) = refused.into_iter().next() {
-        let collection = collection.to_owned();
-        return Err(BackupError::Refused { collection, id: refused.id, reason: refused.reason });
-    }
-    Ok(unavailable.into_iter().chain(unknown).next().map(|unsettled| unsettled.reason))
-}
-
-/// What became of the marker.
-fn acknowledged(collection: &str, outcomes: Vec<Outcome>) -> Result<(), BackupError> {
-    let collection = collection.to_owned();
-    match outcomes.into_iter().next() {
-        Some(Outcome::Written(_)) => Ok(()),
-        Some(Outcome::Refused(reason)) => Err(BackupError::Refused { collection, id: MARKER_ID.into(), reason }),
-        Some(Outcome::Unavailable(reason) | Outcome::Unknown(reason)) => {
-            Err(BackupError::Unavailable { collection, count: 1, seconds: 0, reason })
-        }
-        None => {
-            let reason = "the node gave no outcome".to_owned();
-            Err(BackupError::Unavailable { collection, count: 1, seconds: 0, reason })
+    loader.flush().await.map_err(failed)?;
+    match loader.summary().first_unwritten.into_iter().next() {
+        None => Ok(()),
+        Some(unwritten) => {
+            let (id, outcome, collection) = (unwritten.id, unwritten.outcome, collection.to_owned());
+            let (Outcome::Refused(reason) | Outcome::Unavailable(reason) | Outcome::Unknown(reason)) = outcome else {
+                return Ok(());
+            };
+            Err(BackupError::Refused { collection, id, reason })
         }
     }
 }

@@ -423,7 +423,7 @@ pub struct ImportArgs {
     /// Keep the acknowledged ids in this file, and skip those that are in it
     #[arg(long, value_name = "FILE")]
     pub journal: Option<PathBuf>,
-    /// How many seconds to wait for a mesh that does not answer, before giving up
+    /// How many seconds, by the clock on the wall, to wait for a mesh that does not answer, before giving up
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=86_400))]
     pub patience: u64,
     /// Start sending before the whole file has been read once and found sound
@@ -568,6 +568,12 @@ pub struct RestoreArgs {
     /// Name for the restored collection, where it is to have another one
     #[arg(long = "as", value_name = "NAME")]
     pub rename: Option<String>,
+    /// Put this before the name of each restored collection
+    #[arg(long, value_name = "PREFIX", default_value = "", conflicts_with = "rename")]
+    pub prefix: String,
+    /// Leave collections that exist as they are, and restore the others
+    #[arg(long)]
+    pub skip_existing: bool,
     /// How many seconds to wait for a mesh that does not take points, before giving up
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=86_400))]
     pub patience: u64,

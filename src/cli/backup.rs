@@ -49,12 +49,13 @@ async fn list(args: BackupListArgs, style: Style) -> Result<(), Failure> {
 
 /// Carries out `vecino restore`.
 pub async fn restore(args: RestoreArgs, style: Style) -> Result<(), Failure> {
-    let RestoreArgs { url, backup, collection, rename, patience, connection } = args;
+    let RestoreArgs { url, backup, collection, rename, prefix, skip_existing, patience, connection } = args;
     let target = Target::open(&url, false)?;
     let client = connect(&connection).await?;
     let bar = progress_bar("points restored", style);
     let started = Instant::now();
-    let request = RestoreRequest { backup, collection, rename, patience: Duration::from_secs(patience) };
+    let patience = Duration::from_secs(patience);
+    let request = RestoreRequest { backup, collection, rename, prefix, skip_existing, patience };
     let restored = backup::restore(&client, &target, request, &|points| bar.inc(points)).await;
     bar.finish_and_clear();
     client.close().await;
@@ -188,6 +189,8 @@ fn render_restored(restored: &Restored, took: Duration, style: Style) -> String 
         pages_skipped: u64,
         seconds: f64,
         collections: Vec<CollectionRestored<'a>>,
+        #[serde(skip_serializing_if = "<[_]>::is_empty")]
+        skipped: &'a [String],
     }
     #[derive(Serialize)]
     struct CollectionRestored<'a> {
@@ -197,7 +200,7 @@ fn render_restored(restored: &Restored, took: Duration, style: Style) -> String 
         replicas: u32,
         original_replicas: u32,
     }
-    let Restored { backup, collections, pages_loaded, pages_skipped } = restored;
+    let Restored { backup, collections, skipped, pages_loaded, pages_skipped } = restored;
     let points = collections.iter().map(|collection| collection.points).sum();
     if style == Style::Json {
         let collections = collections.iter().map(|restored| CollectionRestored {
@@ -214,6 +217,7 @@ fn render_restored(restored: &Restored, took: Duration, style: Style) -> String 
             pages_skipped: *pages_skipped,
             seconds: seconds(took),
             collections: collections.collect(),
+            skipped,
         });
     }
     let mut text = format!(
@@ -235,6 +239,9 @@ fn render_restored(restored: &Restored, took: Duration, style: Style) -> String 
                 counted(*replicas as usize, "node")
             ));
         }
+    }
+    for name in skipped {
+        text.push_str(&format!("\n  {}: left as it is, since it exists", printable(name)));
     }
     text
 }

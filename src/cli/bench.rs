@@ -38,7 +38,7 @@ async fn bench(args: BenchArgs) -> Result<(Measured, Duration), Failure> {
     }
     for client in &clients {
         // Opens the connection before the clock runs, and finds a wrong dimension before a thousand searches do.
-        check_dim(&client.describe(&args.collection).await?, &queries)?;
+        check_dim(&client.collection(&args.collection).describe().await?, &queries)?;
     }
     let started = Instant::now();
     let deadline = args.seconds.map(|seconds| started + Duration::from_secs_f64(seconds));
@@ -78,14 +78,10 @@ impl Work {
         more.then_some(number)
     }
 
-    fn request(&self, query: usize) -> SearchRequest {
-        let BenchArgs { k, ef, exact, level, .. } = &self.args;
-        let request = SearchRequest::vector(self.queries[query].clone())
-            .k(*k)
-            .level(level.level)
-            .exact(*exact)
-            .with_payload(false);
-        ef.iter().fold(request, |request, ef| request.ef(*ef))
+    fn request(&self, client: &Client, query: usize) -> SearchRequest {
+        let BenchArgs { collection, k, ef, exact, level, .. } = &self.args;
+        let request = client.collection(collection).search(self.queries[query].clone());
+        request.k(*k).ef(*ef).level(level.level).exact(*exact).with_payload(false)
     }
 }
 
@@ -93,9 +89,9 @@ async fn measure(client: Client, work: Arc<Work>) -> Measured {
     let mut measured = Measured::default();
     while let Some(number) = work.next() {
         let query = number % work.queries.len();
-        let request = work.request(query);
+        let request = work.request(&client, query);
         let started = Instant::now();
-        match client.search(&work.args.collection, request).await {
+        match request.await {
             Ok(reply) => {
                 measured.latencies.record(started.elapsed());
                 // Later rounds ask the same again.
@@ -175,7 +171,7 @@ mod tests {
 
     use super::*;
     use crate::cli::args::{Cli, ClientCommand, Command};
-    use crate::cli::fake::{Asked, FakeMesh, reply};
+    use vecino_net::testing::{Asked, FakeMesh, reply};
 
     fn arguments(queries: &str, truth: Option<&[i32]>, width: usize, more: &[&str]) -> (tempfile::TempDir, BenchArgs) {
         let dir = tempfile::tempdir().unwrap();
@@ -232,8 +228,8 @@ mod tests {
         assert_eq!(error, "error: the queries have dimension 2, collection \"films\" takes 3");
     }
 
-    #[test]
-    fn without_a_deadline_each_query_is_asked_once() {
+    #[tokio::test]
+    async fn without_a_deadline_each_query_is_asked_once() {
         let work = |deadline| {
             let (_dir, args) = arguments(TWO, None, 1, &["--ef", "50", "--exact", "--level", "one"]);
             let queries = read_queries(&args).unwrap();
@@ -241,12 +237,10 @@ mod tests {
         };
         let once = work(None);
         assert_eq!([once.next(), once.next(), once.next()], [Some(0), Some(1), None]);
-        let expected = SearchRequest::vector(vec![3.0, 4.0])
-            .ef(50)
-            .exact(true)
-            .level(vecino_client::Level::One)
-            .with_payload(false);
-        assert_eq!(once.request(1), expected);
+        let client = Client::builder().certs(FakeMesh::new().client_certs()).build().await.unwrap();
+        let expected = client.collection("films").search([3.0, 4.0]).ef(50).exact(true);
+        let expected = expected.level(vecino_client::Level::One).with_payload(false);
+        assert_eq!(once.request(&client, 1), expected);
         let round = work(Some(Instant::now() + Duration::from_secs(3600)));
         assert_eq!([round.next(), round.next(), round.next()], [Some(0), Some(1), Some(2)]);
         assert_eq!(work(Some(Instant::now())).next(), None);
@@ -274,7 +268,7 @@ mod tests {
                 reply::<Search>(SearchReply { hits: ids.map(hit).into(), coverage: 1.0, metric: Metric::Dot })
             }
         };
-        let (one, two) = (mesh.node(answer), mesh.node(answer));
+        let (one, two) = (mesh.quick_node(answer), mesh.quick_node(answer));
         let (addresses, certs) = ([one.address.to_string(), two.address.to_string()].join(","), mesh.client_certs());
         let queries = "{\"vector\":[1,0]}\n{\"vector\":[2,0]}\n{\"vector\":[3,0]}\n";
         let more = ["--k", "2", "--clients", "2", "--id-offset", "100", "--connect", &addresses, "--certs"];

@@ -17,13 +17,13 @@ pub async fn run(args: CollectionArgs, style: Style) -> Result<(), Failure> {
     let client = connect_running(&args.connection).await?;
     let text = match args.command {
         CollectionCommand::Create(create) => {
-            let info = client.create_collection(create.name.clone(), schema(&create)?).await?;
+            let info = client.collection(&create.name).create_from(schema(&create)?).await?;
             render_created(&info, style)
         }
         CollectionCommand::List => render_list(&client.collections().await?, style),
-        CollectionCommand::Describe { name } => render_one(&client.describe(name).await?, style),
+        CollectionCommand::Describe { name } => render_one(&client.collection(name).describe().await?, style),
         CollectionCommand::Drop { name } => {
-            let Dropped { freed_bytes } = client.drop_collection(name.clone()).await?;
+            let Dropped { freed_bytes } = client.collection(&name).drop_collection().await?;
             render_dropped(&name, freed_bytes, style)
         }
     };

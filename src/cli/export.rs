@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use tempfile::NamedTempFile;
-use vecino_client::{Client, PointId, ScanOptions, StoredPoint};
+use vecino_client::{PointId, ScanRequest, StoredPoint};
 
 use super::args::ExportArgs;
 use super::connection::connect_running;
@@ -20,11 +20,11 @@ pub async fn run(args: ExportArgs, style: Style) -> Result<(), Failure> {
         check_format(path)?;
     }
     let client = connect_running(&args.connection).await?;
-    let options = ScanOptions { page_points: PAGE_POINTS, level: args.level.level, ..Default::default() };
+    let scan = client.collection(&args.collection).scan().page_points(PAGE_POINTS).level(args.level.level);
     match args.out {
         None => {
             let mut out = Pipe { out: BufWriter::new(io::stdout()), closed: false };
-            let copied = copy(&client, &args.collection, options, &mut out, "standard output").await;
+            let copied = copy(scan, &mut out, "standard output").await;
             client.close().await;
             // A reader such as `head` that has seen enough is no failure.
             if out.closed { Ok(()) } else { copied.map(|_| ()) }
@@ -32,7 +32,7 @@ pub async fn run(args: ExportArgs, style: Style) -> Result<(), Failure> {
         Some(path) => {
             let mut file = NewFile::create(&path)?;
             let name = path.display().to_string();
-            let exported = copy(&client, &args.collection, options, &mut file.writer, &name).await?;
+            let exported = copy(scan, &mut file.writer, &name).await?;
             client.close().await;
             file.complete()?;
             print(&render(exported, &path, style))
@@ -78,16 +78,10 @@ impl<W: Write> Write for Pipe<W> {
     }
 }
 
-async fn copy(
-    client: &Client,
-    collection: &str,
-    options: ScanOptions,
-    out: &mut impl Write,
-    name: &str,
-) -> Result<u64, Failure> {
-    let mut pages = client.scan(collection, options);
+async fn copy(scan: ScanRequest, out: &mut impl Write, name: &str) -> Result<u64, Failure> {
+    let mut pages = scan.pages();
     let mut exported = 0;
-    while let Some(points) = pages.next().await? {
+    while let Some(points) = pages.try_next().await? {
         for point in &points {
             write_point(point, out).map_err(|error| Failure::io(name, &error))?;
         }
@@ -173,8 +167,8 @@ mod tests {
 
     use super::*;
     use crate::cli::args::{Cli, ClientCommand, Command};
-    use crate::cli::fake::{FakeMesh, reply};
     use crate::files::VectorFile;
+    use vecino_net::testing::{FakeMesh, reply};
 
     fn point(id: impl Into<PointId>, fields: &[(&str, &[f32])], payload: Payload) -> StoredPoint {
         let vectors: Fields =
@@ -284,7 +278,7 @@ mod tests {
         let mesh = FakeMesh::new();
         let (path, certs) = (mesh.dir().join("out.jsonl"), mesh.client_certs());
         let export = async |fails: bool| {
-            let node = mesh.node(move |asked| {
+            let node = mesh.quick_node(move |asked| {
                 let scan: Scan = asked.read();
                 let page = scan.after.map_or(0, |cursor| cursor.position);
                 if fails && page == 2 {

@@ -92,6 +92,10 @@ impl From<ClientError> for Failure {
         let (code, retry) = match &error {
             ClientError::Request { code, retry, .. } => (code_name(*code), *retry),
             ClientError::Certificates(_) | ClientError::NoIdentity => ("certificates", Retry::No),
+            ClientError::NotWritten(report) if report.has_refused() => ("invalid", Retry::No),
+            ClientError::NotWritten(report) if report.has_unknown() => ("unknown", Retry::Unknown),
+            ClientError::NotWritten(_) => ("unavailable", Retry::Safe),
+            ClientError::OtherCollection { .. } => ("already_exists", Retry::No),
             ClientError::Address { .. } | ClientError::AddressCount { .. } => ("address", Retry::No),
             _ => ("client", Retry::No),
         };

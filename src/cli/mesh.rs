@@ -25,7 +25,10 @@ pub async fn status(args: StatusArgs, style: Style) -> Result<(), Failure> {
 /// `vecino ring`.
 pub async fn ring(args: RingArgs, style: Style) -> Result<(), Failure> {
     let client = connect_running(&args.connection).await?;
-    let reply = client.ring(args.collection.as_deref()).await?;
+    let reply = match args.collection {
+        Some(collection) => client.collection(collection).ring().await?,
+        None => client.ring().await?,
+    };
     client.close().await;
     print(&render_ring(&reply, style))
 }
@@ -33,7 +36,10 @@ pub async fn ring(args: RingArgs, style: Style) -> Result<(), Failure> {
 /// `vecino snapshot`. Fails when it failed anywhere, after showing where.
 pub async fn snapshot(args: SnapshotArgs, style: Style) -> Result<(), Failure> {
     let client = connect_running(&args.connection).await?;
-    let reports = client.snapshot(args.collection.as_deref()).await?;
+    let reports = match args.collection {
+        Some(collection) => client.collection(collection).snapshot().await?,
+        None => client.snapshot().await?,
+    };
     client.close().await;
     print(&render_snapshots(&reports, style))?;
     match reports.iter().filter(|report| report.error.is_some()).count() {

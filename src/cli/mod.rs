@@ -105,6 +105,4 @@ fn usage_failure(error: &clap::Error) -> Failure {
 }
 
 #[cfg(test)]
-mod fake;
-#[cfg(test)]
 mod tests;

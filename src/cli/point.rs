@@ -1,7 +1,7 @@
 //! `vecino put | get | delete`.
 
 use serde::Serialize;
-use vecino_client::{Fields, GetOptions, Outcome, Point, PointId, StoredPoint, Vector, Version, WriteOptions};
+use vecino_client::{Fields, Outcome, Point, PointId, StoredPoint, Vector, Version};
 use vecino_model::DEFAULT_FIELD;
 
 use super::args::{DeleteArgs, GetArgs, PutArgs};
@@ -16,10 +16,9 @@ pub async fn put(args: PutArgs, style: Style) -> Result<(), Failure> {
     let id = id.point_id();
     let point = Point { id: id.clone(), vectors: by_field(fields, vectors)?, payload: payload.unwrap_or_default() };
     let client = connect_running(&connection).await?;
-    let options = WriteOptions { level: level.level, ..Default::default() };
-    let outcomes = client.put(collection, vec![point], options).await?;
+    let report = client.collection(collection).put([point]).level(level.level).each().await?;
     client.close().await;
-    print(&render_put(&id, &one(outcomes)?, style)?)
+    print(&render_put(&id, &one(report.into_outcomes())?, style)?)
 }
 
 /// Each vector under the field in the same place; a single vector without a field is that of the unnamed one.
@@ -50,8 +49,7 @@ pub async fn get(args: GetArgs, style: Style) -> Result<(), Failure> {
     let GetArgs { collection, id, level, connection } = args;
     let id = id.point_id();
     let client = connect_running(&connection).await?;
-    let options = GetOptions { level: level.level, with_vectors: true };
-    let found = one(client.get(collection.clone(), vec![id.clone()], options).await?)?;
+    let found = client.collection(&collection).get_one(&id).level(level.level).await?;
     client.close().await;
     let point = found.ok_or_else(|| {
         Failure::new("not_found", format!("point {} is not in collection {collection:?}", quoted_id(&id)))
@@ -64,8 +62,7 @@ pub async fn delete(args: DeleteArgs, style: Style) -> Result<(), Failure> {
     let DeleteArgs { collection, id, id_text, level, connection } = args;
     let ids: Vec<PointId> = id.into_iter().chain(id_text).collect();
     let client = connect_running(&connection).await?;
-    let options = WriteOptions { level: level.level, ..Default::default() };
-    let outcomes = client.delete(collection, ids.clone(), options).await?;
+    let outcomes = client.collection(collection).delete(&ids).level(level.level).each().await?.into_outcomes();
     client.close().await;
     let failures: Vec<Failure> =
         ids.iter().zip(&outcomes).filter_map(|(id, outcome)| Failure::of_outcome(id, outcome)).collect();

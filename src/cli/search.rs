@@ -1,7 +1,7 @@
 //! `vecino search`.
 
 use serde::Serialize;
-use vecino_client::{Fields, Hit, PointId, SearchReply, SearchRequest, Vector};
+use vecino_client::{Client, Fields, Hit, PointId, SearchReply, SearchRequest, Vector};
 use vecino_model::DEFAULT_FIELD;
 
 use super::args::SearchArgs;
@@ -13,32 +13,31 @@ use crate::files::json::{PayloadRef, VectorsRef};
 
 /// Carries out the command.
 pub async fn run(args: SearchArgs, style: Style) -> Result<(), Failure> {
-    let request = request(&args)?;
     let client = connect_running(&args.connection).await?;
-    let reply = client.search(args.collection, request).await?;
+    let reply = request(&client, &args)?.await?;
     client.close().await;
     print(&render(&reply, style))
 }
 
-fn request(args: &SearchArgs) -> Result<SearchRequest, Failure> {
-    let query = if let Some(vector) = &args.vector {
-        SearchRequest::vector(vector.clone())
+fn request(client: &Client, args: &SearchArgs) -> Result<SearchRequest, Failure> {
+    let collection = client.collection(&args.collection);
+    let request = if let Some(vector) = &args.vector {
+        collection.search(vector.clone())
     } else if args.vector_file.is_some() {
-        SearchRequest::vector(vector_of_file(args)?)
+        collection.search(vector_of_file(args)?)
     } else {
-        let id = args.id.as_ref().or(args.id_text.as_ref());
-        SearchRequest::like(id.cloned().expect("clap requires one of the four"))
+        collection.search_like(args.id.as_ref().or(args.id_text.as_ref()).expect("clap requires one of the four"))
     };
-    let request = query
+    Ok(request
         .k(args.k)
         .field(args.field.clone())
         .level(args.level.level)
         .exact(args.exact)
         .allow_partial(args.allow_partial)
         .with_payload(!args.no_payload)
-        .with_vectors(args.with_vector);
-    let request = args.ef.into_iter().fold(request, SearchRequest::ef);
-    Ok(args.threshold.into_iter().fold(request, SearchRequest::threshold))
+        .with_vectors(args.with_vector)
+        .ef(args.ef)
+        .threshold(args.threshold))
 }
 
 fn vector_of_file(args: &SearchArgs) -> Result<Vector, Failure> {
@@ -129,6 +128,7 @@ impl<'a> From<&'a Hit> for HitJson<'a> {
 mod tests {
     use clap::Parser;
     use vecino_client::{Level, Metric, Payload, Value, Version};
+    use vecino_net::testing::FakeMesh;
 
     use super::*;
     use crate::cli::args::{Cli, ClientCommand, Command};
@@ -204,14 +204,22 @@ mod tests {
         assert!(drawn.contains("0.5,1,2,… (4 values)"), "{drawn}");
     }
 
-    #[test]
-    fn every_option_reaches_the_request() {
-        let plain = request(&parse(&["--vector", "-0.5,1"])).unwrap();
-        assert_eq!(plain, SearchRequest::vector(vec![-0.5, 1.0]));
+    async fn client(mesh: &FakeMesh) -> Client {
+        Client::builder().certs(mesh.client_certs()).build().await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn every_option_reaches_the_request() {
+        let mesh = FakeMesh::new();
+        let client = client(&mesh).await;
+        let films = client.collection("films");
+        let plain = request(&client, &parse(&["--vector", "-0.5,1"])).unwrap();
+        assert_eq!(plain, films.search([-0.5, 1.0]));
         let args = "--id 7 --k 3 --ef 64 --threshold -0.25 --field title --level all --exact --allow-partial \
                     --no-payload --with-vector";
-        let full = request(&parse(&args.split_whitespace().collect::<Vec<_>>())).unwrap();
-        let expected = SearchRequest::like(7)
+        let full = request(&client, &parse(&args.split_whitespace().collect::<Vec<_>>())).unwrap();
+        let expected = films
+            .search_like(7)
             .k(3)
             .ef(64)
             .threshold(-0.25)
@@ -222,18 +230,19 @@ mod tests {
             .with_payload(false)
             .with_vectors(true);
         assert_eq!(full, expected);
-        assert_eq!(request(&parse(&["--id-text", "7"])).unwrap(), SearchRequest::like("7"));
+        assert_eq!(request(&client, &parse(&["--id-text", "7"])).unwrap(), films.search_like("7"));
     }
 
-    #[test]
-    fn a_query_may_be_a_row_of_a_file() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("q.jsonl");
+    #[tokio::test]
+    async fn a_query_may_be_a_row_of_a_file() {
+        let mesh = FakeMesh::new();
+        let client = client(&mesh).await;
+        let path = mesh.dir().join("q.jsonl");
         std::fs::write(&path, "{\"vector\":[1,2]}\n{\"vector\":[3,4]}\n").unwrap();
         let path = path.to_str().unwrap();
-        let second = request(&parse(&["--vector-file", path, "--row", "1"])).unwrap();
-        assert_eq!(second, SearchRequest::vector(vec![3.0, 4.0]));
-        let error = request(&parse(&["--vector-file", path, "--row", "2"])).unwrap_err();
+        let second = request(&client, &parse(&["--vector-file", path, "--row", "1"])).unwrap();
+        assert_eq!(second, client.collection("films").search([3.0, 4.0]));
+        let error = request(&client, &parse(&["--vector-file", path, "--row", "2"])).unwrap_err();
         assert_eq!(error.render(false), format!("error: {path}: row 2 was asked for, there are 2"));
     }
 }

@@ -150,7 +150,7 @@ async fn an_object_store_keeps_backups_too() {
     assert_eq!(ask(&["backup", "create", url]).json()["pages_sent"], 0);
     let listed = s3.ask(&lab, &["backup", "list", url, "--json"]).json();
     assert_eq!(listed["backups"].as_array().unwrap().len(), 2);
-    client.drop_collection(FILMS).await.unwrap();
+    client.collection(FILMS).drop_collection().await.unwrap();
     assert_eq!(ask(&["restore", url]).json()["points"], 500);
     check_films(&client, &(0..500).collect::<Vec<_>>(), 1).await;
     ask(&["backup", "create", "s3://absent/prefix"]).fails(1, &["s3://absent/prefix cannot be reached", "unreachable"]);

@@ -1,6 +1,6 @@
 //! What levels promise, with nodes away.
 
-use vecino_client::{ErrorCode, Level, NodeState, Outcome, SearchRequest, WriteOptions};
+use vecino_client::{ErrorCode, Level, NodeState, Outcome};
 
 use crate::lab::{FILMS, Lab, check_films, create_films, film, get, nearest, put, put_films, vector};
 
@@ -17,9 +17,7 @@ async fn what_a_node_missed_is_right_all_the_same_when_asked_there_and_deletes_s
     assert_eq!(nearest(&client, 7, 1).await, (7.into(), 0.0));
     put_films(&client, 0..20, 2, Level::Quorum).await;
     let deleted: Vec<u64> = (20..40).collect();
-    let ids = deleted.iter().copied().map(Into::into).collect();
-    let outcomes = client.delete(FILMS, ids, WriteOptions::default()).await.unwrap();
-    assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Written(_))), "{outcomes:?}");
+    client.collection(FILMS).delete(deleted.iter().copied()).await.unwrap();
     put_films(&client, 60..80, 2, Level::Quorum).await;
 
     let back = away.start().await.unwrap();
@@ -28,14 +26,14 @@ async fn what_a_node_missed_is_right_all_the_same_when_asked_there_and_deletes_s
     // Search first: reading would repair what is read.
     for id in (0..20).chain(60..80) {
         assert_eq!(nearest(&asked, id, 2).await, (id.into(), 0.0), "the new vector is found");
-        let all = asked.search(FILMS, SearchRequest::vector(vector(id, 1)).k(80)).await.unwrap();
+        let all = asked.collection(FILMS).search(vector(id, 1)).k(80).await.unwrap();
         assert!(all.hits.iter().all(|hit| hit.score > 0.0), "the old vector of film {id} is found");
     }
-    let all = asked.search(FILMS, SearchRequest::vector(vector(0, 0)).k(100)).await.unwrap();
+    let all = asked.collection(FILMS).search(vector(0, 0)).k(100).await.unwrap();
     assert_eq!(all.hits.len(), 60);
     assert!(all.hits.iter().all(|hit| !deleted.iter().any(|id| hit.id == (*id).into())), "a deleted film came back");
     for id in &deleted {
-        let error = asked.search(FILMS, SearchRequest::like(*id)).await.unwrap_err();
+        let error = asked.collection(FILMS).search_like(*id).await.unwrap_err();
         assert_eq!(error.code(), Some(ErrorCode::NotFound), "{error}");
     }
     assert!(get(&asked, &deleted, Level::Quorum).await.iter().all(Option::is_none));
@@ -68,21 +66,20 @@ async fn levels_need_as_many_nodes_as_they_say() {
         matches!(&outcome, Outcome::Unavailable(reason) if reason.contains("1 of 3") || reason.contains("2")),
         "{outcome:?}"
     );
-    let error = short.get(FILMS, vec![1.into()], Default::default()).await.unwrap_err();
+    let error = short.collection(FILMS).get([1]).await.unwrap_err();
     assert_eq!(error.code(), Some(ErrorCode::Unavailable), "{error}");
-    let error = short.search(FILMS, SearchRequest::vector(vector(1, 1))).await.unwrap_err();
+    let error = short.collection(FILMS).search(vector(1, 1)).await.unwrap_err();
     assert_eq!(error.code(), Some(ErrorCode::Unavailable), "{error}");
     assert!(error.to_string().contains("level quorum needs 2"), "{error}");
 
     // Who says that a part is enough gets what there is, and is told that no range was asked as the level says.
-    let partial = SearchRequest::vector(vector(1, 1)).k(1).allow_partial(true);
-    let reply = client.search(FILMS, partial).await.unwrap();
+    let reply = client.collection(FILMS).search(vector(1, 1)).k(1).allow_partial(true).await.unwrap();
     assert_eq!((&reply.hits[0].id, reply.coverage), (&1.into(), 0.0));
 
     // One is enough where one is all that is asked for.
     put_films(&client, 70..80, 1, Level::One).await;
     assert!(get(&client, &[1, 75], Level::One).await.iter().all(Option::is_some));
-    let found = client.search(FILMS, SearchRequest::vector(vector(75, 1)).k(1).level(Level::One)).await.unwrap();
+    let found = client.collection(FILMS).search(vector(75, 1)).k(1).level(Level::One).await.unwrap();
     assert_eq!((&found.hits[0].id, found.coverage), (&75.into(), 1.0));
 }
 
@@ -93,13 +90,13 @@ async fn a_range_without_a_live_replica_is_an_error_that_names_it() {
     let client = lab.client(&mesh[0]).await;
     create_films(&client, 1).await;
     put_films(&client, 0..300, 1, Level::Quorum).await;
-    let ring = client.ring(Some(FILMS)).await.unwrap();
+    let ring = client.collection(FILMS).ring().await.unwrap();
     let gone = mesh.remove(1);
     let gone_id = gone.node_id().to_owned();
     gone.kill().await.unwrap();
     lab.await_nodes(&client, 2, NodeState::Up).await;
     let short = client.with_timeout(std::time::Duration::from_secs(2));
-    let error = short.search(FILMS, SearchRequest::vector(vector(1, 1))).await.unwrap_err();
+    let error = short.collection(FILMS).search(vector(1, 1)).await.unwrap_err();
     assert_eq!(error.code(), Some(ErrorCode::Unavailable), "{error}");
     let lost: Vec<_> = ring.ranges.iter().filter(|range| range.replicas[0].to_string() == gone_id).collect();
     let told = error.to_string();
@@ -107,8 +104,7 @@ async fn a_range_without_a_live_replica_is_an_error_that_names_it() {
     assert!(named && told.contains(&gone_id[..8]), "{error}");
 
     // Part of an answer only for those who say that they want it, and it says how much it is.
-    let partial = SearchRequest::vector(vector(1, 1)).k(300).allow_partial(true);
-    let reply = client.search(FILMS, partial).await.unwrap();
+    let reply = client.collection(FILMS).search(vector(1, 1)).k(300).allow_partial(true).await.unwrap();
     let owned = 1.0 - ring.owns.iter().find(|(node, _)| node.to_string() == gone_id).unwrap().1;
     assert!((reply.coverage - owned).abs() < 1e-9, "{} {owned}", reply.coverage);
     assert!((150..250).contains(&reply.hits.len()), "{} of 300 films, two thirds of the ring", reply.hits.len());
@@ -124,28 +120,28 @@ async fn search_through_any_node_finds_what_a_flat_search_finds() {
     put_films(&client, 0..COUNT, 1, Level::Quorum).await;
     let distance = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f32>().sqrt();
     for node in &mesh {
-        let client = lab.client(node).await;
+        let films = lab.client(node).await.collection(FILMS);
         let (mut found, mut wanted) = (0, 0);
         for query in 0..50 {
             let query = vector(query, 99);
             let mut oracle: Vec<(f32, u64)> = (0..COUNT).map(|id| (distance(&query, &vector(id, 1)), id)).collect();
             oracle.sort_by(|a, b| a.0.total_cmp(&b.0));
-            let exact = client.search(FILMS, SearchRequest::vector(query.clone()).k(10).exact(true)).await.unwrap();
+            let exact = films.search(query.clone()).k(10).exact(true).await.unwrap();
             let ids: Vec<_> = exact.hits.iter().map(|hit| hit.id.clone()).collect();
             assert_eq!(ids, oracle[..10].iter().map(|(_, id)| (*id).into()).collect::<Vec<_>>());
             assert!((exact.hits[9].score - oracle[9].0).abs() < 1e-5);
-            let reply = client.search(FILMS, SearchRequest::vector(query.clone()).k(10)).await.unwrap();
+            let reply = films.search(query.clone()).k(10).await.unwrap();
             wanted += 10;
             found += reply.hits.iter().filter(|hit| ids.contains(&hit.id)).count();
             // A threshold keeps what is at least as good, and nothing else.
             let threshold = (oracle[4].0 + oracle[5].0) / 2.0;
-            let near = client.search(FILMS, SearchRequest::vector(query).k(10).threshold(threshold)).await.unwrap();
+            let near = films.search(query).k(10).threshold(threshold).await.unwrap();
             assert!(near.hits.len() <= 5 && near.hits.iter().all(|hit| hit.score <= threshold), "{:?}", near.hits);
         }
         assert!(found * 100 >= wanted * 97, "{found} of {wanted} found");
         // What is like a film is what is near to its vector, without the film itself.
-        let like = client.search(FILMS, SearchRequest::like(5).k(10).exact(true)).await.unwrap();
-        let near = client.search(FILMS, SearchRequest::vector(vector(5, 1)).k(11).exact(true)).await.unwrap();
+        let like = films.search_like(5).k(10).exact(true).await.unwrap();
+        let near = films.search(vector(5, 1)).k(11).exact(true).await.unwrap();
         assert_eq!(near.hits[0].id, 5.into());
         assert_eq!(like.hits, near.hits[1..]);
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use vecino_client::{Client, Outcome, PointId, StoredPoint, Value};
+use vecino_client::{Client, Outcome, StoredPoint, Value, WriteReport};
 
 use crate::lab::{FILMS, Lab, create_films, film, get, nearest, vector};
 
@@ -66,17 +66,18 @@ impl Promises {
 
 async fn write_without_end(client: Client, promises: Arc<Mutex<Promises>>, writer: u64, seed: u64) {
     let mut random = fastrand::Rng::with_seed(seed);
+    let films = client.collection(FILMS);
     loop {
         let first = writer * FILMS_EACH + random.u64(0..=FILMS_EACH - BATCH);
         let ids: Vec<u64> = (first..first + BATCH).collect();
         let is_delete = random.u64(0..DELETES) == 0;
         let time = promises.lock().unwrap().send(&ids, is_delete);
         let outcomes = if is_delete {
-            client.delete(FILMS, ids.iter().copied().map(PointId::Number).collect(), Default::default()).await
+            films.delete(ids.iter().copied()).each().await
         } else {
-            client.put(FILMS, ids.iter().map(|id| film(*id, time)).collect(), Default::default()).await
+            films.put(ids.iter().map(|id| film(*id, time))).each().await
         };
-        let Ok(outcomes) = outcomes else { return };
+        let Ok(outcomes) = outcomes.map(WriteReport::into_outcomes) else { return };
         let mut promises = promises.lock().unwrap();
         for (id, outcome) in ids.into_iter().zip(outcomes) {
             match outcome {
@@ -111,7 +112,7 @@ async fn a_hundred_kills_under_load_lose_nothing_and_leave_nothing_half_written(
         }
         if round % 4 == 0 {
             let client = client.clone();
-            writers.spawn(async move { drop(client.snapshot(None).await) });
+            writers.spawn(async move { drop(client.snapshot().await) });
         }
         tokio::time::sleep(Duration::from_micros(random.u64(0..60_000))).await;
         let command = node.kill().await.unwrap();

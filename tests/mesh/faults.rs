@@ -112,7 +112,7 @@ async fn a_disk_that_fills_up_takes_deletes_and_drops_and_puts_again_when_it_is_
     // Full again: a drop is taken all the same, and gives room by itself.
     let (_, reason) = fill(&client, 2_000_000).await;
     assert!(reason.contains("the disk is full"), "{reason}");
-    let freed = client.drop_collection(FILMS).await.unwrap().freed_bytes;
+    let freed = client.collection(FILMS).drop_collection().await.unwrap().freed_bytes;
     assert!(freed > 16 << 20, "{freed} bytes were freed");
     create_films(&client, 1).await;
     put_with_patience(&client, 1).await;
@@ -204,12 +204,12 @@ async fn calls_that_fail_under_the_real_binary_are_told_in_plain_words_and_pass_
     for (calls, words) in [("open 24", "Too many open files"), ("pwrite 28", "No space left"), ("open 30", "Read-only")]
     {
         faults.set(calls);
-        let schema = || vecino_client::schema(2, vecino_client::Metric::Dot);
-        let error = client.create_collection("other", schema()).await.unwrap_err().to_string();
+        let other = client.collection("other");
+        let error = other.create(2, vecino_client::Metric::Dot).await.unwrap_err().to_string();
         assert!(error.contains(words), "{calls:?}: {error}");
         faults.clear();
-        client.create_collection("other", schema()).await.unwrap();
-        client.drop_collection("other").await.unwrap();
+        other.create(2, vecino_client::Metric::Dot).await.unwrap();
+        other.drop_collection().await.unwrap();
     }
 
     check_films(&client, &acknowledged, 1).await;

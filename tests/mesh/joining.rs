@@ -42,11 +42,10 @@ async fn a_node_that_joins_later_answers_for_everything_and_keeps_what_is_create
     check_films(&asked, &ids, 1).await;
     put_films(&asked, 200..300, 1, Level::All).await;
     check_films(&client, &(200..300).collect::<Vec<_>>(), 1).await;
-    let films = asked.describe(crate::lab::FILMS).await.unwrap();
+    let films = asked.collection(crate::lab::FILMS).describe().await.unwrap();
     assert_eq!((films.placement.len(), films.points), (2, 300));
 
     lab.await_nodes(&client, 3, NodeState::Up).await;
-    let schema = vecino_client::schema(2, vecino_client::Metric::Dot);
-    let books = client.create_collection("books", schema).await.unwrap();
+    let books = client.collection("books").create(2, vecino_client::Metric::Dot).await.unwrap();
     assert_eq!((books.placement.len(), books.schema.replication_factor), (3, 3));
 }

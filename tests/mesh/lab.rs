@@ -8,10 +8,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use vecino::process::{NodeCommand, NodeProcess};
 use vecino_certs::{Authority, IssueOptions, Role};
-use vecino_client::{
-    Client, GetOptions, Level, Metric, NodeState, Outcome, Payload, Point, PointId, SearchRequest, StoredPoint, Value,
-    WriteOptions, point, schema,
-};
+use vecino_client::{Client, Level, Metric, NodeState, Outcome, Point, PointId, StoredPoint, Value, payload, point};
 
 /// The binary under test.
 pub const VECINO: &str = env!("CARGO_BIN_EXE_vecino");
@@ -167,31 +164,24 @@ pub fn vector(id: u64, time: u64) -> Vec<f32> {
 }
 
 pub fn film(id: u64, time: u64) -> Point {
-    let payload = Payload::from([("time".to_owned(), Value::Int(time as i64))]);
-    point(id, vector(id, time), payload)
+    point(id, vector(id, time), payload! { "time": time })
 }
 
 pub async fn create_films(client: &Client, replicas: u32) {
-    let schema =
-        vecino_client::CollectionSchema { replication_factor: replicas, ..schema(DIM as u32, Metric::Euclidean) };
-    client.create_collection(FILMS, schema).await.unwrap();
+    client.collection(FILMS).create(DIM as u32, Metric::Euclidean).replicas(replicas).await.unwrap();
 }
 
 /// Puts films and expects every one to be acknowledged.
 pub async fn put_films(client: &Client, ids: impl Iterator<Item = u64>, time: u64, level: Level) {
-    let points: Vec<_> = ids.map(|id| film(id, time)).collect();
-    for outcome in put(client, points, level).await {
-        assert!(matches!(outcome, Outcome::Written(_)), "{outcome:?}");
-    }
+    client.collection(FILMS).put(ids.map(|id| film(id, time))).level(level).await.unwrap();
 }
 
 pub async fn put(client: &Client, points: Vec<Point>, level: Level) -> Vec<Outcome> {
-    client.put(FILMS, points, WriteOptions { level, ..WriteOptions::default() }).await.unwrap()
+    client.collection(FILMS).put(points).level(level).each().await.unwrap().into_outcomes()
 }
 
 pub async fn get(client: &Client, ids: &[u64], level: Level) -> Vec<Option<StoredPoint>> {
-    let ids = ids.iter().copied().map(PointId::Number).collect();
-    client.get(FILMS, ids, GetOptions { level, ..GetOptions::default() }).await.unwrap()
+    client.collection(FILMS).get(ids.iter().copied()).level(level).await.unwrap()
 }
 
 /// Every one of these films is as it was put at a time, read at `quorum` through this client's node.
@@ -207,7 +197,7 @@ pub async fn check_films(client: &Client, ids: &[u64], time: u64) {
 
 /// The film that is nearest to where this one was put at a time.
 pub async fn nearest(client: &Client, id: u64, time: u64) -> (PointId, f32) {
-    let reply = client.search(FILMS, SearchRequest::vector(vector(id, time)).k(1)).await.unwrap();
+    let reply = client.collection(FILMS).search(vector(id, time)).k(1).await.unwrap();
     assert_eq!(reply.coverage, 1.0);
     (reply.hits[0].id.clone(), reply.hits[0].score)
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use vecino::process::NodeProcess;
-use vecino_client::{Client, Level, Outcome, Point, PointId, Value, WriteOptions, schema};
+use vecino_client::{Client, Level, Outcome, Point, PointId, Value};
 use vecino_engine::memory::MemoryLimit;
 
 use crate::lab::{FILMS, Lab, create_films, film, get, put, put_films};
@@ -58,10 +58,7 @@ pub async fn put_with_patience(client: &Client, id: u64) {
 
 /// Deletes films and expects every one to be acknowledged.
 pub async fn delete(client: &Client, ids: &[u64]) {
-    let ids = ids.iter().copied().map(PointId::Number).collect();
-    for outcome in client.delete(FILMS, ids, WriteOptions::default()).await.unwrap() {
-        assert!(matches!(outcome, Outcome::Written(_)), "{outcome:?}");
-    }
+    client.collection(FILMS).delete(ids.iter().copied()).await.unwrap();
 }
 
 fn resident(node: &NodeProcess) -> u64 {
@@ -153,7 +150,7 @@ async fn a_node_in_a_small_control_group_refuses_puts_in_time_and_is_never_kille
     let mut command = node.kill().await.unwrap();
     command.memory_limit = Some(MemoryLimit::Bytes(64 << 20));
     let node = command.start().await.unwrap();
-    let asked = lab.client(&node).await.get(FILMS, vec![PointId::Number(1)], Default::default()).await.unwrap_err();
+    let asked = lab.client(&node).await.collection(FILMS).get([1]).await.unwrap_err();
     assert!(asked.to_string().contains("limit of 64.0 MiB"), "{asked}");
     let status = lab.ask(&node, &["status", "--json"]).json();
     let error = status["nodes"][0]["collections"][FILMS]["error"].as_str().unwrap();
@@ -165,7 +162,7 @@ async fn a_node_in_a_small_control_group_refuses_puts_in_time_and_is_never_kille
     assert!(get(&client, &acknowledged[100..300], Level::Quorum).await.iter().all(Option::is_some));
 
     // What is dropped gives its memory back.
-    client.drop_collection(FILMS).await.unwrap();
+    client.collection(FILMS).drop_collection().await.unwrap();
     let status = lab.ask(&node, &["status", "--json"]).json();
     assert!(memory(&status, "used_bytes") < limit / 2, "{status}");
     create_films(&client, 1).await;
@@ -179,7 +176,7 @@ async fn what_is_accounted_is_what_the_process_takes() {
         let lab = Lab::new();
         let node = lab.node("n1", &[]).start().await.unwrap();
         let client = lab.client(&node).await;
-        client.create_collection(name, schema(dim, vecino_client::Metric::Euclidean)).await.unwrap();
+        client.collection(name).create(dim, vecino_client::Metric::Euclidean).await.unwrap();
         let mut random = fastrand::Rng::with_seed(7);
         let before = resident(&node);
         for first in (0..points).step_by(1_000) {
@@ -190,13 +187,11 @@ async fn what_is_accounted_is_what_the_process_takes() {
                 point.id = id;
                 point
             };
-            let batch = (first..first + 1_000).map(point).collect();
-            let outcomes = client.put(name, batch, WriteOptions::default()).await.unwrap();
-            assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Written(_))));
+            client.collection(name).put((first..first + 1_000).map(point)).await.unwrap();
         }
         // The room for links and codes is accounted when a point is stored, and taken when it is linked.
         let told = loop {
-            let told = client.describe(name).await.unwrap().nodes.into_values().next().unwrap();
+            let told = client.collection(name).describe().await.unwrap().nodes.into_values().next().unwrap();
             if told.unlinked == 0 {
                 break told;
             }
@@ -218,7 +213,7 @@ async fn a_drop_says_how_many_bytes_it_freed_on_all_nodes() {
     let client = lab.client(&mesh[0]).await;
     create_films(&client, 2).await;
     put_films(&client, 0..2_000, 1, Level::All).await;
-    client.snapshot(None).await.unwrap();
+    client.snapshot().await.unwrap();
     fn bytes(folder: &Path) -> u64 {
         let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
         let size = |entry: std::fs::DirEntry| match entry.file_type().unwrap().is_dir() {

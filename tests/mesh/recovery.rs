@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use vecino_client::{BulkOptions, Client, Level, NodeState, Outcome, PointId};
+use vecino_client::{BulkEvent, Client, Level, NodeState, Outcome, PointId};
 
 use crate::lab::{Lab, check_films, create_films, film, nearest, put, put_films};
 
@@ -16,20 +16,19 @@ async fn an_import_loses_nothing_when_a_node_is_killed_and_started_again_in_its_
     let mut mesh = lab.mesh(3).await;
     let client = lab.client(&mesh[0]).await;
     create_films(&client, 3).await;
-    let options = BulkOptions { batch_points: 100, in_flight: 4, ..BulkOptions::default() };
-    let mut loader = client.bulk_loader(crate::lab::FILMS, options);
     let mut acknowledged = BTreeSet::new();
-    let mut take = |report: vecino_client::BatchReport| {
-        acknowledged.extend(report.acknowledged.into_iter().map(|id| match id {
-            PointId::Number(id) => id,
+    let note = |event: BulkEvent<'_>| {
+        let BulkEvent::Written { ids } = event else { return };
+        acknowledged.extend(ids.iter().map(|id| match id {
+            PointId::Number(id) => *id,
             PointId::Text(id) => panic!("{id:?} was never put"),
         }));
     };
+    let bulk = client.collection(crate::lab::FILMS).bulk();
+    let mut loader = bulk.batch_points(100).in_flight(4).on_event(note).start();
     let mut killed = None;
     for id in 0..FILMS {
-        if let Some(report) = loader.push(film(id, 1)).await {
-            take(report);
-        }
+        loader.push(film(id, 1)).await.unwrap();
         if id == FILMS / 3 {
             killed = Some(mesh.remove(1).kill().await.unwrap());
         }
@@ -37,9 +36,7 @@ async fn an_import_loses_nothing_when_a_node_is_killed_and_started_again_in_its_
             mesh.insert(1, killed.take().unwrap().start().await.unwrap());
         }
     }
-    while let Some(report) = loader.next().await {
-        take(report);
-    }
+    assert_eq!(loader.finish().await.unwrap().all_written().unwrap(), FILMS);
     assert_eq!(acknowledged.len() as u64, FILMS, "two of three nodes were there all the time");
     let acknowledged: Vec<u64> = acknowledged.into_iter().collect();
     for node in &mesh {
@@ -66,7 +63,7 @@ async fn a_node_killed_over_and_over_under_load_keeps_what_it_acknowledged() {
         // One of the moments in which a batch, a flush or a snapshot is under way.
         tokio::time::sleep(Duration::from_millis(150 + 70 * round)).await;
         if round % 2 == 1 {
-            let snapshot = tokio::spawn(async move { client.snapshot(None).await });
+            let snapshot = tokio::spawn(async move { client.snapshot().await });
             tokio::time::sleep(Duration::from_millis(round * 3)).await;
             snapshot.abort();
         }
@@ -96,14 +93,14 @@ async fn write(client: Client, mut next: u64, told: watch::Sender<usize>) -> (Ve
     loop {
         let batch: Vec<u64> = (next..next + 50).collect();
         next += 50;
-        let points = batch.iter().map(|id| film(*id, 1)).collect();
-        let Ok(outcomes) = client.put(crate::lab::FILMS, points, Default::default()).await else {
+        let points = batch.iter().map(|id| film(*id, 1));
+        let Ok(report) = client.collection(crate::lab::FILMS).put(points).each().await else {
             return (acknowledged, next);
         };
         acknowledged.extend(
             batch
                 .into_iter()
-                .zip(outcomes)
+                .zip(report.into_outcomes())
                 .filter(|(_, outcome)| matches!(outcome, Outcome::Written(_)))
                 .map(|(id, _)| id),
         );
@@ -146,10 +143,10 @@ async fn a_snapshot_brings_the_graph_back_without_linking_and_a_stop_in_order_le
     create_films(&client, 1).await;
     put_films(&client, 0..3_000, 1, Level::Quorum).await;
     let stats = |info: vecino_client::CollectionInfo| info.nodes.into_values().next().unwrap();
-    while stats(client.describe(crate::lab::FILMS).await.unwrap()).unlinked > 0 {
+    while stats(client.collection(crate::lab::FILMS).describe().await.unwrap()).unlinked > 0 {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let reports = client.snapshot(None).await.unwrap();
+    let reports = client.snapshot().await.unwrap();
     assert_eq!((reports[0].lsn, &reports[0].error), (3_001, &None));
 
     let node = node.kill().await.unwrap().start().await.unwrap();
@@ -157,7 +154,7 @@ async fn a_snapshot_brings_the_graph_back_without_linking_and_a_stop_in_order_le
     assert!(opened(&node.log()).contains("replayed=0 points=3000"), "{}", opened(&node.log()));
     // The threads that link have no time to link three thousand points before the first answer; the graph is loaded.
     let client = lab.client(&node).await;
-    let found = stats(client.describe(crate::lab::FILMS).await.unwrap());
+    let found = stats(client.collection(crate::lab::FILMS).describe().await.unwrap());
     assert_eq!((found.points, found.unlinked), (3_000, 0));
     assert_eq!(nearest(&client, 77, 1).await, (77.into(), 0.0));
 
@@ -194,7 +191,7 @@ async fn a_dropped_collection_is_gone_from_disk_and_its_name_begins_anew() {
     // One node sleeps through the drop and the creation of another collection under the same name.
     let away = mesh.remove(2).kill().await.unwrap();
     lab.await_nodes(&client, 2, NodeState::Up).await;
-    client.drop_collection(crate::lab::FILMS).await.unwrap();
+    client.collection(crate::lab::FILMS).drop_collection().await.unwrap();
     create_films(&client, 2).await;
     put(&client, vec![film(1_000, 1)], Level::Quorum).await;
     let back = away.start().await.unwrap();
@@ -249,8 +246,8 @@ async fn a_create_by_a_node_that_knows_nothing_of_the_name_destroys_nothing() {
     }
     let alone = ignorant.start().await.unwrap();
     let asked = lab.client(&alone).await.with_timeout(Duration::from_secs(2));
-    let schema = vecino_client::schema(3, vecino_client::Metric::Dot);
-    let refused = asked.create_collection(crate::lab::FILMS, schema).await.unwrap_err();
+    let films = asked.collection(crate::lab::FILMS);
+    let refused = films.create(3, vecino_client::Metric::Dot).await.unwrap_err();
     assert_eq!(refused.code(), Some(vecino_client::ErrorCode::Unavailable), "{refused}");
     let mut mesh = vec![alone];
     for command in away {

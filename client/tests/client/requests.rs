@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use vecino_client::{
-    CollectionInfo, ErrorCode, GetOptions, Level, Metric, NodeId, Outcome, PointId, RingReply, ScanCursor, ScanOptions,
-    SearchReply, SearchRequest, SnapshotReport, StatusReply, StoredPoint, Version, WriteOptions, payload_from_json,
-    point, schema,
+    CollectionInfo, ErrorCode, Level, Metric, NodeId, Outcome, PointId, RingReply, ScanCursor, SearchReply,
+    SnapshotReport, StatusReply, StoredPoint, Version, payload_from_json, point, schema,
 };
 use vecino_model::{CollectionId, Fields, Hit, MeshId, Payload, Vector};
 use vecino_net::message::{
@@ -14,7 +13,7 @@ use vecino_net::message::{
     Rpc, Scan, ScanReply, Search, Status, TakeSnapshot,
 };
 
-use crate::fake::{Asked, FakeMesh, FakeNode, reply};
+use crate::fake::{Asked, Clients, FakeMesh, FakeNode, reply};
 
 /// Answers every kind in a way that shows what was asked.
 fn answer(asked: &Asked) -> Result<Vec<u8>, vecino_net::error::RpcError> {
@@ -84,22 +83,24 @@ async fn every_simple_request_and_its_answer() {
     let mesh = FakeMesh::new();
     let node = answering(&mesh);
     let client = mesh.client(&[node.address]).await;
-    let created = client.create_collection("films", schema(7, Metric::Dot)).await.unwrap();
+    let films = client.collection("films");
+    let created = films.create(7, Metric::Dot).await.unwrap();
     assert_eq!((created.name.as_str(), &created.schema), ("films", &schema(7, Metric::Dot)));
-    client.drop_collection("films").await.unwrap();
+    films.drop_collection().await.unwrap();
     let names: Vec<_> = client.collections().await.unwrap().into_iter().map(|info| info.name).collect();
     assert_eq!(names, ["a", "b"]);
-    assert_eq!(client.describe("films").await.unwrap().name, "films");
+    assert_eq!(films.describe().await.unwrap().name, "films");
     let ids = vec![PointId::from(1), PointId::from(404), PointId::from("x")];
-    let found = client.get("films", ids.clone(), GetOptions::default()).await.unwrap();
+    let found = films.get(ids.clone()).await.unwrap();
     assert_eq!(found, [Some(stored(1.into())), None, Some(stored("x".into()))]);
-    let options = WriteOptions { level: Level::All, ..WriteOptions::default() };
-    assert_eq!(client.delete("films", ids, options).await.unwrap(), vec![Outcome::Written(Version::ZERO); 3]);
+    assert_eq!(films.get_one(404).await.unwrap(), None);
+    assert_eq!(films.get_one("x").await.unwrap(), Some(stored("x".into())));
+    assert_eq!(films.delete(ids).level(Level::All).await.unwrap(), vec![Version::ZERO; 3]);
     assert_eq!(client.status().await.unwrap().mesh, MeshId([7; 16]));
-    assert_eq!(client.ring(None).await.unwrap().replication_factor, 3);
-    assert_eq!(client.ring(Some("films")).await.unwrap().replication_factor, 2);
-    assert_eq!(client.snapshot(Some("films")).await.unwrap()[0].collection, "films");
-    assert_eq!(client.snapshot(None).await.unwrap()[0].collection, "");
+    assert_eq!(client.ring().await.unwrap().replication_factor, 3);
+    assert_eq!(films.ring().await.unwrap().replication_factor, 2);
+    assert_eq!(films.snapshot().await.unwrap()[0].collection, "films");
+    assert_eq!(client.snapshot().await.unwrap()[0].collection, "");
     assert_eq!(client.nodes(), [node.address]);
     client.close().await;
 }
@@ -117,8 +118,10 @@ async fn a_search_carries_all_its_settings_and_has_defaults_for_the_rest() {
         std::future::ready(reply::<Search>(given.clone()))
     });
     let client = mesh.client(&[node.address]).await;
-    let plain = SearchRequest::vector(vec![1.0, 2.0]);
-    let full = SearchRequest::like("x")
+    let films = client.collection("films");
+    let plain = films.search([1.0, 2.0]);
+    let full = films
+        .search_like("x")
         .k(3)
         .ef(77)
         .threshold(0.25)
@@ -129,7 +132,7 @@ async fn a_search_carries_all_its_settings_and_has_defaults_for_the_rest() {
         .allow_partial(true)
         .exact(true);
     for request in [plain, full] {
-        assert_eq!(client.search("films", request).await.unwrap(), answer);
+        assert_eq!(request.await.unwrap(), answer);
     }
     let searches = searches.lock().unwrap();
     let Search { collection, query, field, k, ef, threshold, level, with_payload, with_vectors, allow_partial, exact } =
@@ -157,44 +160,11 @@ async fn a_put_carries_vectors_and_payloads_bit_for_bit() {
     let client = mesh.client(&[node.address]).await;
     let payload = payload_from_json(serde_json::json!({"title": "El Sur", "year": 1983, "tags": [null, 0.5]})).unwrap();
     let sent = vec![point("a", vec![f32::MIN_POSITIVE, -0.0, 1e38], payload), point(2, vec![0.1; 3], Payload::new())];
-    let outcomes = client.put("films", sent.clone(), WriteOptions::default()).await.unwrap();
-    assert_eq!(outcomes, vec![Outcome::Refused("vector has 3 values, the limit is 2".into()); 2]);
+    let report = client.collection("films").put(sent.clone()).each().await.unwrap();
+    assert_eq!(report.outcomes(), vec![Outcome::Refused("vector has 3 values, the limit is 2".into()); 2]);
     let put = puts.recv().await.unwrap();
     assert_eq!((put.collection.as_str(), put.level, put.points), ("films", Level::Quorum, sent));
     assert!(puts.try_recv().is_err(), "refused points are not put again");
-}
-
-/// A collection of the points 0 to 6, with a page in the middle that is empty.
-async fn scan_page(asked: Asked) -> Result<Vec<u8>, vecino_net::error::RpcError> {
-    let scan: Scan = asked.read();
-    let begin = scan.after.map_or(0, |cursor| cursor.position + 1);
-    let end = if begin == 3 { 4 } else { (begin + u64::from(scan.limit)).min(7) };
-    let points = if begin == 3 { Vec::new() } else { (begin..end).map(|id| stored(id.into())).collect() };
-    let next = (end < 7).then(|| ScanCursor { position: end - 1, id: (end - 1).into() });
-    reply::<Scan>(ScanReply { points, next })
-}
-
-#[tokio::test]
-async fn a_scan_gives_every_page_and_goes_on_where_another_stopped() {
-    let mesh = FakeMesh::new();
-    let node = mesh.node(scan_page);
-    let client = mesh.client(&[node.address]).await;
-    let options = ScanOptions { page_points: 3, ..ScanOptions::default() };
-    let mut pages = client.scan("films", options.clone());
-    assert_eq!(pages.cursor(), None);
-    let (mut sizes, mut ids, mut cursor) = (Vec::new(), Vec::new(), None);
-    while let Some(page) = pages.next().await.unwrap() {
-        sizes.push(page.len());
-        ids.extend(page.into_iter().map(|point| point.id));
-        cursor = cursor.or(pages.cursor().cloned());
-    }
-    assert_eq!(sizes, [3, 3], "the empty page is passed over");
-    assert_eq!(ids, [0, 1, 2, 4, 5, 6].map(PointId::from));
-    assert_eq!((pages.next().await.unwrap(), pages.cursor()), (None, None));
-
-    let mut rest = client.scan("films", ScanOptions { after: cursor, ..options });
-    let page = rest.next().await.unwrap().unwrap();
-    assert_eq!(page[0].id, PointId::from(4));
 }
 
 #[tokio::test]
@@ -208,11 +178,12 @@ async fn an_answer_that_cannot_be_one_is_an_error_not_a_wrong_result() {
         })
     });
     let client = mesh.client(&[node.address]).await;
-    let error = client.get("c", vec![1.into(), 2.into()], GetOptions::default()).await.unwrap_err();
+    let films = client.collection("c");
+    let error = films.get([1, 2]).await.unwrap_err();
     assert_eq!(error.code(), Some(ErrorCode::Protocol), "{error}");
-    let put = client.put("c", vec![point(1, vec![1.0], Payload::new())], WriteOptions::default()).await.unwrap_err();
+    let put = films.put([point(1, [1.0], Payload::new())]).await.unwrap_err();
     assert!(put.to_string().contains("0 outcomes for 1 points"), "{put}");
     let after = Some(ScanCursor { position: 1, id: 1.into() });
-    let error = client.scan("c", ScanOptions { after, ..ScanOptions::default() }).next().await.unwrap_err();
+    let error = films.scan().after(after).pages().try_next().await.unwrap_err();
     assert!(error.to_string().contains("ends where it began"), "{error}");
 }

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use vecino_client::{ClientError, ErrorCode, Level, Metric, Outcome, Retry, Version, WriteOptions, point, schema};
+use vecino_client::{ClientError, ErrorCode, Level, Metric, Outcome, Retry, Version, point};
 use vecino_net::error::RpcError;
 use vecino_net::message::{DropCollection, ListCollections, Put};
 
-use crate::fake::{FakeMesh, FakeNode, reply};
+use crate::fake::{Clients, FakeMesh, FakeNode, reply};
 
 fn points(ids: std::ops::Range<u64>) -> Vec<vecino_client::Point> {
     ids.map(|id| point(id, vec![1.0], Default::default())).collect()
@@ -98,7 +98,7 @@ async fn a_failure_that_would_come_again_is_reported_at_once_with_the_node() {
         failing(&mesh, vec![RpcError::new(ErrorCode::NotFound, "collection \"films\" does not exist"); 9]);
     let (other, other_count) = failing(&mesh, Vec::new());
     let client = mesh.client(&[node.address, other.address]).await;
-    let error = client.describe("films").await.unwrap_err();
+    let error = client.collection("films").describe().await.unwrap_err();
     assert_eq!((error.code(), error.node()), (Some(ErrorCode::NotFound), Some(node.address)));
     assert!(!error.is_safe_to_retry() && !error.is_unknown());
     assert_eq!(error.to_string(), format!("{}: collection \"films\" does not exist", node.address));
@@ -130,14 +130,15 @@ async fn an_uncertain_put_is_repeated_and_an_uncertain_create_is_not() {
         std::future::ready(if first { Err(lost()) } else { reply::<Put>(written(asked.read::<Put>().points.len())) })
     });
     let client = mesh.client(&[node.address]).await;
-    assert_eq!(client.put("c", points(0..2), WriteOptions::default()).await.unwrap(), written(2));
+    let collection = client.collection("c");
+    assert_eq!(collection.put(points(0..2)).await.unwrap(), [Version::ZERO; 2]);
     assert_eq!(count.swap(0, Ordering::SeqCst), 2);
 
-    let once = WriteOptions { repeat_unknown: false, ..WriteOptions::default() };
-    assert!(client.put("c", points(0..2), once).await.unwrap_err().is_unknown());
+    let once = collection.put(points(0..2)).repeat_unknown(false);
+    assert!(once.await.unwrap_err().is_unknown());
     assert_eq!(count.swap(0, Ordering::SeqCst), 1);
 
-    let error = client.create_collection("c", schema(1, Metric::Dot)).await.unwrap_err();
+    let error = collection.create(1, Metric::Dot).await.unwrap_err();
     assert!(error.is_unknown() && !error.is_safe_to_retry());
     assert!(error.to_string().contains("whether it took effect is unknown"), "{error}");
     assert_eq!(count.swap(0, Ordering::SeqCst), 1);
@@ -158,7 +159,7 @@ async fn a_create_that_surely_did_not_happen_is_repeated() {
             reply::<DropCollection>(vecino_net::message::Dropped::default())
         })
     });
-    mesh.client(&[node.address]).await.drop_collection("c").await.unwrap();
+    mesh.client(&[node.address]).await.collection("c").drop_collection().await.unwrap();
     assert_eq!(count.load(Ordering::SeqCst), 2);
 }
 
@@ -180,12 +181,11 @@ async fn only_unsettled_points_of_a_batch_are_written_again() {
         std::future::ready(reply::<Put>(outcomes.collect()))
     });
     let client = mesh.client(&[node.address]).await;
-    let options = WriteOptions { level: Level::All, ..WriteOptions::default() };
-    let outcomes = client.put("c", points(0..5), options).await.unwrap();
+    let report = client.collection("c").put(points(0..5)).level(Level::All).each().await.unwrap();
     let refused = Outcome::Refused("vector has dimension 1, not 2".into());
     let mut expected = written(5);
     expected[2] = refused;
-    assert_eq!(outcomes, expected);
+    assert_eq!(report.outcomes(), expected);
     assert_eq!(batches.recv().await.unwrap(), ["0", "1", "2", "3", "4"]);
     assert_eq!(batches.recv().await.unwrap(), ["1", "3"]);
     assert!(batches.try_recv().is_err());

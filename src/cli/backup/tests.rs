@@ -20,7 +20,7 @@ use vecino_net::message::{
 
 use super::*;
 use crate::backup::MARKER_ID;
-use crate::cli::fake::{Asked, FakeMesh, FakeNode, reply};
+use vecino_net::testing::{Asked, FakeMesh, FakeNode, reply};
 
 /// A mesh that is one fake node.
 struct World {
@@ -58,7 +58,7 @@ impl World {
         }));
         let mesh = FakeMesh::new();
         let shared = Arc::clone(&state);
-        let node = mesh.node(move |asked| shared.lock().unwrap().answer(&asked));
+        let node = mesh.quick_node(move |asked| shared.lock().unwrap().answer(&asked));
         let builder = Client::builder().connect(node.address.to_string()).certs(mesh.client_certs());
         let client = builder.timeout(Duration::from_secs(5)).build().await.unwrap();
         Self { state, client, _node: node, _mesh: mesh }
@@ -91,6 +91,8 @@ impl World {
             backup: None,
             collection: rename.map(|_| "films".to_owned()),
             rename: rename.map(str::to_owned),
+            prefix: String::new(),
+            skip_existing: false,
             patience: Duration::ZERO,
         };
         backup::restore(&self.client, target, request, &|_| {}).await
@@ -283,7 +285,7 @@ async fn an_interrupted_restore_goes_on_and_says_meanwhile_what_it_is() {
         assert_eq!(new.points(name), old.points(name), "{name}");
     }
     let error = new.restore(&target, None).await.unwrap_err();
-    assert!(matches!(&error, BackupError::Exists { .. }), "a finished restore is a collection as any other: {error}");
+    assert!(matches!(&error, BackupError::Exist { .. }), "a finished restore is a collection as any other: {error}");
 }
 
 #[tokio::test]
@@ -305,6 +307,51 @@ async fn damaged_and_missing_pages_are_named_and_nothing_is_created() {
         assert!(error.contains(&wanted), "{wanted} is not in {error}");
     }
     assert!(new.state().collections.is_empty());
+}
+
+/// Named after what went wrong: a restore stopped at the first of the collections that exist, and there was no way around it
+/// but to restore one by one.
+#[tokio::test]
+async fn a_restore_names_all_collections_that_exist_and_can_go_around_them() {
+    let (old, new) = (World::new(1, 1).await, World::new(2, 1).await);
+    old.fill("actors", 1, films(0..2));
+    old.fill("films", 1, films(0..3));
+    old.fill("music", 1, films(0..4));
+    let (target, _) = in_memory();
+    old.back_up(&target).await.unwrap();
+    new.fill("actors", 1, films(7..8));
+    new.fill("music", 1, films(7..8));
+    let error = new.restore(&target, None).await.unwrap_err().to_string();
+    for words in
+        ["collections \"actors\", \"music\" exist", "nothing was restored", "--skip-existing", "--prefix PREFIX"]
+    {
+        assert!(error.contains(words), "{error}");
+    }
+    assert_eq!(new.state().collections.len(), 2);
+
+    let request = |prefix: &str, skip_existing| RestoreRequest {
+        backup: None,
+        collection: None,
+        rename: None,
+        prefix: prefix.to_owned(),
+        skip_existing,
+        patience: Duration::ZERO,
+    };
+    let restored = backup::restore(&new.client, &target, request("", true), &|_| {}).await.unwrap();
+    assert_eq!(
+        (restored.skipped.clone(), restored.collections.len()),
+        (vec!["actors".to_owned(), "music".to_owned()], 1)
+    );
+    assert_eq!((new.points("films"), new.points("music").len()), (old.points("films"), 1));
+    let text = render_restored(&restored, Duration::ZERO, Style::Plain);
+    assert!(text.contains("music: left as it is, since it exists"), "{text}");
+    let json = render_restored(&restored, Duration::ZERO, Style::Json);
+    assert!(json.ends_with("\"skipped\":[\"actors\",\"music\"]}"), "{json}");
+
+    backup::restore(&new.client, &target, request("old-", false), &|_| {}).await.unwrap();
+    for name in ["actors", "films", "music"] {
+        assert_eq!(new.points(&format!("old-{name}")), old.points(name));
+    }
 }
 
 #[tokio::test]
@@ -332,11 +379,14 @@ async fn what_cannot_be_restored_or_backed_up_is_refused_and_nothing_changes() {
         backup,
         collection: collection.map(str::to_owned),
         rename: rename.map(str::to_owned),
+        prefix: String::new(),
+        skip_existing: false,
         patience: Duration::ZERO,
     };
     for (request, words) in [
         (request(None, None, Some("x")), "has 2: say which with --collection"),
         (request(None, Some("books"), None), "which has [\"films\", \"music\"]"),
+        (request(None, Some("films"), Some("a/b")), "\"a/b\" contains '/'"),
         (request(Some("20001121T080511.123Z".parse().unwrap()), None, None), "holds no backup 20001121T080511.123Z"),
     ] {
         let error = backup::restore(&new.client, &target, request, &|_| {}).await.unwrap_err().to_string();

@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use clap::Parser;
-use vecino_client::{ErrorCode, FieldSchema, Metric, Outcome, Vector, Version};
-use vecino_model::CollectionId;
+use vecino_client::{CollectionSchema, ErrorCode, FieldSchema, Metric, Outcome, PointId, StatusReply, Vector, Version};
+use vecino_model::{CollectionId, MeshId};
 use vecino_net::error::RpcError;
-use vecino_net::message::{DescribeCollection, Put, Rpc};
+use vecino_net::message::{DescribeCollection, Put, Rpc, Status};
 
 use super::*;
 use crate::cli::args::{Cli, ClientCommand, Command};
-use crate::cli::fake::{Asked, FakeMesh, FakeNode, reply};
+use vecino_net::testing::{Asked, FakeMesh, FakeNode, reply};
 
 fn info(fields: &[(&str, u32)]) -> CollectionInfo {
     let mut schema = vecino_client::schema(3, Metric::Dot);
@@ -58,12 +58,6 @@ fn a_file_that_does_not_fit_is_refused_with_both_numbers() {
     );
 }
 
-#[test]
-fn the_progress_bar_has_a_valid_template_with_and_without_a_length() {
-    assert_eq!(progress_bar(Some(3), Style::Json).length(), Some(3));
-    assert_eq!(progress_bar(None, Style::Json).length(), None);
-}
-
 /// What a fake node did with the points that it was sent.
 #[derive(Default)]
 struct Seen {
@@ -75,13 +69,30 @@ struct Seen {
     puts: usize,
 }
 
+/// Answers what is asked of the mesh and of the collection `films` of dimension 2, created for the `creation`th time.
+fn about(asked: &Asked, metric: Metric, creation: u8) -> Result<Vec<u8>, RpcError> {
+    match asked.kind {
+        Status::KIND => {
+            let answered_by = vecino_model::NodeId::from_bytes([1; 16]);
+            reply::<Status>(StatusReply { mesh: MeshId([7; 16]), answered_by, nodes: Vec::new() })
+        }
+        _ => {
+            let mut info = info(&[("", 2)]);
+            info.id = CollectionId([creation; 16]);
+            let CollectionSchema { fields, .. } = &mut info.schema;
+            fields.values_mut().for_each(|field| field.metric = metric);
+            reply::<DescribeCollection>(info)
+        }
+    }
+}
+
 /// A node with the collection `films` of dimension 2, whose points have the outcomes that `judge` gives them.
 fn node(mesh: &FakeMesh, judge: impl Fn(&Point) -> Outcome + Send + Sync + 'static) -> (FakeNode, Arc<Mutex<Seen>>) {
     let seen = Arc::new(Mutex::new(Seen::default()));
     let shared = Arc::clone(&seen);
-    let node = mesh.node(move |asked: Asked| {
-        if asked.kind == DescribeCollection::KIND {
-            return reply::<DescribeCollection>(info(&[("", 2)]));
+    let node = mesh.quick_node(move |asked: Asked| {
+        if asked.kind != Put::KIND {
+            return about(&asked, Metric::Dot, 0);
         }
         let mut seen = shared.lock().unwrap();
         seen.puts += 1;
@@ -139,7 +150,7 @@ async fn every_row_is_written_once_and_a_second_run_with_the_journal_sends_nothi
     let args = arguments(&mesh, &node, &file_of(&mesh, 50), &more);
     let (tally, end) = import_quietly(&args).await;
     end.unwrap();
-    assert_eq!((tally.acknowledged, tally.failed(), tally.skipped), (50, 0, 0));
+    assert_eq!((tally.summary.written, tally.failed(), tally.skipped), (50, 0, 0));
     {
         let seen = seen.lock().unwrap();
         assert_eq!((seen.acknowledged, seen.puts), (50, 8));
@@ -148,7 +159,7 @@ async fn every_row_is_written_once_and_a_second_run_with_the_journal_sends_nothi
     }
     let (tally, end) = import_quietly(&args).await;
     end.unwrap();
-    assert_eq!((tally.acknowledged, tally.failed(), tally.skipped), (0, 0, 50));
+    assert_eq!((tally.summary.written, tally.failed(), tally.skipped), (0, 0, 50));
     assert_eq!(seen.lock().unwrap().puts, 8);
 }
 
@@ -167,13 +178,13 @@ async fn after_ctrl_c_the_journal_has_what_was_acknowledged_and_the_rest_follows
     let args = arguments(&mesh, &node, &file_of(&mesh, 200), &more);
     let (tally, end) = import(&args, Style::Json, interrupts).await.unwrap();
     assert!(end.unwrap_err().render(true).contains(r#""code":"interrupted""#));
-    let first = tally.acknowledged;
+    let first = tally.summary.written;
     assert!((21..200).contains(&first), "{first} before the interruption was noticed");
     assert_eq!(tally.failed(), 0, "what was in flight was waited for");
     assert_eq!(seen.lock().unwrap().acknowledged as u64, first);
     let (tally, end) = import_quietly(&args).await;
     end.unwrap();
-    assert_eq!((tally.skipped, tally.acknowledged), (first, 200 - first));
+    assert_eq!((tally.skipped, tally.summary.written), (first, 200 - first));
     let seen = seen.lock().unwrap();
     assert_eq!(seen.acknowledged, 200, "no point was sent twice");
     assert!(seen.written.keys().eq(&numbers(0..200)));
@@ -192,7 +203,7 @@ async fn a_mesh_that_comes_back_within_patience_costs_nothing() {
     let args = arguments(&mesh, &node, &file_of(&mesh, 40), &more);
     let (tally, end) = import_quietly(&args).await;
     end.unwrap();
-    assert_eq!((tally.acknowledged, tally.failed()), (40, 0));
+    assert_eq!((tally.summary.written, tally.failed()), (40, 0));
     let seen = seen.lock().unwrap();
     assert_eq!(seen.acknowledged, 40, "what was acknowledged is not sent again");
     assert!(seen.written.keys().eq(&numbers(0..40)));
@@ -211,9 +222,9 @@ async fn patience_ends_and_says_so() {
     let (tally, end) = import_quietly(&args).await;
     let error = end.unwrap_err().render(false);
     assert_eq!(error, "error: gave up after waiting 0 s (--patience) for 1 points: one replica is away");
-    assert_eq!((tally.acknowledged, tally.failed()), (9, 1));
-    assert!(!Journal::open(&journal).unwrap().contains(&7.into()));
-    assert!(Journal::open(&journal).unwrap().contains(&8.into()));
+    assert_eq!((tally.summary.written, tally.failed()), (9, 1));
+    let lines = std::fs::read_to_string(&journal).unwrap();
+    assert!(lines.lines().any(|line| line == "8") && !lines.lines().any(|line| line == "7"), "{lines}");
 }
 
 #[tokio::test]
@@ -226,10 +237,9 @@ async fn refused_points_are_counted_and_the_others_written() {
     let args = arguments(&mesh, &node, &file_of(&mesh, 30), &["--batch", "4"]);
     let (tally, end) = import_quietly(&args).await;
     end.unwrap();
-    assert_eq!((tally.acknowledged, tally.failed()), (27, 3));
-    let mut lines = tally.refusal_lines();
-    lines.sort();
-    let expected = [4, 14, 24].map(|id| format!("refused: point {id}: payload too large"));
+    assert_eq!((tally.summary.written, tally.failed()), (27, 3));
+    let lines = tally.unwritten_lines();
+    let expected = [4, 14, 24].map(|id| format!("point {id} was refused: payload too large"));
     assert!(expected.iter().all(|line| lines.contains(line)), "{lines:?}");
 }
 
@@ -247,7 +257,7 @@ async fn of_two_rows_with_one_id_the_later_one_stands() {
     std::fs::write(&path, [line("a", 1), line("b", 2), line("a", 3), line("a", 4)].concat()).unwrap();
     let (tally, end) = import_quietly(&arguments(&mesh, &node, &path, &["--batch", "1"])).await;
     end.unwrap();
-    assert_eq!(tally.acknowledged, 4);
+    assert_eq!(tally.summary.written, 4);
     assert_eq!(seen.lock().unwrap().written[&"a".into()], Vector(vec![4.0, 0.0]));
 }
 
@@ -274,6 +284,8 @@ async fn nothing_is_sent_of_a_file_that_is_wrong_anywhere() {
         ("{\"vector\":[1,2]}\n{\"vector\":[1,NaN]}\n", "line 2: column 14: NaN"),
         ("{\"vector\":[1,2,3]}\n", "vectors have dimension 3, collection \"films\" takes 2"),
         ("", "is empty"),
+        ("{\"vector\":[1,2]}\n{\"id\":\"x\",\"vector\":[1,2],\"payload\":{\"a\":1e999}}\n", "line 2"),
+        ("{\"vector\":[1,2]}\n{\"id\":\"x\",\"vector\":[1e30,2]}\n", "row 1 (counted from 0), point \"x\": the vector"),
     ] {
         std::fs::write(&path, lines).unwrap();
         let (_sender, interrupts) = watch::channel(0);
@@ -284,14 +296,73 @@ async fn nothing_is_sent_of_a_file_that_is_wrong_anywhere() {
     assert_eq!(seen.lock().unwrap().puts, 0);
 }
 
+/// Named after what went wrong: the row before the zero vector was stored, although a bad row is to store nothing.
+#[tokio::test]
+async fn a_zero_vector_under_cosine_stores_nothing() {
+    let mesh = FakeMesh::new();
+    let puts = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&puts);
+    let node = mesh.quick_node(move |asked| {
+        counter.fetch_add(usize::from(asked.kind == Put::KIND), Ordering::SeqCst);
+        about(&asked, Metric::Cosine, 0)
+    });
+    let path = mesh.dir().join("zero.jsonl");
+    std::fs::write(&path, "{\"id\":1,\"vector\":[1,2]}\n{\"id\":2,\"vector\":[0,0]}\n").unwrap();
+    let (_sender, interrupts) = watch::channel(0);
+    let error = import(&arguments(&mesh, &node, &path, &[]), Style::Plain, interrupts).await.unwrap_err().render(false);
+    assert!(error.contains("row 1 (counted from 0), point 2: the vector has length 0"), "{error}");
+    assert!(error.contains("cosine") && error.ends_with("nothing was sent"), "{error}");
+    assert_eq!(error.matches("cosine").count(), 1, "the reason is told once: {error}");
+    assert_eq!(puts.load(Ordering::SeqCst), 0);
+}
+
+/// Named after what went wrong: with the journal of the dropped collection every row was skipped, and the import said that
+/// all was done.
+#[tokio::test]
+async fn a_journal_does_not_skip_what_a_new_collection_never_had() {
+    let mesh = FakeMesh::new();
+    let creation = Arc::new(AtomicUsize::new(1));
+    let current = Arc::clone(&creation);
+    let node = mesh.quick_node(move |asked| match asked.kind {
+        Put::KIND => reply::<Put>(asked.read::<Put>().points.iter().map(written).collect()),
+        _ => about(&asked, Metric::Dot, current.load(Ordering::SeqCst) as u8),
+    });
+    let journal = mesh.dir().join("journal");
+    let args = arguments(&mesh, &node, &file_of(&mesh, 5), &["--journal", journal.to_str().unwrap()]);
+    let (tally, end) = import_quietly(&args).await;
+    end.unwrap();
+    assert_eq!(tally.summary.written, 5);
+    creation.store(2, Ordering::SeqCst);
+    let refused = async || {
+        let (_sender, interrupts) = watch::channel(0);
+        import(&args, Style::Json, interrupts).await.unwrap_err().render(false)
+    };
+    let error = refused().await;
+    assert!(error.contains("collection \"films\" was dropped and created anew since"), "{error}");
+    creation.store(1, Ordering::SeqCst);
+    std::fs::write(&args.file, "{\"id\":1,\"vector\":[9,9]}\n").unwrap();
+    let error = refused().await;
+    assert!(error.contains("was changed since"), "{error}");
+    std::fs::write(&journal, "1\n2\n").unwrap();
+    let error = refused().await;
+    assert!(error.contains("written by an earlier vecino"), "{error}");
+}
+
+#[test]
+fn only_with_a_journal_does_the_same_command_go_on() {
+    assert!(interrupted(true).render(false).ends_with("the same command goes on from here"));
+    let without = interrupted(false).render(false);
+    assert!(without.contains("nothing remembers") && without.contains("--journal FILE"), "{without}");
+}
+
 #[tokio::test]
 async fn a_batch_that_is_refused_as_a_whole_ends_the_import() {
     let mesh = FakeMesh::new();
     let puts = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&puts);
-    let node = mesh.node(move |asked| {
-        if asked.kind == DescribeCollection::KIND {
-            return reply::<DescribeCollection>(info(&[("", 2)]));
+    let node = mesh.quick_node(move |asked| {
+        if asked.kind != Put::KIND {
+            return about(&asked, Metric::Dot, 0);
         }
         counter.fetch_add(1, Ordering::SeqCst);
         Err(RpcError::new(ErrorCode::NotFound, "collection \"films\" was dropped"))
@@ -299,6 +370,6 @@ async fn a_batch_that_is_refused_as_a_whole_ends_the_import() {
     let args = arguments(&mesh, &node, &file_of(&mesh, 100), &["--batch", "5", "--in-flight", "1"]);
     let (tally, end) = import_quietly(&args).await;
     assert!(end.unwrap_err().render(false).contains("collection \"films\" was dropped"));
-    assert_eq!(tally.acknowledged, 0);
+    assert_eq!(tally.summary.written, 0);
     assert!(puts.load(Ordering::SeqCst) <= 3, "{puts:?} of 20 batches were sent");
 }
