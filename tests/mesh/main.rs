@@ -9,6 +9,7 @@ mod consistency;
 mod crashes;
 mod demo;
 mod doctor;
+mod examples;
 mod faults;
 mod joining;
 mod lab;
