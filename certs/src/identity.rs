@@ -298,6 +298,10 @@ mod tests {
     fn debug_output_holds_no_key() {
         let folders = Folders::new();
         let text = format!("{:?}", folders.load("one", Role::Node).unwrap());
-        assert!(text.contains("key_id") && !text.to_lowercase().contains("key"), "{text}");
+        assert!(text.contains("key_id") && text.ends_with(".. }"), "{text}");
+        let key = fs::read_to_string(folders.root.path().join("one/node.key")).unwrap();
+        assert!(key.lines().all(|line| !text.contains(line)), "{text}");
+        let fields: Vec<_> = text.matches(": ").collect();
+        assert_eq!(fields.len(), 3, "role, key id and name, and nothing else: {text}");
     }
 }

@@ -5,6 +5,7 @@ use vecino_model::{Payload, Value};
 
 /// A JSON value that is no payload.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum JsonPayloadError {
     /// It is no object.
     #[error("payload is {0}, not a JSON object such as {{\"title\": \"…\"}}")]

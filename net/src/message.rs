@@ -251,6 +251,17 @@ pub struct Scan {
     /// Replicas of every range to ask.
     #[serde(default)]
     pub level: Level,
+    /// Whether vectors are wanted.
+    #[serde(default = "wanted")]
+    pub with_vectors: bool,
+    /// Whether payloads are wanted.
+    #[serde(default = "wanted")]
+    pub with_payload: bool,
+}
+
+/// What is wanted where a request does not say that it is not.
+fn wanted() -> bool {
+    true
 }
 
 /// A page of points.

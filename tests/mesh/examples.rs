@@ -1,6 +1,6 @@
 //! The example programs of the client library, against a real node; and what it says when a node refuses.
 
-use vecino_client::{ClientError, ErrorCode, Metric, Payload, point};
+use vecino_client::{ClientError, ErrorCode, Metric, Payload, payload, point};
 
 use crate::lab::Lab;
 
@@ -45,4 +45,49 @@ async fn a_put_that_a_node_refuses_is_an_error_that_says_what_is_wrong() {
     assert_eq!(error.code(), Some(ErrorCode::Invalid));
     assert!(error.to_string().contains("point 2 was refused") && error.to_string().contains("dimension 2"), "{error}");
     assert!(films.get_one(1).await.unwrap().is_some(), "the other point was written");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scan_leaves_out_what_was_not_asked_for() {
+    let lab = Lab::new();
+    let node = lab.mesh(1).await.remove(0);
+    let films = lab.client(&node).await.collection("films");
+    films.create(2, Metric::Dot).await.unwrap();
+    films.put((0..5).map(|id| point(id, [id as f32, 1.0], payload! { "id": id }))).await.unwrap();
+    for (with_vectors, with_payload) in [(true, true), (true, false), (false, true), (false, false)] {
+        let mut points = films.scan().page_points(2).with_vectors(with_vectors).with_payload(with_payload).points();
+        let mut count = 0;
+        while let Some(point) = points.try_next().await.unwrap() {
+            assert_eq!((!point.vectors.is_empty(), !point.payload.is_empty()), (with_vectors, with_payload));
+            count += 1;
+        }
+        assert_eq!(count, 5);
+    }
+}
+
+/// Named after what went wrong: the journal of a collection that was dropped made the import into a new one skip every row and
+/// say that all was done; and of a file with a zero vector the rows before it were stored.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_import_neither_skips_rows_that_were_never_loaded_nor_stores_a_bad_file_in_part() {
+    let lab = Lab::new();
+    let node = lab.mesh(1).await.remove(0);
+    let films = lab.client(&node).await.collection("films");
+    films.create(2, Metric::Cosine).await.unwrap();
+    let (file, journal) = (lab.path("films.jsonl"), lab.path("journal"));
+    let (file, journal) = (file.to_str().unwrap(), journal.to_str().unwrap());
+    std::fs::write(file, "{\"id\":1,\"vector\":[1,2]}\n{\"id\":2,\"vector\":[0,0]}\n").unwrap();
+    let refused = lab.ask(&node, &["import", "films", file]);
+    refused.fails(1, &["point 2: the vector has length 0", "nothing was sent"]);
+    assert_eq!(films.get_one(1).await.unwrap(), None);
+
+    std::fs::write(file, "{\"id\":1,\"vector\":[1,2]}\n{\"id\":2,\"vector\":[2,1]}\n").unwrap();
+    let arguments = ["import", "films", file, "--journal", journal, "--json"];
+    assert_eq!(lab.ask(&node, &arguments).json()["acknowledged"], 2);
+    assert_eq!(lab.ask(&node, &arguments).json()["acknowledged"], 0, "the journal has them");
+    films.drop_collection().await.unwrap();
+    films.create(2, Metric::Cosine).await.unwrap();
+    lab.ask(&node, &arguments).fails(1, &["was dropped and created anew since", "remove it, or name another"]);
+    std::fs::remove_file(journal).unwrap();
+    assert_eq!(lab.ask(&node, &arguments).json()["acknowledged"], 2);
+    assert!(films.get_one(2).await.unwrap().is_some());
 }

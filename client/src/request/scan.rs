@@ -54,7 +54,14 @@ pub struct Pages {
 
 impl ScanRequest {
     pub(crate) fn new(session: Session, collection: String) -> Self {
-        let message = Scan { collection, after: None, limit: SCAN_PAGE_POINTS, level: Level::default() };
+        let message = Scan {
+            collection,
+            after: None,
+            limit: SCAN_PAGE_POINTS,
+            level: Level::default(),
+            with_vectors: true,
+            with_payload: true,
+        };
         Self { session, message }
     }
 
@@ -67,6 +74,18 @@ impl ScanRequest {
     /// Most points in a page; [`SCAN_PAGE_POINTS`] unless set.
     pub fn page_points(mut self, page_points: u32) -> Self {
         self.message.limit = page_points;
+        self
+    }
+
+    /// Whether vectors are wanted; they are unless switched off.
+    pub fn with_vectors(mut self, with_vectors: bool) -> Self {
+        self.message.with_vectors = with_vectors;
+        self
+    }
+
+    /// Whether payloads are wanted; they are unless switched off.
+    pub fn with_payload(mut self, with_payload: bool) -> Self {
+        self.message.with_payload = with_payload;
         self
     }
 

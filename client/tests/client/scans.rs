@@ -78,13 +78,14 @@ async fn a_page_that_cannot_be_read_is_an_error_and_is_asked_for_again() {
     let node = mesh.quick_node(move |asked| {
         let scan: Scan = asked.read();
         assert_eq!((scan.collection.as_str(), scan.level), ("films", Level::One));
+        assert_eq!((scan.with_vectors, scan.with_payload), (false, true));
         if scan.after.is_some() && broken.swap(false, Ordering::SeqCst) {
             return Err(RpcError::new(ErrorCode::Internal, "the page is lost"));
         }
         scan_page(&asked)
     });
     let films = mesh.client(&[node.address]).await.collection("films");
-    let mut points = films.scan().page_points(3).level(Level::One).points();
+    let mut points = films.scan().page_points(3).level(Level::One).with_vectors(false).points();
     let (mut ids, mut errors) = (Vec::new(), 0);
     while let Some(point) = points.next().await {
         match point {

@@ -46,7 +46,14 @@ async fn bodies_larger_than_every_window_arrive_whole_both_ways() {
     let floats = 40 * 1024 * 1024 / 4;
     let outcomes = client.call(server.address, None, &put(floats), PATIENCE).await.unwrap();
     assert_eq!(outcomes, [Outcome::Refused(floats.to_string())]);
-    let scan = Scan { collection: "c".into(), after: None, limit: 40 << 20, level: Level::One };
+    let scan = Scan {
+        collection: "c".into(),
+        after: None,
+        limit: 40 << 20,
+        level: Level::One,
+        with_vectors: true,
+        with_payload: true,
+    };
     let reply = client.call(server.address, None, &scan, PATIENCE).await.unwrap();
     let expected = vecino_model::Value::Text("x".repeat(40 << 20));
     assert!(reply.points[0].payload["text"] == expected);
@@ -60,7 +67,14 @@ async fn a_frame_over_the_maximum_is_refused_on_either_side() {
     let error = client.call(server.address, None, &put(FRAME_BYTES_MAX / 4), PATIENCE).await.unwrap_err();
     assert_eq!(error.code, ErrorCode::Invalid);
     assert!(error.message.contains(&FRAME_BYTES_MAX.to_string()), "{error}");
-    let scan = Scan { collection: "c".into(), after: None, limit: FRAME_BYTES_MAX as u32, level: Level::One };
+    let scan = Scan {
+        collection: "c".into(),
+        after: None,
+        limit: FRAME_BYTES_MAX as u32,
+        level: Level::One,
+        with_vectors: true,
+        with_payload: true,
+    };
     let error = client.call(server.address, None, &scan, PATIENCE).await.unwrap_err();
     assert_eq!(error.code, ErrorCode::Invalid);
     assert!(error.message.contains("Scan") && error.message.contains(&FRAME_BYTES_MAX.to_string()), "{error}");

@@ -1,6 +1,7 @@
 //! Scan: a collection page by page, in ring order.
 
 use tokio::time::Instant;
+use vecino_model::Payload;
 use vecino_net::error::RpcError;
 use vecino_net::message::{ReplicaScan, ReplicaScanReply, Scan, ScanReply};
 
@@ -14,7 +15,7 @@ const LIMIT_MAX: u32 = 1_000;
 impl Coordinator {
     /// Reads the next page.
     pub async fn scan(&self, request: Scan, deadline: Instant) -> Result<ScanReply, RpcError> {
-        let Scan { collection, after, limit, level } = request;
+        let Scan { collection, after, limit, level, with_vectors, with_payload } = request;
         if limit == 0 || limit > LIMIT_MAX {
             return Err(RpcError::invalid(format_args!("a page of {limit} points: use 1 to {LIMIT_MAX}")));
         }
@@ -23,9 +24,11 @@ impl Coordinator {
         let (parts, _) = self.ask_cover(&route, level, false, wanted, replica_deadline(deadline)).await?;
         let part = |ReplicaScanReply { records, end }| PagePart { records, end };
         let page = merge::page(route.id, parts.into_iter().map(part).collect(), limit as usize);
-        Ok(ScanReply {
-            points: page.records.into_iter().filter_map(|record| stored_point(record, true)).collect(),
-            next: page.next,
-        })
+        let mut points: Vec<_> =
+            page.records.into_iter().filter_map(|record| stored_point(record, with_vectors)).collect();
+        if !with_payload {
+            points.iter_mut().for_each(|point| point.payload = Payload::default());
+        }
+        Ok(ScanReply { points, next: page.next })
     }
 }
