@@ -106,11 +106,12 @@ pub use request::{
     SCAN_PAGE_POINTS, ScanRequest, SearchRequest, WriteRequest,
 };
 pub use schema::{DEFAULT_EF_CONSTRUCTION, DEFAULT_M, field, named_point, named_schema, point, schema};
-pub use vecino_certs::{CertsError, Identity};
+pub use vecino_certs::{CertsError, Identity, Role};
 pub use vecino_model::{
     CollectionId, CollectionSchema, CollectionStats, DEFAULT_FIELD, FieldSchema, Fields, Fsync, Hit, Level, MemoryUse,
-    MeshId, Metric, NegativeId, NodeId, NodeState, Outcome, Payload, PayloadError, Placement, Point, PointId, Profile,
-    RangeInfo, ScanCursor, Serving, StoredPoint, Value, Vector, Version, limits, payload_as, payload_of,
+    MeshId, Metric, NegativeId, NodeId, NodeState, Outcome, ParseNodeIdError, Payload, PayloadError, Placement, Point,
+    PointId, Profile, RangeInfo, ScanCursor, Serving, StoredPoint, UnknownLevel, UnknownMetric, UnknownProfile, Value,
+    Vector, Version, limits, payload_as, payload_of,
 };
 pub use vecino_net::endpoint::EndpointError;
 pub use vecino_net::error::{ErrorCode, Retry};

@@ -423,7 +423,7 @@ pub struct ImportArgs {
     /// Keep the acknowledged ids in this file, and skip those that are in it
     #[arg(long, value_name = "FILE")]
     pub journal: Option<PathBuf>,
-    /// How many seconds, by the clock on the wall, to wait for a mesh that does not answer, before giving up
+    /// How many seconds of wall-clock time to wait for a mesh that does not answer, before giving up
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=86_400))]
     pub patience: u64,
     /// Start sending before the whole file has been read once and found sound

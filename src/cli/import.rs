@@ -185,7 +185,7 @@ async fn open_journal(
     opened.map_err(|error: JournalError| Failure::of("journal", &error))
 }
 
-/// Asks, waiting for a mesh that does not answer yet; patience is time by the clock on the wall.
+/// Asks, waiting for a mesh that does not answer yet; patience is wall-clock time.
 async fn patiently<T, F: Future<Output = Result<T, ClientError>>>(
     client: &Client,
     patience: Duration,

@@ -329,7 +329,8 @@ mod tests {
         let text = render_status(&status(), Style::Terminal);
         let table = text.lines().filter(|line| line.contains('│')).collect::<Vec<_>>().join("\n");
         assert!(!table.contains("trouble") && !table.contains("bad page"), "{text}");
-        assert!(text.ends_with("\n01010101: films: bad page (needs copy from replicas)"), "{text}");
+        let troubles = "2 panics: its log says where; films: bad page (needs copy from replicas)";
+        assert!(text.ends_with(&format!("\n01010101: {troubles}")), "{text}");
     }
 
     #[test]

@@ -3,7 +3,6 @@
 //! [`VectorFile`] reads `.fvecs`, `.bvecs`, `.npy` and `.jsonl`; [`truth`] reads the row numbers of exact answers from
 //! `.ivecs` and `.npy`; [`json`] is where JSON and the wire model meet. Nothing here knows of collections or nodes.
 
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::path::Path;
@@ -51,15 +50,6 @@ impl Row {
     }
 }
 
-/// What a whole file holds, found by reading it through.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Summary {
-    /// Number of rows.
-    pub rows: u64,
-    /// Dimension of each field.
-    pub dims: BTreeMap<String, usize>,
-}
-
 impl VectorFile {
     /// Opens a file by its extension. Where the format allows it the file's size is checked against what its header
     /// promises, so that a truncated file is refused before its first row.
@@ -93,23 +83,6 @@ impl VectorFile {
             Reader::Npy(reader) => Some(reader.dim()),
             Reader::Jsonl(_) => None,
         }
-    }
-
-    /// Reads the file through, at most `limit` rows, and says what it holds: the first thing wrong with it is found
-    /// before anyone has acted on its first row. `None` once `go_on`, which is asked before each row, says no.
-    pub fn check(path: &Path, limit: u64, go_on: impl Fn() -> bool) -> Result<Option<Summary>, FileError> {
-        let mut summary = Summary { rows: 0, dims: BTreeMap::new() };
-        for row in Self::open(path)?.take(usize::try_from(limit).unwrap_or(usize::MAX)) {
-            if !go_on() {
-                return Ok(None);
-            }
-            let row = row?;
-            if summary.rows == 0 {
-                summary.dims = row.vectors.iter().map(|(field, vector)| (field.clone(), vector.0.len())).collect();
-            }
-            summary.rows += 1;
-        }
-        Ok(Some(summary))
     }
 }
 
@@ -205,19 +178,6 @@ mod tests {
         assert_eq!(row.point_id(u64::MAX), None);
         let named = Row { id: Some("a".into()), ..row };
         assert_eq!(named.point_id(100), Some("a".into()));
-    }
-
-    #[test]
-    fn checking_reads_to_the_limit_and_no_further() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a.jsonl");
-        std::fs::write(&path, "{\"vector\":[1,2]}\n{\"vector\":[3,4]}\n{\"vector\":[5]}\n").unwrap();
-        let summary = VectorFile::check(&path, 2, || true).unwrap();
-        assert_eq!(summary.unwrap(), Summary { rows: 2, dims: [(String::new(), 2)].into() });
-        assert!(VectorFile::check(&path, 3, || true).unwrap_err().to_string().contains("line 3"));
-        let asked = std::cell::Cell::new(0);
-        let once = || asked.replace(asked.get() + 1) == 0;
-        assert_eq!(VectorFile::check(&path, 3, once).unwrap(), None);
     }
 
     #[test]

@@ -73,8 +73,8 @@ impl<'a> BulkOptions<'a> {
         Self { repeat_unknown, ..self }
     }
 
-    /// How long, by the clock on the wall, the loader goes on trying to write points that the mesh does not take before it
-    /// gives up; [`BULK_PATIENCE`] unless set. With zero, what one request could not write is given up at once.
+    /// How long, in wall-clock time, the loader goes on trying to write points that the mesh does not take before it gives
+    /// up; [`BULK_PATIENCE`] unless set. With zero, what one request could not write is given up at once.
     pub fn patience(self, patience: Duration) -> Self {
         Self { patience, ..self }
     }

@@ -164,7 +164,7 @@ async fn what_a_mesh_did_not_take_is_written_again_and_nothing_else() {
 
 /// Named after what went wrong: patience counted the pauses only, so that six seconds of it took twenty-four.
 #[tokio::test]
-async fn patience_is_time_by_the_clock_on_the_wall() {
+async fn patience_is_wall_clock_time() {
     const PATIENCE: Duration = Duration::from_millis(1200);
     let mesh = FakeMesh::new();
     let node = mesh.node(|_| std::future::pending());

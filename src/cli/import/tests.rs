@@ -274,6 +274,21 @@ async fn ctrl_c_ends_the_wait_for_a_mesh_that_is_not_there() {
     assert!(error.render(true).contains(r#""code":"interrupted""#));
 }
 
+/// Named after what went wrong: six seconds of patience took twenty-four, since attempts did not count.
+#[tokio::test]
+async fn patience_with_a_mesh_that_is_not_there_is_wall_clock_time() {
+    let mesh = FakeMesh::new();
+    let node = mesh.node(|_| std::future::pending());
+    let args = arguments(&mesh, &node, &file_of(&mesh, 3), &["--patience", "2", "--timeout", "60s"]);
+    let (_sender, interrupts) = watch::channel(0);
+    let began = Instant::now();
+    let error = import(&args, Style::Json, interrupts).await.unwrap_err().render(false);
+    let took = began.elapsed();
+    assert!(error.contains("DescribeCollection") || error.contains("before the deadline"), "{error}");
+    // The last attempt may take a second; other work on this machine some more.
+    assert!(took >= Duration::from_secs(2) && took < Duration::from_secs(20), "{took:?}");
+}
+
 #[tokio::test]
 async fn nothing_is_sent_of_a_file_that_is_wrong_anywhere() {
     let mesh = FakeMesh::new();
