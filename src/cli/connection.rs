@@ -111,7 +111,7 @@ mod tests {
         let (live, dead) = (here.local_addr().unwrap().to_string(), gone.local_addr().unwrap().to_string());
         drop(gone);
         assert_eq!(running(&[dead.clone(), live.clone()]).unwrap(), [live.as_str()], "the others are asked");
-        let failure = running(&[dead.clone()]).unwrap_err().render(false);
+        let failure = running(std::slice::from_ref(&dead)).unwrap_err().render(false);
         assert_eq!(
             failure,
             format!(

@@ -1,6 +1,7 @@
 //! The whole node, as its users meet it: processes of the real binary, killed for real, asked through the client library
 //! and the command line.
 
+#![allow(clippy::duplicate_mod, reason = "each example has the file with its client as a module")]
 #![allow(clippy::unwrap_used, reason = "everything here is a test")]
 
 mod backup;
