@@ -6,7 +6,28 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 
+#[path = "layout/modules.rs"]
+mod modules;
+
+use modules::Modules;
+
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+/// The crates, by the folder of their source.
+const CRATES: [&str; 11] = [
+    "src",
+    "model/src",
+    "index/src",
+    "storage/src",
+    "certs/src",
+    "mesh/src",
+    "net/src",
+    "engine/src",
+    "node/src",
+    "client/src",
+    "supervise/src",
+];
+/// Most lines of one file of Rust.
+const FILE_LINES_MAX: usize = 600;
 
 #[test]
 fn dependencies_run_in_one_direction() {
@@ -59,5 +80,58 @@ fn every_path_that_the_documents_name_exists() {
         for path in paths {
             assert!(Path::new(ROOT).join(path).exists(), "{document} names {path}, which does not exist");
         }
+    }
+}
+
+#[test]
+fn no_modules_of_a_crate_use_each_other_in_a_circle() {
+    let circles = CRATES.iter().flat_map(|folder| {
+        let circles = Modules::read(&Path::new(ROOT).join(folder)).circles();
+        circles.into_iter().map(move |files| format!("{folder}: {}", files.join(" -> ")))
+    });
+    let circles: Vec<String> = circles.collect();
+    assert!(circles.is_empty(), "these files use each other:\n{}", circles.join("\n"));
+}
+
+#[test]
+fn no_file_is_longer_than_can_be_kept_in_mind() {
+    let mut long = Vec::new();
+    walk(Path::new(ROOT), &mut |path| {
+        if path.extension().is_some_and(|extension| extension == "rs") {
+            let lines = std::fs::read_to_string(path).unwrap().lines().count();
+            if lines > FILE_LINES_MAX {
+                long.push(format!("{}: {lines} lines", path.display()));
+            }
+        }
+    });
+    assert!(long.is_empty(), "more than {FILE_LINES_MAX} lines:\n{}", long.join("\n"));
+}
+
+#[test]
+fn the_code_map_names_every_folder_of_code() {
+    let map = std::fs::read_to_string(Path::new(ROOT).join("ARCHITECTURE.md")).unwrap();
+    let mut missing = BTreeSet::new();
+    for folder in CRATES {
+        walk(&Path::new(ROOT).join(folder), &mut |path| {
+            let parent = path.parent().unwrap().strip_prefix(ROOT).unwrap().display().to_string();
+            // A crate is named by its own folder; tests of a module lie beside it.
+            let name = if CRATES.contains(&parent.as_str()) { parent.trim_end_matches("/src") } else { &parent };
+            if !map.contains(&format!("`{name}/`")) && !name.ends_with("tests") && name != "src" {
+                missing.insert(name.to_owned());
+            }
+        });
+    }
+    assert!(missing.is_empty(), "ARCHITECTURE.md does not name {missing:?}");
+}
+
+/// Calls for every file below a folder that git would keep.
+fn walk(folder: &Path, visit: &mut impl FnMut(&Path)) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if name == "target" || name.starts_with('.') {
+            continue;
+        }
+        if path.is_dir() { walk(&path, visit) } else { visit(&path) }
     }
 }

@@ -15,5 +15,6 @@ mod faults;
 mod joining;
 mod lab;
 mod limits;
+mod old_folders;
 mod recovery;
 mod refusals;
