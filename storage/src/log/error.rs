@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::io;
 
-use super::format::{BATCH_BYTES_MAX, RECORD_BYTES_MAX};
+use super::limits::{BATCH_BYTES_MAX, RECORD_BYTES_MAX};
 use crate::disk::is_full;
 
 /// Whatever the caller of [`super::Log::replay`] fails with.

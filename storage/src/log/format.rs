@@ -2,15 +2,12 @@
 
 use std::ops::Range;
 
-use super::LogError;
+use super::error::LogError;
+use super::limits::{BATCH_BYTES_MAX, RECORD_BYTES_MAX};
 use crate::preamble::{PREAMBLE_BYTES, Preamble, encode, judge, u32_at, u64_at};
 
 /// The newest format of the log that this program reads, and the one that it writes.
 pub const LOG_FORMAT_VERSION: u32 = 1;
-/// Largest record, in bytes.
-pub const RECORD_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// Largest batch with its framing, in bytes.
-pub const BATCH_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// Largest body of a frame: one record of the largest size and its length field.
 pub(super) const FRAME_BODY_BYTES_MAX: usize = RECORD_BYTES_MAX + RECORD_HEADER_BYTES;
 

@@ -2,11 +2,12 @@
 
 use std::ops::Range;
 
+use super::error::LogError;
 use super::format::SegmentHeader;
 use super::reader::{SegmentReader, Step};
 use super::recovery::{Verdict, verdict};
+use super::replay::Apply;
 use super::segment::{first_lsn_of, read_header};
-use super::{Apply, LogError};
 use crate::disk::{Disk, DiskFile, join};
 use crate::file::TEMPORARY_SUFFIX;
 use crate::inspect::{Finding, FindingKind, names};

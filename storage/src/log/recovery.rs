@@ -15,23 +15,30 @@
 //! nothing by itself; one that declares the bad one durable does.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::time::Instant;
 
+use super::active::Active;
+use super::error::LogError;
 use super::format::{FrameHeader, SegmentHeader};
 use super::reader::{BadFrame, SegmentReader, Step};
 use super::segment::{self, Segment, first_lsn_of};
-use super::{Active, Log, LogError, LogOptions, Recovery};
 use crate::disk::{Disk, DiskFile, join};
 use crate::file::TEMPORARY_SUFFIX;
 
-/// Opens the log in `dir`; see [`Log::open`].
-pub(super) fn recover(
-    disk: Arc<dyn Disk>,
-    dir: &str,
-    collection: [u8; 16],
-    options: LogOptions,
-) -> Result<(Log, Recovery), LogError> {
+/// A log as opening found it and left it.
+pub(super) struct Recovered {
+    /// Full segments, oldest first.
+    pub sealed: Vec<Segment>,
+    pub active: Active,
+    /// Lsn that the next record gets.
+    pub next_lsn: u64,
+    /// Bytes of unfinished frames that were cut away.
+    pub torn_bytes_cut: u64,
+    /// Whether there are records that no frame declares durable.
+    pub undeclared: bool,
+}
+
+/// Opens the files of the log in `dir`, making the first where there is none.
+pub(super) fn recover(disk: &dyn Disk, dir: &str, collection: [u8; 16]) -> Result<Recovered, LogError> {
     let io = |action, source| LogError::io(action, dir, source);
     disk.create_dir_all(dir).map_err(|source| io("make directory", source))?;
     let mut segments = Vec::new();
@@ -43,7 +50,7 @@ pub(super) fn recover(
                 Err(error) => tracing::warn!(path, %error, "could not remove a temporary file that a crash had left"),
             }
         } else if let Some(first_lsn) = first_lsn_of(&name) {
-            segments.push(open_segment(&*disk, path, first_lsn, collection)?);
+            segments.push(open_segment(disk, path, first_lsn, collection)?);
         }
     }
     // Names sort like their numbers, so the segments are in order; each has to follow on the one before.
@@ -51,30 +58,14 @@ pub(super) fn recover(
         check_follows(&pair[0], &pair[1])?;
     }
     let Some(last) = segments.pop() else {
-        return create(disk, dir, collection, options);
+        return create(disk, dir, collection);
     };
     // A process that was killed may have left names that are seen but not durable yet.
     disk.sync_dir(dir).map_err(|source| io("flush", source))?;
     let file = disk.open_write(&last.path).map_err(|source| LogError::io("open", &last.path, source))?;
     let (active, tail) = open_last(last, file)?;
-    let mut log = Log {
-        disk,
-        dir: dir.to_owned(),
-        collection,
-        options,
-        sealed: segments,
-        active,
-        next_lsn: tail.next_lsn,
-        durable_lsn: tail.next_lsn - 1,
-        flushed_at: Instant::now(),
-        poison: None,
-        buffer: Vec::new(),
-    };
-    if tail.undeclared {
-        log.declare_durable();
-    }
-    let recovery = Recovery { first_lsn: log.first_lsn(), next_lsn: log.next_lsn, torn_bytes_cut: tail.torn_bytes_cut };
-    Ok((log, recovery))
+    let Tail { next_lsn, torn_bytes_cut, undeclared } = tail;
+    Ok(Recovered { sealed: segments, active, next_lsn, torn_bytes_cut, undeclared })
 }
 
 /// Checks that a segment that was read to its end is followed by the next without a gap.
@@ -118,29 +109,12 @@ struct Tail {
     undeclared: bool,
 }
 
-fn create(
-    disk: Arc<dyn Disk>,
-    dir: &str,
-    collection: [u8; 16],
-    options: LogOptions,
-) -> Result<(Log, Recovery), LogError> {
+fn create(disk: &dyn Disk, dir: &str, collection: [u8; 16]) -> Result<Recovered, LogError> {
     let header = SegmentHeader { collection, segment_id: 1, first_lsn: 1, previous_crc: 0 };
-    let (segment, file) = segment::create(&*disk, dir, header).map_err(|failed| failed.error)?;
+    let (segment, file) = segment::create(disk, dir, header).map_err(|failed| failed.error)?;
     let (end, chain) = (segment.bytes, header.crc());
-    let log = Log {
-        disk,
-        dir: dir.to_owned(),
-        collection,
-        options,
-        sealed: Vec::new(),
-        active: Active { segment, file, end, reserved: end, chain },
-        next_lsn: 1,
-        durable_lsn: 0,
-        flushed_at: Instant::now(),
-        poison: None,
-        buffer: Vec::new(),
-    };
-    Ok((log, Recovery { first_lsn: 1, next_lsn: 1, torn_bytes_cut: 0 }))
+    let active = Active { segment, file, end, reserved: end, chain };
+    Ok(Recovered { sealed: Vec::new(), active, next_lsn: 1, torn_bytes_cut: 0, undeclared: false })
 }
 
 fn open_segment(disk: &dyn Disk, path: String, first_lsn: u64, collection: [u8; 16]) -> Result<Segment, LogError> {

@@ -1,6 +1,6 @@
 //! One file of the log: its name, its birth, its header.
 
-use super::LogError;
+use super::error::LogError;
 use super::format::{ParsedHeader, SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::disk::{Disk, DiskFile, join};
 use crate::file::replace;

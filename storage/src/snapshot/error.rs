@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::io;
 
-use super::manifest::{ARENA_NAME_BYTES_MAX, ARENAS_MAX};
+use super::limits::{ARENA_NAME_BYTES_MAX, ARENAS_MAX};
 use crate::disk::is_full;
 
 /// Why a call to the snapshots failed.

@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
+use super::error::SnapshotError;
 use super::manifest::{Manifest, PageName};
-use super::{PAGE_SUFFIX, PAGES_DIR, SNAPSHOTS_KEPT, Shared, Snapshot, SnapshotError, sequence_of};
+use super::reader::Snapshot;
+use super::shared::{PAGE_SUFFIX, PAGES_DIR, SNAPSHOTS_KEPT, Shared, sequence_of};
 use crate::disk::{Disk, join};
 use crate::file::TEMPORARY_SUFFIX;
 use crate::inspect::{Finding, FindingKind, names};

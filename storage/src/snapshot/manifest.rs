@@ -1,16 +1,13 @@
 //! The list of a snapshot's pages as bytes, drawn in `docs/disk.md`. Pure: no file is touched here.
 
-use super::SnapshotError;
+use super::error::SnapshotError;
+use super::limits::ARENAS_MAX;
 use crate::preamble::{PREAMBLE_BYTES, Preamble, encode, judge, u32_at, u64_at};
 
 /// The newest format of snapshots that this program reads, and the one that it writes.
 pub const SNAPSHOT_FORMAT_VERSION: u32 = 1;
 /// Bytes of a page; only the last one of an arena is shorter.
 pub const PAGE_BYTES: usize = 1024 * 1024;
-/// Most arenas in a snapshot.
-pub const ARENAS_MAX: usize = 4096;
-/// Longest name of an arena, in bytes.
-pub const ARENA_NAME_BYTES_MAX: usize = 255;
 /// Largest manifest: room for the names of about 8 TiB of pages.
 pub(super) const MANIFEST_BYTES_MAX: usize = 256 * 1024 * 1024;
 

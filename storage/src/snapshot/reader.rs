@@ -3,8 +3,9 @@
 use std::io;
 use std::sync::Arc;
 
+use super::error::SnapshotError;
 use super::manifest::{Arena, Manifest, PAGE_BYTES};
-use super::{Shared, SnapshotError};
+use super::shared::Shared;
 
 /// A complete snapshot. While it is held, its pages stay on disk.
 pub struct Snapshot {

@@ -3,14 +3,16 @@
 use std::collections::HashSet;
 use std::io;
 
-use super::manifest::{ARENA_NAME_BYTES_MAX, ARENAS_MAX, Arena, MANIFEST_BYTES_MAX, Manifest, PAGE_BYTES, PageName};
-use super::{SnapshotError, SnapshotStore};
+use super::error::SnapshotError;
+use super::limits::{ARENA_NAME_BYTES_MAX, ARENAS_MAX};
+use super::manifest::{Arena, MANIFEST_BYTES_MAX, Manifest, PAGE_BYTES, PageName};
+use super::shared::Shared;
 use crate::disk::join;
 use crate::file::{TEMPORARY_SUFFIX, replace};
 
 /// Takes the bytes of a snapshot, arena by arena. Nothing of it counts before [`SnapshotWriter::finish`].
 pub struct SnapshotWriter<'a> {
-    store: &'a SnapshotStore,
+    shared: &'a Shared,
     sequence: u64,
     lsn: u64,
     arenas: Vec<Arena>,
@@ -36,8 +38,8 @@ pub struct SnapshotSummary {
 }
 
 impl<'a> SnapshotWriter<'a> {
-    pub(super) fn new(store: &'a SnapshotStore, lsn: u64, sequence: u64, known: HashSet<PageName>) -> Self {
-        Self { store, sequence, lsn, arenas: Vec::new(), page: Vec::new(), known, pages_written: 0, failed: false }
+    pub(super) fn new(shared: &'a Shared, lsn: u64, sequence: u64, known: HashSet<PageName>) -> Self {
+        Self { shared, sequence, lsn, arenas: Vec::new(), page: Vec::new(), known, pages_written: 0, failed: false }
     }
 
     /// Ends the arena before, if there is one, and begins the arena `name`.
@@ -80,7 +82,7 @@ impl<'a> SnapshotWriter<'a> {
     /// pages that only it had are removed. After an error the older snapshots are as they were.
     pub fn finish(mut self) -> Result<SnapshotSummary, SnapshotError> {
         self.check_complete().and_then(|()| self.end_page()).map_err(SnapshotError::from_io)?;
-        let shared = self.store.shared();
+        let shared = self.shared;
         let manifest = Manifest { sequence: self.sequence, lsn: self.lsn, arenas: std::mem::take(&mut self.arenas) };
         let summary = SnapshotSummary {
             lsn: self.lsn,
@@ -121,7 +123,7 @@ impl<'a> SnapshotWriter<'a> {
             return Ok(());
         }
         let name = blake3::hash(&self.page);
-        if !(self.known.contains(&name) && self.store.shared().has_page(&name, self.page.len())) {
+        if !(self.known.contains(&name) && self.shared.has_page(&name, self.page.len())) {
             self.write_page(&name).map_err(|error| {
                 self.failed = true;
                 error.into_io()
@@ -137,7 +139,7 @@ impl<'a> SnapshotWriter<'a> {
     }
 
     fn write_page(&self, name: &PageName) -> Result<(), SnapshotError> {
-        let shared = self.store.shared();
+        let shared = self.shared;
         let path = shared.page_path(name);
         let temporary = join(&shared.pages_dir(), &format!("{}{TEMPORARY_SUFFIX}", name.to_hex()));
         let io = |action, source| SnapshotError::io(action, &path, source);
@@ -151,7 +153,7 @@ impl<'a> SnapshotWriter<'a> {
 
 impl Drop for SnapshotWriter<'_> {
     fn drop(&mut self) {
-        self.store.shared().collect();
-        self.store.shared().lock().writing = false;
+        self.shared.collect();
+        self.shared.lock().writing = false;
     }
 }

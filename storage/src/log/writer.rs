@@ -1,69 +1,24 @@
-//! The write-ahead log: records in, an lsn out, durable once flushed.
-//!
-//! One writer owns a [`Log`]. It appends frames to the newest segment, flushes when told to commit, and starts another
-//! segment when one is full. What a frame looks like is in `format`, walking over frames in `reader`, what the end of a
-//! segment means in `recovery`. Bytes are drawn in `docs/disk.md`.
-
-mod error;
-mod format;
-mod inspect;
-mod reader;
-mod recovery;
-mod segment;
+//! The log that one writer owns: appending, committing, cutting behind a snapshot.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use error::{BoxError, LogError};
-pub use format::{BATCH_BYTES_MAX, LOG_FORMAT_VERSION, RECORD_BYTES_MAX};
-pub use inspect::{LogInspection, inspect_log};
+use super::active::Active;
+use super::error::LogError;
+use super::format::{FRAME_HEADER_BYTES, SegmentHeader, encode_frame, frames_of};
+use super::options::{LogOptions, Recovery, SyncPolicy};
+use super::reader::SegmentReader;
+use super::recovery::{self, Recovered};
+use super::replay::{Apply, replay_segment};
+use super::segment::{self, Segment};
+use crate::disk::{Disk, is_full};
 
-use crate::disk::{Disk, DiskFile, is_full};
-use format::{FRAME_HEADER_BYTES, SegmentHeader, encode_frame, frames_of};
-use reader::{SegmentReader, Step};
-use segment::Segment;
-
-/// What [`Log::replay`] hands lsn and bytes of each record to.
-pub type Apply<'a> = dyn FnMut(u64, &[u8]) -> Result<(), BoxError> + 'a;
-
-/// When records become durable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum SyncPolicy {
-    /// Every [`Log::commit`] flushes.
-    #[default]
-    Always,
-    /// A commit flushes when so many milliseconds have passed since the last flush: a power cut loses at most what
-    /// was committed in that time, provided that commit is called again when [`Log::flush_due`] says so.
-    EveryMs(u32),
-    /// Only the operating system decides, and the start of a new segment: a power cut may lose any of the last segment.
-    Never,
-}
-
-/// Settings of one log.
-#[derive(Debug, Clone, Copy)]
-pub struct LogOptions {
-    /// A segment that holds so many bytes is followed by another. A batch never spans two.
-    pub segment_bytes: u64,
-    /// When records become durable.
-    pub sync: SyncPolicy,
-}
-
-impl Default for LogOptions {
-    fn default() -> Self {
-        Self { segment_bytes: 64 * 1024 * 1024, sync: SyncPolicy::Always }
-    }
-}
-
-/// What opening a log found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Recovery {
-    /// Lsn of the oldest record that is still there, or would be: equal to `next_lsn` where there is none.
-    pub first_lsn: u64,
-    /// Lsn that the next record gets.
-    pub next_lsn: u64,
-    /// Bytes of unfinished, never acknowledged frames that a crash had left and that were cut away.
-    pub torn_bytes_cut: u64,
-}
+/// Least that is reserved ahead of writing.
+const RESERVE_BYTES_MIN: u64 = 64 * 1024;
+/// Most that is reserved ahead of writing.
+const RESERVE_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// A frame buffer that has grown beyond this is given back.
+const BUFFER_BYTES_KEPT: usize = 4 * 1024 * 1024;
 
 /// A write-ahead log in a directory of its own. Records are numbered from 1; the number is the lsn.
 pub struct Log {
@@ -81,18 +36,6 @@ pub struct Log {
     buffer: Vec<u8>,
 }
 
-/// The segment that is written to.
-struct Active {
-    segment: Segment,
-    file: Box<dyn DiskFile>,
-    /// Where the next frame goes.
-    end: u64,
-    /// Length of the file: bytes from `end` to here are reserved and zero.
-    reserved: u64,
-    /// Crc of the last frame, which the next one is chained to.
-    chain: u32,
-}
-
 impl Log {
     /// Opens the log in `dir`, making it where there is none, and recovers what a crash has left.
     ///
@@ -104,7 +47,26 @@ impl Log {
         collection: [u8; 16],
         options: LogOptions,
     ) -> Result<(Log, Recovery), LogError> {
-        recovery::recover(disk, dir, collection, options)
+        let Recovered { sealed, active, next_lsn, torn_bytes_cut, undeclared } =
+            recovery::recover(&*disk, dir, collection)?;
+        let mut log = Log {
+            disk,
+            dir: dir.to_owned(),
+            collection,
+            options,
+            sealed,
+            active,
+            next_lsn,
+            durable_lsn: next_lsn - 1,
+            flushed_at: Instant::now(),
+            poison: None,
+            buffer: Vec::new(),
+        };
+        if undeclared {
+            log.declare_durable();
+        }
+        let recovery = Recovery { first_lsn: log.first_lsn(), next_lsn, torn_bytes_cut };
+        Ok((log, recovery))
     }
 
     /// Hands every record with an lsn of at least `from_lsn` to `apply`, in order, and returns how many they were.
@@ -376,32 +338,3 @@ impl Log {
         Ok(())
     }
 }
-
-fn replay_segment(
-    reader: &mut SegmentReader<'_>,
-    segment: &Segment,
-    from_lsn: u64,
-    apply: &mut Apply<'_>,
-) -> Result<u64, LogError> {
-    let mut applied = 0;
-    loop {
-        match reader.step().map_err(|source| LogError::io("read", &segment.path, source))? {
-            Step::End => return Ok(applied),
-            Step::Bad { offset, bad } => return Err(LogError::corrupt(&segment.path, offset, bad)),
-            Step::Frame(frame) => {
-                for (lsn, record) in (frame.header.first_lsn..).zip(frame.records()) {
-                    if lsn >= from_lsn {
-                        apply(lsn, record).map_err(|source| LogError::Apply { lsn, source })?;
-                        applied += 1;
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Least and most that is reserved ahead of writing.
-const RESERVE_BYTES_MIN: u64 = 64 * 1024;
-const RESERVE_BYTES_MAX: u64 = 8 * 1024 * 1024;
-/// A frame buffer that has grown beyond this is given back.
-const BUFFER_BYTES_KEPT: usize = 4 * 1024 * 1024;

@@ -1,151 +1,70 @@
-//! Snapshots: named arenas, cut into pages that are named by their contents, listed in a manifest.
-//!
-//! Pages that two snapshots have in common are on disk once. A snapshot exists from the moment that its manifest has its
-//! name; before that, and after it was dropped, its pages are garbage that the next collection removes. Two are kept, so
-//! that the older can stand in for a damaged newer one; the log is cut only behind the older. Bytes are drawn in
-//! `docs/disk.md`.
-
-mod error;
-mod inspect;
-mod manifest;
-mod reader;
-mod writer;
+//! What the store, the writer and open snapshots of one directory have in common: which manifests count, which pages they
+//! name, and what may be removed.
 
 use std::collections::HashSet;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
-pub use error::SnapshotError;
-pub use inspect::{InspectedSnapshot, SnapshotsInspection, inspect_snapshots};
-pub use manifest::{ARENA_NAME_BYTES_MAX, ARENAS_MAX, PAGE_BYTES, SNAPSHOT_FORMAT_VERSION};
-pub use reader::{ArenaPages, ArenaReader, Snapshot};
-pub use writer::{SnapshotSummary, SnapshotWriter};
-
+use super::error::SnapshotError;
+use super::manifest::{MANIFEST_BYTES_MAX, Manifest, PageName};
 use crate::disk::{Disk, join, read_whole};
 use crate::file::TEMPORARY_SUFFIX;
-use manifest::{MANIFEST_BYTES_MAX, Manifest, PageName};
 
-/// The snapshots in one directory: `*.manifest` there, the pages in `pages/`.
-pub struct SnapshotStore {
-    shared: Arc<Shared>,
-}
+/// How many snapshots are kept: the newest, and one to fall back on.
+pub(super) const SNAPSHOTS_KEPT: usize = 2;
+/// Folder of the pages.
+pub(super) const PAGES_DIR: &str = "pages";
+/// Ending of the name of a page.
+pub(super) const PAGE_SUFFIX: &str = ".page";
+/// Ending of the name of a manifest.
+pub(super) const MANIFEST_SUFFIX: &str = ".manifest";
 
 /// What store, writer and open snapshots have in common.
-struct Shared {
-    disk: Arc<dyn Disk>,
-    dir: String,
-    state: Mutex<State>,
+pub(super) struct Shared {
+    pub disk: Arc<dyn Disk>,
+    pub dir: String,
+    pub state: Mutex<State>,
 }
 
 #[derive(Default)]
-struct State {
+pub(super) struct State {
     /// Manifests that verify, newest first; at most [`SNAPSHOTS_KEPT`].
-    kept: Vec<Kept>,
+    pub kept: Vec<Kept>,
     /// Manifests that do not verify or may not be gone, by path. They go when a new snapshot is complete.
-    damaged: Vec<String>,
+    pub damaged: Vec<String>,
     /// Why the newest of them does not.
-    damage: Option<SnapshotError>,
+    pub damage: Option<SnapshotError>,
     /// Manifests that someone may still read, though no longer kept.
-    open: Vec<Weak<Manifest>>,
+    pub open: Vec<Weak<Manifest>>,
     /// Pages that did not verify when they were read: the next snapshot writes them anew.
-    bad_pages: HashSet<PageName>,
-    next_sequence: u64,
-    writing: bool,
+    pub bad_pages: HashSet<PageName>,
+    pub next_sequence: u64,
+    pub writing: bool,
 }
 
-struct Kept {
-    path: String,
-    manifest: Arc<Manifest>,
-}
-
-impl SnapshotStore {
-    /// Opens the snapshots in `dir`, making it where there is none, and removes what an interrupted one has left.
-    ///
-    /// A damaged manifest is no error here, see [`SnapshotStore::latest`]; one of a newer format is.
-    pub fn open(disk: Arc<dyn Disk>, dir: &str) -> Result<Self, SnapshotError> {
-        let shared = Shared { disk, dir: dir.to_owned(), state: Mutex::default() };
-        let pages = shared.pages_dir();
-        shared.disk.create_dir_all(&pages).map_err(|source| SnapshotError::io("make directory", &pages, source))?;
-        shared.load()?;
-        shared.collect();
-        Ok(Self { shared: Arc::new(shared) })
-    }
-
-    /// The newest snapshot whose manifest verifies; `None` where none was ever completed.
-    ///
-    /// Where the newest manifest is damaged, the older one is taken, and a warning says why. Where there are manifests
-    /// and none verifies, that is an error; the log from lsn 1 is then the way back, if it still reaches there.
-    pub fn latest(&self) -> Result<Option<Snapshot>, SnapshotError> {
-        if let Some(snapshot) = self.snapshots().into_iter().next() {
-            return Ok(Some(snapshot));
-        }
-        match &self.shared.lock().damage {
-            Some(damage) => Err(damage.again()),
-            None => Ok(None),
-        }
-    }
-
-    /// Every snapshot whose manifest verifies, newest first: where reading the first fails, the next may serve.
-    pub fn snapshots(&self) -> Vec<Snapshot> {
-        let mut state = self.shared.lock();
-        let manifests: Vec<_> = state.kept.iter().map(|kept| (kept.path.clone(), kept.manifest.clone())).collect();
-        state.open.retain(|manifest| manifest.strong_count() > 0);
-        state.open.extend(manifests.iter().map(|(_, manifest)| Arc::downgrade(manifest)));
-        manifests.into_iter().map(|(path, manifest)| Snapshot::new(self.shared.clone(), path, manifest)).collect()
-    }
-
-    /// Begins a snapshot that holds every record before `lsn`: a replay of the log from `lsn` on completes it.
-    ///
-    /// One at a time. Dropped unfinished, the writer takes back what it wrote.
-    pub fn begin(&self, lsn: u64) -> Result<SnapshotWriter<'_>, SnapshotError> {
-        let mut state = self.shared.lock();
-        if state.writing {
-            return Err(SnapshotError::InProgress { dir: self.shared.dir.clone() });
-        }
-        state.writing = true;
-        let mut known = HashSet::new();
-        state.kept.iter().for_each(|kept| known.extend(kept.manifest.pages().copied()));
-        state.bad_pages.iter().for_each(|page| {
-            known.remove(page);
-        });
-        let sequence = state.next_sequence;
-        drop(state);
-        Ok(SnapshotWriter::new(self, lsn, sequence, known))
-    }
-
-    /// Lsn of the older of the two kept snapshots: the log may be cut before it, and no further. `None` while there are
-    /// not two, because then the log is the only way back from a damaged snapshot.
-    pub fn oldest_kept_lsn(&self) -> Option<u64> {
-        let state = self.shared.lock();
-        if state.kept.len() < SNAPSHOTS_KEPT {
-            return None;
-        }
-        state.kept.iter().map(|kept| kept.manifest.lsn).min()
-    }
-
-    fn shared(&self) -> &Shared {
-        &self.shared
-    }
+pub(super) struct Kept {
+    pub path: String,
+    pub manifest: Arc<Manifest>,
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    fn pages_dir(&self) -> String {
+    pub(super) fn pages_dir(&self) -> String {
         join(&self.dir, PAGES_DIR)
     }
 
-    fn page_path(&self, page: &PageName) -> String {
+    pub(super) fn page_path(&self, page: &PageName) -> String {
         join(&self.pages_dir(), &format!("{}{PAGE_SUFFIX}", page.to_hex()))
     }
 
-    fn manifest_path(&self, sequence: u64) -> String {
+    pub(super) fn manifest_path(&self, sequence: u64) -> String {
         join(&self.dir, &format!("{sequence:020}{MANIFEST_SUFFIX}"))
     }
 
-    fn load(&self) -> Result<(), SnapshotError> {
+    pub(super) fn load(&self) -> Result<(), SnapshotError> {
         let mut names = self.disk.list(&self.dir).map_err(|source| SnapshotError::io("list", &self.dir, source))?;
         // Names sort like their numbers: newest first.
         names.reverse();
@@ -180,7 +99,7 @@ impl Shared {
         Ok(())
     }
 
-    fn read_manifest(&self, path: &str) -> Result<Manifest, SnapshotError> {
+    pub(super) fn read_manifest(&self, path: &str) -> Result<Manifest, SnapshotError> {
         let bytes = read_whole(&*self.disk, path, MANIFEST_BYTES_MAX as u64).map_err(|source| {
             if source.kind() == io::ErrorKind::InvalidData {
                 SnapshotError::corrupt(path, 0, source)
@@ -192,7 +111,7 @@ impl Shared {
     }
 
     /// Takes a complete snapshot into the kept ones and drops what is then too many.
-    fn keep(&self, path: String, manifest: Manifest) {
+    pub(super) fn keep(&self, path: String, manifest: Manifest) {
         let mut state = self.lock();
         state.next_sequence = manifest.sequence + 1;
         for page in manifest.pages() {
@@ -210,12 +129,12 @@ impl Shared {
     }
 
     /// Sees to it that a manifest which may or may not have been completed does not turn up later.
-    fn withdraw(&self, path: &str) {
+    pub(super) fn withdraw(&self, path: &str) {
         self.drop_manifests(vec![path.to_owned()]);
     }
 
     /// Removes manifests for good, before their pages may go. While one may still be there, no page is removed.
-    fn drop_manifests(&self, paths: Vec<String>) {
+    pub(super) fn drop_manifests(&self, paths: Vec<String>) {
         if paths.is_empty() {
             return;
         }
@@ -229,12 +148,12 @@ impl Shared {
         }
     }
 
-    fn has_page(&self, page: &PageName, bytes: usize) -> bool {
+    pub(super) fn has_page(&self, page: &PageName, bytes: usize) -> bool {
         self.disk.open_read(&self.page_path(page)).and_then(|file| file.len()).is_ok_and(|len| len == bytes as u64)
     }
 
     /// Removes pages that no manifest names, and temporary files. What cannot be removed now is left to the next time.
-    fn collect(&self) {
+    pub(super) fn collect(&self) {
         let state = self.lock();
         // The pages of a manifest that cannot be read are unknown, so none can be told from garbage.
         if !state.damaged.is_empty() {
@@ -259,7 +178,7 @@ impl Shared {
     }
 
     /// Removes a file; whether it is gone.
-    fn remove(&self, path: &str) -> bool {
+    pub(super) fn remove(&self, path: &str) -> bool {
         match self.disk.remove(path) {
             Ok(()) => true,
             Err(error) if error.kind() == io::ErrorKind::NotFound => true,
@@ -271,16 +190,11 @@ impl Shared {
     }
 }
 
-fn sequence_of(name: &str) -> Option<u64> {
+/// The number in the name of a manifest.
+pub(super) fn sequence_of(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(MANIFEST_SUFFIX)?;
     if digits.len() != 20 || !digits.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
     digits.parse().ok()
 }
-
-/// How many snapshots are kept: the newest, and one to fall back on.
-const SNAPSHOTS_KEPT: usize = 2;
-const PAGES_DIR: &str = "pages";
-const PAGE_SUFFIX: &str = ".page";
-const MANIFEST_SUFFIX: &str = ".manifest";
