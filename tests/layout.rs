@@ -68,7 +68,9 @@ fn dependencies_run_in_one_direction() {
 
 #[test]
 fn every_path_that_the_documents_name_exists() {
-    for document in ["ARCHITECTURE.md", "README.md", "docs/backup.md", "docs/disk.md", "docs/wire.md"] {
+    for document in
+        ["ARCHITECTURE.md", "README.md", "docs/backup.md", "docs/disk.md", "docs/wire.md", "docs/performance.md"]
+    {
         let text = std::fs::read_to_string(Path::new(ROOT).join(document)).unwrap();
         let quoted = text.split('`').skip(1).step_by(2);
         let roots = [
@@ -81,6 +83,23 @@ fn every_path_that_the_documents_name_exists() {
             assert!(Path::new(ROOT).join(path).exists(), "{document} names {path}, which does not exist");
         }
     }
+}
+
+#[test]
+fn every_test_that_the_guarantees_name_exists() {
+    let text = std::fs::read_to_string(Path::new(ROOT).join("docs/guarantees.md")).unwrap();
+    let rows = text.lines().filter(|line| line.starts_with('|'));
+    let quoted = rows.flat_map(|row| row.split('`').skip(1).step_by(2));
+    let named: BTreeSet<&str> = quoted.filter(|code| code.matches('_').count() >= 3).collect();
+    assert!(named.len() >= 20, "the tables name tests: {named:?}");
+    let mut missing = named.clone();
+    walk(Path::new(ROOT), &mut |path| {
+        if path.extension().is_some_and(|extension| extension == "rs") {
+            let source = std::fs::read_to_string(path).unwrap();
+            missing.retain(|name| !source.contains(&format!("fn {name}(")));
+        }
+    });
+    assert!(missing.is_empty(), "docs/guarantees.md names tests that do not exist: {missing:?}");
 }
 
 #[test]

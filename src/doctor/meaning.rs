@@ -6,7 +6,7 @@
 
 use vecino_storage::inspect::{Finding, FindingKind, LogInspection};
 
-use super::{Diagnosis, Loss, Repair};
+use super::report::{Diagnosis, Loss, Repair};
 
 /// Snapshots that are kept on disk; older ones are left from a crash.
 const SNAPSHOTS_KEPT: usize = 2;

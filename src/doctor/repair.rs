@@ -1,29 +1,13 @@
 //! Carrying repairs out.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use serde::Serialize;
 use vecino_storage::Disk;
 
-use super::{Report, examine};
-
-/// Something that may be done because it loses nothing.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Repair {
-    /// Removes a file.
-    Remove(String),
-    /// Cuts a file.
-    Cut {
-        /// Which file.
-        file: String,
-        /// How many bytes stay.
-        at: u64,
-    },
-}
+use super::examine::examine;
+use super::report::{Repair, Report};
 
 /// What was done, and how things are afterwards.
 #[derive(Debug)]
@@ -81,14 +65,5 @@ impl Repair {
     fn directory(&self) -> &str {
         let (Self::Remove(file) | Self::Cut { file, .. }) = self;
         file.rsplit_once('/').map_or("", |(directory, _)| directory)
-    }
-}
-
-impl fmt::Display for Repair {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Remove(file) => write!(f, "removed {file}"),
-            Self::Cut { file, at } => write!(f, "cut {file} at offset {at}"),
-        }
     }
 }
