@@ -14,7 +14,7 @@ use rcgen::{
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::OffsetDateTime;
 
-use crate::files::{self, Access};
+use crate::files::{self, AUTHORITY_CERTIFICATE, Access};
 use crate::parse::{self, CertificateInfo, CertificateKind, Fingerprint};
 use crate::{CertsError, Identity, KeyId, NODE_SERVER_NAME, Role};
 
@@ -33,7 +33,6 @@ pub const SANS_MAX: usize = 64;
 const CLOCK_SKEW: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-pub(crate) const AUTHORITY_CERTIFICATE: &str = "ca.crt";
 pub(crate) const AUTHORITY_KEY: &str = "ca.key";
 
 /// The certificate authority of one mesh.

@@ -9,6 +9,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::CertsError;
 
+pub(crate) const AUTHORITY_CERTIFICATE: &str = "ca.crt";
+
 /// Largest file that is read. A chain of a few certificates has a few KiB.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 

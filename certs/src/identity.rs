@@ -7,9 +7,10 @@ use std::time::SystemTime;
 
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::authority::AUTHORITY_CERTIFICATE;
+use crate::files::AUTHORITY_CERTIFICATE;
 use crate::parse::{self, CertificateInfo, CertificateKind, Fingerprint};
-use crate::{CertsError, KeyId, Role, files, tls};
+use crate::provider::provider;
+use crate::{CertsError, KeyId, Role, files};
 
 /// Certificate, key and trusted authority of one node or client. Cheap to clone.
 #[derive(Clone)]
@@ -113,7 +114,7 @@ impl Identity {
             return Err(CertsError::certificate(origin, reason));
         }
         let spki = certificate.public_key().raw;
-        let signing_key = tls::provider()
+        let signing_key = provider()
             .key_provider
             .load_private_key(key.clone_key())
             .map_err(|error| CertsError::certificate(file(&format!("{role}.key")), error))?;

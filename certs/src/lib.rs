@@ -13,6 +13,8 @@ mod files;
 mod identity;
 mod key_id;
 mod parse;
+mod provider;
+mod role;
 mod tls;
 mod verify;
 
@@ -23,33 +25,6 @@ pub use error::CertsError;
 pub use identity::Identity;
 pub use key_id::KeyId;
 pub use parse::{CertificateInfo, CertificateKind, Fingerprint, PeerCertificate, inspect_peer, rfc3339, show};
-pub use tls::{ALPN_CLIENT, ALPN_PEER, NODE_SERVER_NAME, client_config, server_config};
+pub use role::{NODE_SERVER_NAME, Role};
+pub use tls::{ALPN_CLIENT, ALPN_PEER, client_config, server_config};
 pub use verify::handshake_reason;
-
-/// What a certificate entitles its holder to be.
-///
-/// It is read from the certificate itself: a node's may serve and dial (extended key usage `serverAuth` and
-/// `clientAuth`), a client's may only dial (`clientAuth` alone), so a client can never pass for a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Role {
-    /// A member of the mesh.
-    Node,
-    /// An application or a person.
-    Client,
-}
-
-impl Role {
-    /// Lower-case name; certificate and key files are called `NAME.crt` and `NAME.key`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Node => "node",
-            Self::Client => "client",
-        }
-    }
-}
-
-impl std::fmt::Display for Role {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
-    }
-}

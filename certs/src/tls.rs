@@ -6,11 +6,11 @@
 use std::sync::Arc;
 
 use rustls::client::Resumption;
-use rustls::crypto::CryptoProvider;
 use rustls::server::NoServerSessionStorage;
 use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
+use crate::provider::provider;
 use crate::verify::{CallerVerifier, NodeVerifier};
 use crate::{CertsError, Identity};
 
@@ -18,10 +18,6 @@ use crate::{CertsError, Identity};
 pub const ALPN_PEER: &[u8] = b"vecino-peer/1";
 /// ALPN of connections from clients.
 pub const ALPN_CLIENT: &[u8] = b"vecino-client/1";
-
-/// The name that is in every node's certificate. Who dials a node verifies this name and never its address: that the
-/// certificate is a node's of this mesh is what counts, and which node it is, the hash of its key says.
-pub const NODE_SERVER_NAME: &str = "node.vecino.internal";
 
 /// The configuration of an endpoint that accepts connections, for both ALPNs. Whoever connects must hold a certificate
 /// of the authority. Which ALPN a role may use is for the caller to judge, with [`inspect_peer`](crate::inspect_peer).
@@ -58,10 +54,6 @@ pub fn client_config(identity: &Identity, alpn: &[u8]) -> Result<ClientConfig, C
     Ok(config)
 }
 
-pub(crate) fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
-}
-
 fn roots(identity: &Identity) -> Result<Arc<RootCertStore>, CertsError> {
     let mut roots = RootCertStore::empty();
     for authority in identity.authorities() {
@@ -77,7 +69,9 @@ mod tests {
     use rustls::{AlertDescription, ClientConnection, Error, ServerConnection};
 
     use super::*;
-    use crate::{Authority, IssueOptions, KeyId, PeerCertificate, Role, handshake_reason, inspect_peer};
+    use crate::{
+        Authority, IssueOptions, KeyId, NODE_SERVER_NAME, PeerCertificate, Role, handshake_reason, inspect_peer,
+    };
 
     /// What each side made of the other, or why it gave up.
     struct Outcome {

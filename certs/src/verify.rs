@@ -14,7 +14,8 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use crate::parse::{self, CertificateInfo, CertificateKind};
-use crate::{CertsError, Identity, tls};
+use crate::provider::provider;
+use crate::{CertsError, Identity};
 
 /// What rustls writes before the reason for which it refuses a certificate.
 const RUSTLS_PREFIX: &str = "invalid peer certificate: ";
@@ -44,14 +45,14 @@ pub(crate) struct CallerVerifier {
 
 impl NodeVerifier {
     pub(crate) fn new(identity: &Identity, roots: Arc<RootCertStore>) -> Result<Self, CertsError> {
-        let inner = WebPkiServerVerifier::builder_with_provider(roots, tls::provider()).build()?;
+        let inner = WebPkiServerVerifier::builder_with_provider(roots, provider()).build()?;
         Ok(Self { inner, trusted: trusted(identity) })
     }
 }
 
 impl CallerVerifier {
     pub(crate) fn new(identity: &Identity, roots: Arc<RootCertStore>) -> Result<Self, CertsError> {
-        let inner = WebPkiClientVerifier::builder_with_provider(roots, tls::provider()).build()?;
+        let inner = WebPkiClientVerifier::builder_with_provider(roots, provider()).build()?;
         Ok(Self { inner, trusted: trusted(identity) })
     }
 }
