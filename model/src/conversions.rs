@@ -20,6 +20,12 @@ impl From<u64> for PointId {
     }
 }
 
+impl From<&u64> for PointId {
+    fn from(number: &u64) -> Self {
+        Self::Number(*number)
+    }
+}
+
 impl TryFrom<i64> for PointId {
     type Error = NegativeId;
 
@@ -171,8 +177,9 @@ mod tests {
     #[test]
     fn ids_come_from_what_applications_have() {
         let text = String::from("solaris");
-        let ids: [PointId; 4] = [7.into(), "solaris".into(), (&text).into(), text.into()];
-        assert_eq!(ids, [PointId::Number(7), "solaris".into(), "solaris".into(), "solaris".into()]);
+        let ids: [PointId; 5] = [7.into(), (&7).into(), "solaris".into(), (&text).into(), text.into()];
+        let text = || PointId::Text("solaris".into());
+        assert_eq!(ids, [PointId::Number(7), PointId::Number(7), text(), text(), text()]);
         assert_eq!(PointId::try_from(5_i32), Ok(PointId::Number(5)));
         let error = PointId::try_from(-5_i64).unwrap_err().to_string();
         assert!(error.starts_with("id -5 is negative"), "{error}");

@@ -1,7 +1,7 @@
 //! The requests that nodes and clients send, and their replies: one struct each, tied to its [`kind`](Rpc::KIND).
 //!
 //! Frames, deadlines and dispatch live in [`crate::frame`] and [`crate::rpc`]; the data inside live in
-//! [`crate::model`]. A kind's number is part of the protocol and never reused. Kinds below 100 may be asked by anyone
+//! [`vecino_model`]. A kind's number is part of the protocol and never reused. Kinds below 100 may be asked by anyone
 //! with a certificate; kinds from 100 on only by nodes.
 
 use std::collections::BTreeMap;
