@@ -27,7 +27,7 @@ const CRATES: [&str; 11] = [
     "supervise/src",
 ];
 /// Crates whose modules are in order already.
-const IN_ORDER: [&str; 5] = ["model/src", "storage/src", "certs/src", "mesh/src", "supervise/src"];
+const IN_ORDER: [&str; 6] = ["model/src", "storage/src", "certs/src", "mesh/src", "supervise/src", "client/src"];
 /// Most lines of one file of Rust.
 const FILE_LINES_MAX: usize = 700;
 
