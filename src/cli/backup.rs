@@ -1,15 +1,15 @@
 //! `vecino backup create | list` and `vecino restore`: reaches mesh and target, and says what was done.
 
-use std::io::{self, IsTerminal};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use super::args::{BackupCommand, BackupCreateArgs, BackupListArgs, RestoreArgs};
 use super::connection::{connect, connect_running};
 use super::failure::Failure;
 use super::output::{Style, Table, json, print, printable};
+use super::progress::Progress;
 use crate::backup::manifest::CollectionManifest;
 use crate::backup::restore::RestoredCollection;
 use crate::backup::{
@@ -28,11 +28,11 @@ async fn create(args: BackupCreateArgs, style: Style) -> Result<(), Failure> {
     let BackupCreateArgs { url, collections, level, connection } = args;
     let target = Target::open(&url, true)?;
     let client = connect_running(&connection).await?;
-    let bar = progress_bar("points read", style);
+    let progress = Mutex::new(Progress::new("read", None, style));
     let started = Instant::now();
     let request = CreateRequest { collections, level, ..CreateRequest::default() };
-    let created = backup::create(&client, &target, request, &|points| bar.inc(points)).await;
-    bar.finish_and_clear();
+    let created = backup::create(&client, &target, request, &|points| moved(&progress, points)).await;
+    finish(progress);
     client.close().await;
     print(&render_created(&created?, &url, started.elapsed(), style))
 }
@@ -52,12 +52,12 @@ pub async fn restore(args: RestoreArgs, style: Style) -> Result<(), Failure> {
     let RestoreArgs { url, backup, collection, rename, prefix, skip_existing, patience, connection } = args;
     let target = Target::open(&url, false)?;
     let client = connect(&connection).await?;
-    let bar = progress_bar("points restored", style);
+    let progress = Mutex::new(Progress::new("restored", None, style));
     let started = Instant::now();
     let patience = Duration::from_secs(patience);
     let request = RestoreRequest { backup, collection, rename, prefix, skip_existing, patience };
-    let restored = backup::restore(&client, &target, request, &|points| bar.inc(points)).await;
-    bar.finish_and_clear();
+    let restored = backup::restore(&client, &target, request, &|points| moved(&progress, points)).await;
+    finish(progress);
     client.close().await;
     print(&render_restored(&restored?, started.elapsed(), style))
 }
@@ -258,13 +258,12 @@ fn seconds(took: Duration) -> f64 {
     (took.as_secs_f64() * 1000.0).round() / 1000.0
 }
 
-fn progress_bar(what: &'static str, style: Style) -> ProgressBar {
-    let hidden = style == Style::Json || !io::stderr().is_terminal();
-    let target = if hidden { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
-    let bar = ProgressBar::with_draw_target(None, target).with_message(what);
-    let template = ProgressStyle::with_template("{spinner} {human_pos} {msg}, {per_sec}");
-    bar.set_style(template.expect("the template is a constant that a test uses"));
-    bar
+fn moved(progress: &Mutex<Progress>, points: u64) {
+    progress.lock().unwrap_or_else(PoisonError::into_inner).moved(points);
+}
+
+fn finish(progress: Mutex<Progress>) {
+    progress.into_inner().unwrap_or_else(PoisonError::into_inner).finish();
 }
 
 #[cfg(test)]

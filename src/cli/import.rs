@@ -17,14 +17,13 @@ use super::connection::connect;
 use super::failure::Failure;
 use super::journal::{Head, Journal, JournalError};
 use super::output::{Style, print, printable};
+use super::progress::Progress;
 use super::tally::Tally;
 use crate::files::{FileError, Row, VectorFile};
 
 mod check;
-mod progress;
 
 use check::{check_fields, check_file, dims};
-use progress::Progress;
 
 /// Carries out the command. The last line on standard output says what was done, however it ended.
 pub async fn run(args: ImportArgs, style: Style) -> Result<(), Failure> {
@@ -80,7 +79,7 @@ async fn import(
         let checked = tokio::task::spawn_blocking(check).await.map_err(|error| Failure::of("internal", &error))?;
         known_rows = Some(checked?.ok_or_else(|| interrupted(remembers))?);
     }
-    let memory = Mutex::new(Memory { journal, failed: None, progress: Progress::new(known_rows, style) });
+    let memory = Mutex::new(Memory { journal, failed: None, progress: Progress::new("imported", known_rows, style) });
     let bulk = client.collection(&args.collection).bulk().level(args.level.level).patience(patience);
     let bulk = bulk.batch_points(args.batch as usize).in_flight(args.in_flight as usize);
     let mut loader = bulk.on_event(|event| lock(&memory).note(&event)).start();
@@ -120,7 +119,7 @@ impl Memory {
                 {
                     self.failed.get_or_insert(Failure::of("journal", &error));
                 }
-                self.progress.wrote(ids.len() as u64);
+                self.progress.moved(ids.len() as u64);
             }
             BulkEvent::NotWritten { .. } => self.progress.passed(1),
             BulkEvent::Waiting { reason, .. } => self.progress.waits(reason),

@@ -26,6 +26,7 @@ mod measure;
 mod mesh;
 pub mod output;
 mod point;
+mod progress;
 mod search;
 mod tally;
 

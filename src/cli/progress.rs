@@ -1,14 +1,15 @@
-//! How far an import is: a bar on a terminal, a line every ten seconds where standard error is a pipe or a file.
+//! How far an import, a backup or a restore is: a bar on a terminal, a line every ten seconds where standard error is a pipe
+//! or a file.
 
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::cli::output::{Style, printable};
+use super::output::{Style, printable};
 
 /// How far it is, shown as it changes.
-pub(super) struct Progress {
+pub struct Progress {
     bar: ProgressBar,
     pace: Pace,
     /// Whether lines are written instead of the bar.
@@ -19,16 +20,18 @@ pub(super) struct Progress {
 /// The counts, and what is said of them.
 #[derive(Clone, Copy, Debug)]
 struct Pace {
+    what: &'static str,
     rows: Option<u64>,
     started: Instant,
     /// Rows that are done with, also those that were skipped or refused.
     done: u64,
-    /// Points that were written in this run.
+    /// Points that were read or written in this run.
     written: u64,
 }
 
 impl Progress {
-    pub(super) fn new(rows: Option<u64>, style: Style) -> Self {
+    /// Begins. `what` is done with what is counted, for example `imported`.
+    pub fn new(what: &'static str, rows: Option<u64>, style: Style) -> Self {
         let (quiet, terminal) = (style == Style::Json, io::stderr().is_terminal());
         let target = if quiet || !terminal { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
         let bar = ProgressBar::with_draw_target(rows, target);
@@ -38,18 +41,18 @@ impl Progress {
         };
         bar.set_style(ProgressStyle::with_template(template).expect("the template is a constant that a test uses"));
         let started = Instant::now();
-        let pace = Pace { rows, started, done: 0, written: 0 };
+        let pace = Pace { what, rows, started, done: 0, written: 0 };
         Self { bar, pace, lines: !quiet && !terminal, next_line: started + LINE_EVERY }
     }
 
-    /// Points were written.
-    pub(super) fn wrote(&mut self, points: u64) {
+    /// Points were read or written.
+    pub fn moved(&mut self, points: u64) {
         self.pace.written += points;
         self.passed(points);
     }
 
     /// Rows are done with.
-    pub(super) fn passed(&mut self, rows: u64) {
+    pub fn passed(&mut self, rows: u64) {
         self.pace.done += rows;
         self.bar.inc(rows);
         if self.lines {
@@ -60,7 +63,7 @@ impl Progress {
     }
 
     /// The mesh does not take points.
-    pub(super) fn waits(&mut self, reason: &str) {
+    pub fn waits(&mut self, reason: &str) {
         if self.lines {
             self.line(Some(reason));
         } else {
@@ -69,11 +72,12 @@ impl Progress {
     }
 
     /// The mesh takes points again.
-    pub(super) fn goes_on(&mut self) {
+    pub fn goes_on(&mut self) {
         self.bar.set_message("");
     }
 
-    pub(super) fn finish(self) {
+    /// Takes the bar away.
+    pub fn finish(self) {
         self.bar.finish_and_clear();
     }
 
@@ -107,7 +111,7 @@ impl Pace {
             None => self.speed(now),
         };
         let comma = if told.is_empty() { "" } else { ", " };
-        format!("imported {}{of} rows{comma}{told}", self.done)
+        format!("{} {}{of}{comma}{told}", self.what, self.done)
     }
 }
 
@@ -120,20 +124,20 @@ mod tests {
 
     #[test]
     fn the_bar_has_a_valid_template_with_and_without_a_length() {
-        assert_eq!(Progress::new(Some(3), Style::Json).bar.length(), Some(3));
-        assert_eq!(Progress::new(None, Style::Json).bar.length(), None);
+        assert_eq!(Progress::new("imported", Some(3), Style::Json).bar.length(), Some(3));
+        assert_eq!(Progress::new("imported", None, Style::Json).bar.length(), None);
     }
 
     #[test]
     fn skipped_rows_do_not_count_as_speed() {
         let started = Instant::now();
-        let pace = Pace { rows: Some(10_000), started, done: 9_000, written: 1_000 };
+        let pace = Pace { what: "imported", rows: Some(10_000), started, done: 9_000, written: 1_000 };
         let now = started + Duration::from_secs(2);
-        assert_eq!(pace.line(now, None), "imported 9000 of 10000 rows, 500 points/s, 2 s left");
-        assert_eq!(Pace { rows: None, ..pace }.line(now, None), "imported 9000 rows, 500 points/s");
+        assert_eq!(pace.line(now, None), "imported 9000 of 10000, 500 points/s, 2 s left");
+        assert_eq!(Pace { rows: None, ..pace }.line(now, None), "imported 9000, 500 points/s");
         let none = Pace { written: 0, ..pace };
-        assert_eq!(none.line(now, None), "imported 9000 of 10000 rows");
-        let waiting = "imported 9000 of 10000 rows, waiting for the mesh: no replica answers";
+        assert_eq!(none.line(now, None), "imported 9000 of 10000");
+        let waiting = "imported 9000 of 10000, waiting for the mesh: no replica answers";
         assert_eq!(none.line(now, Some("no replica answers")), waiting);
     }
 }
