@@ -295,11 +295,11 @@ impl Index {
         self.states.slots() as usize
     }
 
-    /// The vector of a slot, live or buried, bit by bit as it was stored. Which vector that is the caller knows only while
-    /// it [reads](Self::reading) or the slot is live.
+    /// The vector of a slot, live or buried, bit by bit as it was stored. A caller that has been [reading](Self::reading)
+    /// since before it learned of the slot gets the vector that the slot had then. To any other caller a slot that was
+    /// buried gives that vector, one that was stored there since, or values of both.
     pub fn vector(&self, slot: Slot) -> Option<Vec<f32>> {
-        let _reading = self.reading();
-        (slot < self.states.slots() && self.states.is_stored(slot)).then(|| self.rows.vector(slot).to_vec())
+        (slot < self.states.slots() && self.states.is_stored(slot)).then(|| self.rows.copy(slot))
     }
 
     /// The best hits, best first, ties by slot. Small indexes and wide searches are answered by a scan, the others by

@@ -118,9 +118,17 @@ impl Rows {
         assert!(row.len() >= self.dim, "slot {slot} was never stored");
         // SAFETY: an AtomicU32 has the layout of an f32, and any bits are one. A row is written only while its slot is
         // vacant, before the slot is published with release ordering; and a slot that was published becomes vacant only
-        // when everybody who might know of it has left (`readers`, `consolidate`). Whoever comes here is counted among the
-        // readers, stores the slot, or has the index alone: so nobody writes what is read here.
+        // when every reader that might know of it has left (`readers`, `consolidate`). The caller has been counted among
+        // the readers since before it found the slot stored and not retired, or stores the slot, or has the index alone:
+        // so nobody writes what is read here.
         unsafe { std::slice::from_raw_parts(row.as_ptr().cast(), self.dim) }
+    }
+
+    /// A copy of what stands in the row of a slot that was stored at some time. Unlike [`Self::vector`] it may be called
+    /// while the row is written, and gives some of the old values and some of the new ones then.
+    pub fn copy(&self, slot: Slot) -> Vec<f32> {
+        let row = self.rows.get(slot).iter().take(self.dim);
+        row.map(|value| f32::from_bits(value.load(Ordering::Relaxed))).collect()
     }
 
     /// A query with the vector of a stored slot, to link it by.

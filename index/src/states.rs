@@ -119,6 +119,11 @@ impl States {
         self.load(slot) & (LEAVING | RETIRED) != 0
     }
 
+    /// Whether a slot is stored and keeps its vector for whoever has been reading since before this was asked.
+    pub fn is_readable(&self, slot: Slot) -> bool {
+        self.load(slot) & (STORED | RETIRED) == STORED
+    }
+
     /// Whether a slot has left the graph, and waits until nobody reads it any more.
     pub fn is_retired(&self, slot: Slot) -> bool {
         self.load(slot) & RETIRED != 0

@@ -107,7 +107,7 @@ impl Fast {
     }
 
     /// Learns a new generation from what is stored and makes all codes anew, unless another thread is about to. No slot is
-    /// linked meanwhile; searches go on, and so do those who store, but for a moment at the end.
+    /// linked meanwhile; searches go on, and so do those who store, but for a moment at the end. The caller reads.
     pub fn renew(&self, rows: &Rows, graph: &Graph, states: &States, storing: &Mutex<()>) -> Result<(), NoMemory> {
         let _linking = self.linking.write().unwrap_or_else(PoisonError::into_inner);
         let slots = states.slots();
@@ -116,7 +116,8 @@ impl Fast {
         }
         let mut sample = Vec::new();
         let step = (slots as usize).div_ceil(SAMPLE).max(1);
-        for slot in (0..slots).step_by(step).filter(|slot| states.is_stored(*slot)) {
+        // The caller has been reading since before: only slots that are retired by now may be stored anew meanwhile.
+        for slot in (0..slots).step_by(step).filter(|slot| states.is_readable(*slot)) {
             let query = rows.query(slot);
             let scale = if self.metric == Metric::Cosine { query.norm() } else { 1.0 };
             sample.extend(query.values().iter().map(|value| value * scale));

@@ -193,13 +193,26 @@ impl Generation {
     pub fn distances(&self, query: &FastQuery, slots: &[Slot], out: &mut [f32]) {
         for (slots, out) in slots.chunks(BATCH).zip(out.chunks_mut(BATCH)) {
             let mut pointers = [std::ptr::null::<u8>(); BATCH];
+            let mut is_missing = false;
             for (pointer, slot) in pointers.iter_mut().zip(slots) {
                 let code = self.nodes.get(*slot);
-                assert!(size_of_val(code) >= query.nibbles.row_bytes(), "slot {slot} has no code");
-                *pointer = code.as_ptr().cast();
+                // A slot that was stored after the next generation took over has no code here. The query's own bytes are
+                // read in its place.
+                let has_code = size_of_val(code) >= query.nibbles.row_bytes();
+                is_missing |= !has_code;
+                *pointer = if has_code { code.as_ptr().cast() } else { query.nibbles.as_ptr() };
             }
-            // SAFETY: each code is as long as the query's lines ask for; the kernel was checked when the index was made.
+            // SAFETY: each pointer is readable for as many bytes as the query's lines ask for, and the kernel was checked
+            // when the index was made. The code of a node is written before the first link to the node, and again only
+            // after every reader that could know of the slot has left; so nobody writes what is read here.
             unsafe { (self.nibbles)(&query.nibbles, &pointers[..slots.len()], out) };
+            if is_missing {
+                for (slot, out) in slots.iter().zip(out) {
+                    if size_of_val(self.nodes.get(*slot)) < query.nibbles.row_bytes() {
+                        *out = f32::MAX;
+                    }
+                }
+            }
         }
     }
 
@@ -245,7 +258,10 @@ impl Generation {
         estimates: &mut [f32; LANES],
     ) -> u32 {
         let words = self.layout.part_words();
-        let part = &self.edges.get(node)[part * words..][..words];
+        let Some(part) = self.edges.get(node).get(part * words..(part + 1) * words) else {
+            // The node was stored after the next generation took over: nothing is known of its neighbours here.
+            return 0;
+        };
         let codes = &part[LANES..];
         assert!(query.table.code_bytes() <= size_of_val(codes));
         let mut job = query.table.job(codes.as_ptr().cast(), part.as_ptr().cast(), offset, bound);
@@ -255,8 +271,10 @@ impl Generation {
             job.base += MARGIN * offset.max(0.0).sqrt();
         }
         // SAFETY: a part begins with two factors of 16 bits for each lane, then come as many bytes of codes as were just
-        // compared; the kernel was checked when the index was made. Writers may change both meanwhile, word by word:
-        // an estimate may then be wrong, and what is found by it is measured by its own code.
+        // compared; a part is whole cache lines of an arena, which begin on one. The kernel was checked when the index was
+        // made. Linkers may change the part meanwhile, word by word, and the kernel's loads are plain: this is the one
+        // deliberate data race of the house (ARCHITECTURE.md, "Unsafe code"). An estimate may then be wrong, and what is
+        // found by it is measured by its own code.
         unsafe { (self.scan)(&job, estimates) }
     }
 

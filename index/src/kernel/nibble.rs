@@ -63,6 +63,13 @@ impl NibbleQuery {
         (largest / 127.0, sum)
     }
 
+    /// Bytes that may be read like a row of codes, and mean nothing as one.
+    #[inline(always)]
+    pub fn as_ptr(&self) -> *const u8 {
+        const { assert!(size_of::<QueryLine>() >= LINE_BYTES) };
+        self.lines.as_ptr().cast()
+    }
+
     /// Bytes of a row of codes.
     #[inline(always)]
     pub fn row_bytes(&self) -> usize {

@@ -43,9 +43,9 @@ impl Run {
             self.list.resize(2 * self.list.len(), u64::MAX);
         }
         self.len += 1;
-        // SAFETY: before the numbers is a zero, and behind them a step of the largest; the kernel was checked when it was
-        // chosen.
-        unsafe { (self.insert)(self.list[STEP..].as_mut_ptr(), self.len - 1, number) }
+        // SAFETY: the list is longer than a step. The pointer is one to the whole list, in which a step that ends with a
+        // zero is before the numbers, and a step of the largest behind them; the kernel was checked when it was chosen.
+        unsafe { (self.insert)(self.list.as_mut_ptr().add(STEP), self.len - 1, number) }
     }
 
     /// Forgets the last number, if there is one.
@@ -64,8 +64,9 @@ const STEP: usize = 8;
 /// Puts a key into an ascending run of `len` and gives its place there; what is not below it moves up by one.
 ///
 /// # Safety
-/// The processor has the instruction set. From one before `run`, where a zero is, to the next multiple of [`STEP`] behind
-/// `len`, numbers are there to be read, and from `run` on to be written; those from `len` on are [`u64::MAX`].
+/// The processor has the instruction set. `run` points into one allocation, which holds a zero right before it and numbers
+/// from there to the next multiple of [`STEP`] behind `len`; all of them may be read, and those from `run` on written.
+/// Those from `len` on are [`u64::MAX`].
 type Insert = unsafe fn(run: *mut u64, len: usize, key: u64) -> usize;
 
 /// The insertion of a kernel. Only a kernel that is available may be asked.
@@ -104,12 +105,8 @@ mod x86 {
         let mut at = len / STEP * STEP;
         loop {
             // SAFETY: from one before the run to the multiple of the step behind its end.
-            let (here, before) = unsafe {
-                (
-                    _mm512_loadu_si512(run.add(at).cast()),
-                    _mm512_loadu_si512(run.wrapping_add(at).wrapping_sub(1).cast()),
-                )
-            };
+            let (here, before) =
+                unsafe { (_mm512_loadu_si512(run.add(at).cast()), _mm512_loadu_si512(run.add(at).sub(1).cast())) };
             let below = _mm512_cmplt_epu64_mask(here, keys);
             // What is below the key stays, what is not comes from one place before, and between them comes the key.
             let moved = _mm512_max_epu64(before, _mm512_min_epu64(here, keys));

@@ -122,7 +122,7 @@ impl ScalarCodes {
     }
 
     /// Makes the next generation from what is live, and puts it in place. One thread does; others pass by. Where there is
-    /// no memory for it, the generation that is there stays. `storing` is held while a slot is stored.
+    /// no memory for it, the generation that is there stays. `storing` is held while a slot is stored. The caller reads.
     pub fn train(&self, rows: &Rows, states: &States, storing: &Mutex<()>) {
         let Ok(_training) = self.training.try_lock() else { return };
         let trained_slots = states.slots();
@@ -150,7 +150,9 @@ impl ScalarCodes {
             states.slots().max(trained_slots)
         };
         let (mut buffers, mut code) = (Buffers::default(), Vec::new());
-        let stored = (0..slots).filter(|slot| states.is_stored(*slot));
+        // The caller has been reading since before: a slot that is not retired now keeps its vector until this is done. One
+        // that is retired may be stored anew at any moment, and is then coded as it is stored.
+        let stored = (0..slots).filter(|slot| states.is_readable(*slot));
         let mut coded =
             stored.map(|slot| next.store(slot, source_of(&rows.query(slot), self.metric), &mut buffers, &mut code));
         let is_coded = coded.all(|stored| stored.is_ok());

@@ -181,3 +181,24 @@ fn what_is_stored_while_codes_are_made_anew_is_coded_too() {
         assert!(distances[0] < distances[1], "slot {slot} is not coded as itself: {distances:?}");
     }
 }
+
+/// A slot that is retired may be stored anew while a generation is trained, and its code is then made as it is stored. A
+/// training that coded it too would put the code of its old vector over that of the new one.
+#[test]
+fn training_leaves_slots_alone_that_may_be_stored_anew_meanwhile() {
+    let mut random = fastrand::Rng::with_seed(71);
+    let bed = Bed::new(16, Metric::Euclidean, Kernel::best());
+    let same: Vec<f32> = (0..16).map(|_| random.f32()).collect();
+    for slot in 0..1_100 {
+        let vector: Vec<f32> = (0..16).map(|_| random.f32()).collect();
+        bed.store(slot, if slot < 2 { &same } else { &vector });
+    }
+    bed.states.bury(0);
+    bed.states.retire(0);
+    assert!(bed.train_if_wanted());
+    let norm = same.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
+    let (mut scratch, mut distances) = (ScalarQuery::default(), [0.0; 2]);
+    let near = bed.codes.near(&bed.rows.query_of(&same, norm), &mut scratch).unwrap();
+    near.distances(&[0, 1], &mut distances);
+    assert!(distances[0] > distances[1] + 0.1, "the retired slot has no code of its vector: {distances:?}");
+}

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use super::*;
 use crate::LoadError;
+use crate::fast::FastQuery;
+use crate::kernel::fastscan::LANES;
 
 const DIM: usize = 40;
 
@@ -189,4 +191,27 @@ fn codes_that_were_replaced_take_no_memory() {
     link_all(&index);
     assert!(!before.ptr_eq(&codes()), "there are new codes");
     assert!(before.upgrade().is_none(), "somebody keeps the old ones");
+}
+
+#[test]
+fn a_walk_by_codes_that_were_replaced_meanwhile_takes_what_was_stored_since_for_infinitely_far() {
+    let vectors = clustered(8_200, DIM, 65);
+    let index = built(params(DIM, Metric::Euclidean), &vectors[..1_100]);
+    let replaced = index.fast.as_ref().unwrap().keep().unwrap();
+    // At four times as many slots the codes are made anew. The slots from 8,064 on are in a chunk of the arenas that the
+    // replaced codes do not have.
+    for (slot, vector) in (0..).zip(&vectors).skip(1_100) {
+        index.store(slot, vector).unwrap();
+        if slot < 4_500 {
+            index.link(slot);
+        }
+    }
+    assert_ne!(generation(&index), replaced.number);
+    let mut asked = FastQuery::default();
+    replaced.ask(index.rows.query(0), &mut asked);
+    let mut distances = [0.0; 3];
+    replaced.distances(&asked, &[8_199, 0, 8_150], &mut distances);
+    assert_eq!([distances[0], distances[2]], [f32::MAX; 2]);
+    assert!(distances[1] < 1.0, "the query is the vector of slot 0: {distances:?}");
+    assert_eq!(replaced.estimate(&asked, 8_199, 0, 0.0, f32::MAX, &mut [0.0; LANES]), 0, "nothing is known there");
 }
