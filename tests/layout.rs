@@ -27,9 +27,10 @@ const CRATES: [&str; 11] = [
     "supervise/src",
 ];
 /// Crates whose modules are in order already.
-const IN_ORDER: [&str; 6] = ["model/src", "storage/src", "certs/src", "mesh/src", "supervise/src", "client/src"];
+const IN_ORDER: [&str; 7] =
+    ["model/src", "storage/src", "certs/src", "mesh/src", "node/src", "supervise/src", "client/src"];
 /// Most lines of one file of Rust.
-const FILE_LINES_MAX: usize = 800;
+const FILE_LINES_MAX: usize = 700;
 
 #[test]
 fn dependencies_run_in_one_direction() {

@@ -8,14 +8,16 @@
 //! of one name at most one succeeds. Should two collections of one name exist all the same (nodes that were apart, one
 //! of them without a majority), the one that was created first has the name, and the other is kept and reported.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use vecino_model::{CatalogEntry, CollectionId};
+use vecino_model::{CatalogEntry, CollectionId, Version};
 
 /// All entries, those of dropped collections among them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Catalog {
     entries: BTreeMap<CollectionId, CatalogEntry>,
+    /// The collections of each name that exist, the one that has the name first.
+    names: BTreeMap<String, BTreeSet<(Version, CollectionId)>>,
 }
 
 /// What an entry changed.
@@ -47,20 +49,16 @@ impl Catalog {
 
     /// The collection that has a name.
     pub fn named(&self, name: &str) -> Option<&CatalogEntry> {
-        let live = self.entries.values().filter(|entry| entry.live.is_some() && entry.name == name);
-        live.min_by_key(|entry| entry.version)
+        self.first_of(self.names.get(name)?)
     }
 
     /// The collections that have their names.
     pub fn all_named(&self) -> Vec<&CatalogEntry> {
-        let mut named: BTreeMap<&str, &CatalogEntry> = BTreeMap::new();
-        for entry in self.entries.values().filter(|entry| entry.live.is_some()) {
-            let known = named.entry(&entry.name).or_insert(entry);
-            if entry.version < known.version {
-                *known = entry;
-            }
-        }
-        named.into_values().collect()
+        self.names.values().filter_map(|same| self.first_of(same)).collect()
+    }
+
+    fn first_of(&self, same: &BTreeSet<(Version, CollectionId)>) -> Option<&CatalogEntry> {
+        self.entries.get(&same.first()?.1)
     }
 
     /// Refuses an entry that creates a collection under a name that another one has.
@@ -83,8 +81,26 @@ impl Catalog {
                 (Some(_) | None, Some(_)) | (None, None) => return Change::None,
             },
         };
+        match change {
+            Change::Created => {
+                self.names.entry(entry.name.clone()).or_default().insert((entry.version, entry.id));
+            }
+            Change::Dropped => self.forget_name(entry.id),
+            Change::None => {}
+        }
         self.entries.insert(entry.id, entry);
         change
+    }
+
+    /// Takes a collection out of those of its name.
+    fn forget_name(&mut self, id: CollectionId) {
+        let Some(known) = self.entries.get(&id) else { return };
+        if let Some(same) = self.names.get_mut(&known.name) {
+            same.remove(&(known.version, id));
+            if same.is_empty() {
+                self.names.remove(&known.name);
+            }
+        }
     }
 
     /// Hash of all entries, equal where catalogs are.
@@ -104,7 +120,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use proptest::prelude::*;
-    use vecino_model::{CollectionSchema, Fsync, LiveCollection, NodeId, Version};
+    use vecino_model::{CollectionSchema, Fsync, LiveCollection, NodeId};
 
     use super::*;
 
@@ -169,6 +185,11 @@ mod tests {
                 catalog
             };
             let (one, other) = (grown(entries), grown(shuffled));
+            // The index of names says what a look at every entry does.
+            for name in ["0", "1"] {
+                let live = one.entries().filter(|entry| entry.live.is_some() && entry.name == name);
+                prop_assert_eq!(one.named(name), live.min_by_key(|entry| (entry.version, entry.id)));
+            }
             prop_assert_eq!(one.digest(), other.digest());
             prop_assert_eq!(one, other);
         }

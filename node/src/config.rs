@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer};
 
 use vecino_engine::memory::{LIMIT_DEFAULT, MemoryLimit, NoLimit};
 
-use crate::shelf::OPEN_MAX_DEFAULT;
+use crate::open_collections::OPEN_MAX_DEFAULT;
 
 /// Where a node keeps everything unless told otherwise.
 pub const DATA_DEFAULT: &str = "./vecino-data";

@@ -109,11 +109,11 @@ fn start_mesh(node_id: NodeId, own: &[u64]) -> Joined {
 
 /// Gives tokens to nodes that join through this one.
 #[derive(Default)]
-pub struct TokenOffice {
+pub struct TokenAllocator {
     promised: Mutex<BTreeMap<NodeId, (Vec<u64>, Instant)>>,
 }
 
-impl TokenOffice {
+impl TokenAllocator {
     /// Tokens for a node that joins: those it has, those it was promised, or new ones that suit the ring best.
     pub fn tokens_for(&self, node: NodeId, own: Vec<u64>, members: &Placement, now: Instant) -> Vec<u64> {
         let mut promised = self.promised.lock().unwrap_or_else(PoisonError::into_inner);
@@ -148,27 +148,32 @@ mod tests {
 
     #[test]
     fn nodes_that_join_at_once_through_one_share_the_ring_evenly() {
-        let office = TokenOffice::default();
+        let allocator = TokenAllocator::default();
         let now = Instant::now();
         let mut placement = Placement::from([(node(0), tokens::choose(&Placement::new(), node(0), 16))]);
         // None of them is gossiped yet when the next one asks.
-        let joined: Vec<_> =
-            (1..5).map(|number| (node(number), office.tokens_for(node(number), Vec::new(), &placement, now))).collect();
-        assert_eq!(office.tokens_for(node(2), Vec::new(), &placement, now), joined[1].1, "asking again gives the same");
+        let joined: Vec<_> = (1..5)
+            .map(|number| (node(number), allocator.tokens_for(node(number), Vec::new(), &placement, now)))
+            .collect();
+        assert_eq!(
+            allocator.tokens_for(node(2), Vec::new(), &placement, now),
+            joined[1].1,
+            "asking again gives the same"
+        );
         placement.extend(joined);
         for owned in Ring::new(&placement).ownership().values() {
             assert!((owned * 5.0 - 1.0).abs() < 0.1, "{owned}");
         }
-        assert_eq!(office.tokens_for(node(9), vec![7], &placement, now), [7], "a node keeps what it has");
+        assert_eq!(allocator.tokens_for(node(9), vec![7], &placement, now), [7], "a node keeps what it has");
     }
 
     #[test]
     fn a_promise_that_is_not_taken_up_ends() {
-        let office = TokenOffice::default();
+        let allocator = TokenAllocator::default();
         let now = Instant::now();
         let placement = Placement::from([(node(0), tokens::choose(&Placement::new(), node(0), 16))]);
-        office.tokens_for(node(1), Vec::new(), &placement, now);
-        let alone = office.tokens_for(node(2), Vec::new(), &placement, now + PROMISE);
+        allocator.tokens_for(node(1), Vec::new(), &placement, now);
+        let alone = allocator.tokens_for(node(2), Vec::new(), &placement, now + PROMISE);
         assert_eq!(alone, tokens::choose(&placement, node(2), 16));
     }
 }

@@ -1,18 +1,23 @@
 //! A node of vecino as a library: its store, what it answers as a replica, the coordinator of clients' requests, joining,
 //! and configuration.
 
+mod blocking;
+pub mod catalog_file;
 pub mod clock;
+pub mod collection_files;
 pub mod config;
 pub mod coordinator;
 pub mod identity;
 pub mod join;
 pub mod node;
+pub mod open_collections;
 pub mod replica;
+pub mod route;
 pub mod searches;
 pub mod service;
-pub mod shelf;
 pub mod snapshots;
 pub mod state;
 pub mod store;
+pub mod wall_clock;
 
 pub use node::{Node, StartError};

@@ -20,12 +20,12 @@ use vecino_net::rpc::Service;
 use vecino_storage::{DirLock, Disk, LockError, RealDisk};
 use vecino_supervise::{count_panics, kept_running};
 
+use crate::blocking::blocking;
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::coordinator::Coordinator;
 use crate::identity::{IdentityError, NodeIdentity};
 use crate::join::Joined;
-use crate::replica::blocking;
 use crate::service::NodeService;
 use crate::state::{NodeState, StateError};
 use crate::store::{Store, StoreError};
@@ -255,12 +255,12 @@ fn run_in_background(
     let (coordinator, kept) = (coordinator.clone(), Arc::clone(store));
     let state = Arc::new(Mutex::new(state));
     background.spawn(kept_running("following gossip", move || {
-        follow(coordinator.clone(), Arc::clone(&kept), Arc::clone(&state), Arc::clone(&disk))
+        sync_catalogs(coordinator.clone(), Arc::clone(&kept), Arc::clone(&state), Arc::clone(&disk))
     }));
     let kept = Arc::clone(store);
     background.spawn(kept_running("taking snapshots", move || snapshots::run(Arc::clone(&kept))));
     let kept = Arc::clone(store);
-    background.spawn(kept_running("tending collections", move || tend(Arc::clone(&kept))));
+    background.spawn(kept_running("opening collections again", move || retry_failed(Arc::clone(&kept))));
 }
 
 /// One processor is left for requests.
@@ -319,14 +319,14 @@ async fn open_large(store: Arc<Store>) {
 
 /// Tries to open what could not be opened, and closes what is idle where too many are open, for ever; sooner, opens those
 /// anew whose writer has panicked.
-async fn tend(store: Arc<Store>) {
+async fn retry_failed(store: Arc<Store>) {
     for round in 1_u64.. {
         tokio::time::sleep(LOOK_EVERY).await;
         let store = Arc::clone(&store);
         let tended = blocking(move || {
             store.reopen_broken();
             if round.is_multiple_of(LOOKS_BEFORE_REOPENING) {
-                store.tend();
+                store.retry_failed();
             }
         });
         if let Err(error) = tended.await {
@@ -336,7 +336,7 @@ async fn tend(store: Arc<Store>) {
 }
 
 /// Keeps up with what the others gossip, for ever: fetches catalogs that differ, remembers where the others are.
-async fn follow(coordinator: Coordinator, store: Arc<Store>, known: Arc<Mutex<NodeState>>, disk: Arc<dyn Disk>) {
+async fn sync_catalogs(coordinator: Coordinator, store: Arc<Store>, known: Arc<Mutex<NodeState>>, disk: Arc<dyn Disk>) {
     let mut state = known.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let mut ticks = tokio::time::interval(PUBLISH_EVERY);
     loop {

@@ -3,7 +3,6 @@
 //! A coordinator that is a replica itself calls these directly, without a network between ([`ReplicaRequest::answer`]).
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use vecino_model::{CollectionId, Hit, Outcome, Record, Version, limits};
 use vecino_net::error::{ErrorCode, Retry, RpcError};
@@ -11,6 +10,7 @@ use vecino_net::message::{
     ReplicaApply, ReplicaRead, ReplicaScan, ReplicaScanReply, ReplicaSearch, ReplicaVersions, Rpc,
 };
 
+use crate::blocking::blocking;
 use crate::store::Store;
 use vecino_engine::{ApplyError, SearchError, SearchRequest};
 
@@ -24,18 +24,6 @@ pub trait ReplicaRequest: Rpc + Clone + Sync {
 
     /// Answers it.
     fn answer(self, store: &Arc<Store>) -> impl Future<Output = Result<Self::Reply, RpcError>> + Send;
-}
-
-/// Milliseconds since the Unix epoch by this node's clock.
-pub fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as u64)
-}
-
-/// Runs work that keeps a processor or a disk busy where it does not hold up the network.
-pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, RpcError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| RpcError::new(ErrorCode::Internal, format_args!("a task on this node failed: {error}")))
 }
 
 fn check_batch(points: usize) -> Result<(), RpcError> {

@@ -8,7 +8,6 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::time::Instant;
 use tracing::debug;
-use vecino_mesh::hlc;
 use vecino_model::{CatalogEntry, MeshId, NodeId};
 use vecino_net::error::{ErrorCode, RpcError};
 use vecino_net::message::{
@@ -18,9 +17,10 @@ use vecino_net::message::{
 };
 use vecino_net::rpc::{CallContext, Caller, Service, TraceId, decode, encode};
 
+use crate::blocking::blocking;
 use crate::coordinator::{Coordinator, to_rpc_error};
-use crate::join::TokenOffice;
-use crate::replica::{ReplicaRequest, blocking, now_ms};
+use crate::join::TokenAllocator;
+use crate::replica::ReplicaRequest;
 use crate::snapshots;
 use crate::store::Store;
 
@@ -29,11 +29,11 @@ pub struct NodeService {
     node_id: NodeId,
     advertise: SocketAddr,
     store: Arc<Store>,
-    /// Absent until the mesh is known: connections made before say so.
+    /// NotOpen until the mesh is known: connections made before say so.
     mesh_id: OnceLock<MeshId>,
-    /// Absent until the node takes part in gossip; it answers nobody before.
+    /// NotOpen until the node takes part in gossip; it answers nobody before.
     coordinator: OnceLock<Coordinator>,
-    tokens: TokenOffice,
+    tokens: TokenAllocator,
 }
 
 impl NodeService {
@@ -45,7 +45,7 @@ impl NodeService {
             store,
             mesh_id: OnceLock::new(),
             coordinator: OnceLock::new(),
-            tokens: TokenOffice::default(),
+            tokens: TokenAllocator::default(),
         }
     }
 
@@ -83,9 +83,9 @@ impl NodeService {
     }
 
     async fn apply_to_catalog(&self, CatalogApply { entry }: CatalogApply) -> Result<Dropped, RpcError> {
-        hlc::check_drift(entry.version.time, now_ms()).map_err(RpcError::invalid)?;
+        self.store.clock().check_drift(entry.version).map_err(RpcError::invalid)?;
         let store = Arc::clone(&self.store);
-        let merged = blocking(move || store.merge(entry, true)).await?;
+        let merged = blocking(move || store.apply(entry)).await?;
         merged.map(|freed_bytes| Dropped { freed_bytes }).map_err(to_rpc_error)
     }
 

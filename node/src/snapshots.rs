@@ -11,7 +11,7 @@ use vecino_net::error::RpcError;
 use vecino_net::message::{NodeSnapshot, SnapshotReport};
 use vecino_storage::SnapshotSummary;
 
-use crate::replica::blocking;
+use crate::blocking::blocking;
 use crate::store::Store;
 use vecino_engine::{Collection, TakeError};
 

@@ -179,7 +179,7 @@ fn choose(
     collections.into_iter().map(named).collect()
 }
 
-/// Looks whether a collection is to be created, or is one that an earlier run of this restore left unfinished. Absent where
+/// Looks whether a collection is to be created, or is one that an earlier run of this restore left unfinished. NotOpen where
 /// it is any other that exists.
 async fn planned(
     client: &Client,

@@ -144,7 +144,7 @@ impl OneId {
 
 // ------------------------------------------------------------------------------------------------- node and demo
 
-/// `vecino node`. Absent values come from `VECINO_*` variables, then from the file, then from the defaults.
+/// `vecino node`. NotOpen values come from `VECINO_*` variables, then from the file, then from the defaults.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub struct NodeArgs {
     /// Folder for everything that the node keeps [env: VECINO_DATA] [default: ./vecino-data]

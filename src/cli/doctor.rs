@@ -11,7 +11,7 @@ use super::args::DoctorArgs;
 use super::failure::Failure;
 use super::output::{self, Style, Table, printable};
 use crate::doctor::{CollectionReport, Diagnosis, Loss, Repair, Repaired, Report, examine, repair};
-use vecino_node::{state, store};
+use vecino_node::{catalog_file, collection_files, state};
 
 /// Findings that are told one by one to people; `--json` has all of them.
 const FINDINGS_SHOWN: usize = 50;
@@ -77,7 +77,7 @@ fn check_is_data(data: &Path) -> Result<(), Failure> {
             format!("{} is no folder: give --data the folder of a node", data.display()),
         ));
     }
-    let parts = [state::FILE, store::CATALOG_FILE, store::COLLECTIONS];
+    let parts = [state::FILE, catalog_file::CATALOG_FILE, collection_files::COLLECTIONS];
     if parts.iter().any(|part| data.join(part).exists()) {
         return Ok(());
     }

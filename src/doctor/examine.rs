@@ -10,8 +10,9 @@ use vecino_storage::{Disk, FileError, read_verified};
 use super::meaning::{Facts, SnapshotFacts};
 use super::report::{CollectionReport, Diagnosis, Loss, Repair, Report, SnapshotReport};
 use vecino_engine::persist::{Inspector, log_dir, snapshots_dir};
+use vecino_node::catalog_file::{self, CATALOG_FILE};
+use vecino_node::collection_files::COLLECTIONS;
 use vecino_node::state::{self, NodeState};
-use vecino_node::store::{CATALOG_FILE, COLLECTIONS};
 
 /// Looks at everything that a node keeps in a data directory. Changes nothing. Blocks for as long as reading it takes,
 /// and needs as much memory as the largest collection does when it is open.
@@ -22,8 +23,10 @@ pub fn examine(disk: &Arc<dyn Disk>) -> io::Result<Report> {
     for name in [state::FILE, CATALOG_FILE].map(|name| format!("{name}.tmp")).iter().filter(|name| is_there(name)) {
         findings.push(temporary(name));
     }
-    let node: Option<NodeState> = small_file(disk, state::FILE, &mut findings, NODE_MEANING);
-    let catalog: Option<Vec<CatalogEntry>> = small_file(disk, CATALOG_FILE, &mut findings, CATALOG_MEANING);
+    let node: Option<NodeState> =
+        small_file(disk, state::FILE, |bytes| rmp_serde::from_slice(bytes), &mut findings, NODE_MEANING);
+    let catalog: Option<Vec<CatalogEntry>> =
+        small_file(disk, CATALOG_FILE, catalog_file::decode, &mut findings, CATALOG_MEANING);
     let is_newer = findings.iter().any(|diagnosis| diagnosis.loss == Loss::Unknown);
     let ids = if is_there(COLLECTIONS) { disk.list(COLLECTIONS)? } else { Vec::new() };
     for (name, there, meaning) in
@@ -123,15 +126,16 @@ pub fn examine_collection(
     (report, diagnoses)
 }
 
-fn small_file<T: serde::de::DeserializeOwned>(
+fn small_file<T>(
     disk: &Arc<dyn Disk>,
     path: &str,
+    decode: impl FnOnce(&[u8]) -> Result<T, rmp_serde::decode::Error>,
     findings: &mut Vec<Diagnosis>,
     meaning: &str,
 ) -> Option<T> {
     let found = match read_verified(&**disk, path) {
         Ok(None) => return None,
-        Ok(Some(bytes)) => match rmp_serde::from_slice(&bytes) {
+        Ok(Some(bytes)) => match decode(&bytes) {
             Ok(contents) => return Some(contents),
             Err(error) => damaged(path, 0, format!("the contents are whole, but make no sense: {error}"), meaning),
         },

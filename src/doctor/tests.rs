@@ -12,8 +12,9 @@ use vecino_model::{
     CatalogEntry, CollectionId, CollectionSchema, FieldSchema, Fields, Fsync, Hit, LiveCollection, MeshId, Metric,
     NodeId, Outcome, PointId, Record, RecordValue, Vector, Version,
 };
+use vecino_node::catalog_file::{self, CATALOG_FILE};
+use vecino_node::collection_files::COLLECTIONS;
 use vecino_node::state::{self, NodeState};
-use vecino_node::store::{CATALOG_FILE, COLLECTIONS};
 use vecino_storage::{Disk, MemDisk, write_atomically};
 
 use super::{Loss, Repair, Report, examine, repair};
@@ -175,7 +176,7 @@ fn grown(lab: &Lab) -> BTreeMap<u64, Record> {
     state.save(&lab.disk).unwrap();
     let live = LiveCollection { schema: small_schema(), placement: BTreeMap::from([(node, vec![7])]) };
     let entries = [CatalogEntry { name: "films".into(), version: version(1), id: ID, live: Some(live) }];
-    write_atomically(&lab.disk, CATALOG_FILE, &rmp_serde::to_vec_named(&entries).unwrap()).unwrap();
+    write_atomically(&lab.disk, CATALOG_FILE, &catalog_file::encode(entries.iter())).unwrap();
 
     let collection = open(lab, &lab.disk).unwrap();
     let (mut oracle, mut time) = (BTreeMap::new(), 0);

@@ -18,7 +18,7 @@ struct SmallDisk {
 }
 
 impl SmallDisk {
-    /// Absent where this process may not mount.
+    /// NotOpen where this process may not mount.
     fn new(folder: PathBuf, megabytes: u32) -> Option<Self> {
         std::fs::create_dir(&folder).unwrap();
         let script = format!("mount -t tmpfs -o size={megabytes}m vecino \"$0\" && echo mounted && exec sleep 600");

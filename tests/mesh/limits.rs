@@ -71,7 +71,7 @@ fn resident(node: &NodeProcess) -> u64 {
 struct ControlGroup(PathBuf);
 
 impl ControlGroup {
-    /// Absent where this process may not make one.
+    /// NotOpen where this process may not make one.
     fn new(limit: u64) -> Option<Self> {
         let name = format!("vecino-test-{}", std::process::id());
         for (root, file) in [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")] {

@@ -16,7 +16,7 @@ use vecino_net::message::{
 };
 
 use super::{Coordinator, replica_deadline};
-use crate::replica::blocking;
+use crate::blocking::blocking;
 use crate::snapshots;
 use crate::store::StoreError;
 use vecino_engine::Trouble;
@@ -128,7 +128,7 @@ impl Coordinator {
 
     async fn merge_here(&self, entry: &CatalogEntry) -> Result<u64, RpcError> {
         let (store, own) = (Arc::clone(&self.shared.store), entry.clone());
-        blocking(move || store.merge(own, true)).await?.map_err(to_rpc_error)
+        blocking(move || store.apply(own)).await?.map_err(to_rpc_error)
     }
 
     /// Has every other node that is up take an entry over; how many did, the bytes of files that they removed for it, and

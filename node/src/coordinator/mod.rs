@@ -25,8 +25,10 @@ use vecino_net::error::{ErrorCode, Retry, RpcError};
 use vecino_net::message::{CatalogFetch, Rpc};
 use vecino_net::rpc::TraceId;
 
-use crate::replica::{ReplicaRequest, blocking};
-use crate::store::{Route, Store};
+use crate::blocking::blocking;
+use crate::replica::ReplicaRequest;
+use crate::route::Route;
+use crate::store::Store;
 use vecino_mesh::quorum::write::Failed;
 
 /// How long catalogs are looked for on other nodes when a collection is not known here.
@@ -133,16 +135,10 @@ impl Coordinator {
     /// Takes over the entries of another node's catalog that are newer than those known here.
     pub async fn take_over(&self, entries: Vec<CatalogEntry>) {
         let store = Arc::clone(&self.shared.store);
-        let taken = blocking(move || {
-            for entry in entries {
-                let name = entry.name.clone();
-                if let Err(error) = store.merge(entry, false) {
-                    warn!(collection = name, %error, "a catalog entry could not be taken over");
-                }
-            }
-        });
-        if let Err(error) = taken.await {
-            warn!(%error, "a catalog could not be taken over");
+        match blocking(move || store.merge_all(entries)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => warn!(%error, "a catalog could not be taken over"),
+            Err(error) => warn!(%error, "a catalog could not be taken over"),
         }
     }
 

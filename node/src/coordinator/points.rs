@@ -15,7 +15,7 @@ use vecino_net::message::{Delete, Get, Put, ReplicaApply, ReplicaRead, ReplicaVe
 
 use super::{Coordinator, HEDGE_AFTER, replica_deadline, spawn};
 use crate::replica::ReplicaRequest;
-use crate::store::Route;
+use crate::route::Route;
 use vecino_mesh::quorum::read::{self, Read};
 use vecino_mesh::quorum::write::{self, Failed, Write};
 use vecino_mesh::quorum::{PointIndex, Replicas};

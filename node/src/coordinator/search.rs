@@ -17,7 +17,7 @@ use vecino_net::message::{Query, ReplicaSearch, Search, SearchReply};
 use super::points::unreadable;
 use super::{Coordinator, HEDGE_AFTER, replica_deadline, spawn};
 use crate::replica::ReplicaRequest;
-use crate::store::Route;
+use crate::route::Route;
 use vecino_mesh::fanout::{Fanout, Step};
 use vecino_mesh::merge;
 

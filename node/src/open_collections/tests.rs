@@ -1,4 +1,4 @@
-//! A shelf over a disk in memory, with a gate before every opening.
+//! Open collections over a disk in memory, with a gate before every opening.
 
 use std::collections::BTreeMap;
 use std::sync::Condvar;
@@ -63,10 +63,10 @@ struct Gated {
 const CURSED: CollectionId = id(99);
 
 impl Opener for Gated {
-    fn open(&self, kept: &Kept, _: &Progress) -> Result<Collection, OpenError> {
+    fn open(&self, kept: &CollectionSpec, _: &Progress) -> Result<Collection, OpenError> {
         self.gate.pass(kept.id);
         assert!(kept.id != CURSED, "an opening that panics");
-        let Kept { name, id, schema } = kept;
+        let CollectionSpec { name, id, schema } = kept;
         let (disk, indexers) = (Arc::new(self.disk.clone()), Arc::clone(&self.indexers));
         Collection::open(
             disk,
@@ -99,12 +99,12 @@ impl Lab {
         }
     }
 
-    fn shelf(&self, open_max: usize, collections: &[u8]) -> Arc<Shelf> {
+    fn collections(&self, open_max: usize, numbers: &[u8]) -> Arc<OpenCollections> {
         let (disk, gate, indexers) = (self.disk.clone(), Arc::clone(&self.gate), Arc::clone(&self.indexers));
         let (runtime, resources) = (self.runtime.handle().clone(), Arc::clone(&self.resources));
         let opener = Gated { disk, gate, indexers, runtime, resources };
-        let shelf = Shelf::new(opener, open_max, self.runtime.handle().clone());
-        for number in collections {
+        let collections = OpenCollections::new(opener, open_max, self.runtime.handle().clone());
+        for number in numbers {
             let field = FieldSchema {
                 dim: 1,
                 metric: Metric::Euclidean,
@@ -114,18 +114,18 @@ impl Lab {
             };
             let fields = BTreeMap::from([(String::new(), field)]);
             let schema = CollectionSchema { fields, replication_factor: 1, fsync: Fsync::Always };
-            shelf.keep(Kept { name: format!("c{number}"), id: id(*number), schema });
+            collections.keep(CollectionSpec { name: format!("c{number}"), id: id(*number), schema });
         }
-        shelf
+        collections
     }
 
-    fn get(&self, shelf: &Arc<Shelf>, number: u8) -> Result<Collection, Absent> {
-        self.runtime.block_on(shelf.get(id(number)))
+    fn get(&self, collections: &Arc<OpenCollections>, number: u8) -> Result<Collection, NotOpen> {
+        self.runtime.block_on(collections.get(id(number)))
     }
 
     /// Who opened a collection for another may hold it for a moment longer than that one.
-    fn until_idle(&self, shelf: &Shelf) {
-        while !shelf.lock().by_id.values().filter_map(Place::open).all(Collection::is_idle) {
+    fn until_idle(&self, collections: &OpenCollections) {
+        while !collections.lock().by_id.values().filter_map(Place::open).all(Collection::is_idle) {
             self.runtime.block_on(tokio::task::yield_now());
         }
     }
@@ -146,8 +146,8 @@ impl Lab {
     }
 }
 
-fn open_ids(shelf: &Shelf) -> Vec<CollectionId> {
-    let mut ids: Vec<CollectionId> = shelf.open_ones().iter().map(Collection::id).collect();
+fn open_ids(collections: &OpenCollections) -> Vec<CollectionId> {
+    let mut ids: Vec<CollectionId> = collections.open_ones().iter().map(Collection::id).collect();
     ids.sort_unstable();
     ids
 }
@@ -155,56 +155,56 @@ fn open_ids(shelf: &Shelf) -> Vec<CollectionId> {
 #[test]
 fn what_is_idle_longest_is_closed_and_has_everything_when_it_is_opened_again() {
     let lab = Lab::new();
-    let shelf = lab.shelf(2, &[1, 2, 3, 4, 5]);
-    assert!(shelf.open_ones().is_empty(), "nobody asked for any");
+    let collections = lab.collections(2, &[1, 2, 3, 4, 5]);
+    assert!(collections.open_ones().is_empty(), "nobody asked for any");
     for number in 1..=5 {
-        let collection = lab.get(&shelf, number).unwrap();
+        let collection = lab.get(&collections, number).unwrap();
         lab.put(&collection, u64::from(number));
         drop(collection);
-        lab.until_idle(&shelf);
-        shelf.make_room();
-        assert!(shelf.open_ones().len() <= 2);
+        lab.until_idle(&collections);
+        collections.make_room();
+        assert!(collections.open_ones().len() <= 2);
     }
-    assert_eq!(open_ids(&shelf), [id(4), id(5)]);
-    drop(lab.get(&shelf, 4).unwrap());
-    drop(lab.get(&shelf, 1).unwrap());
-    lab.until_idle(&shelf);
-    let first = lab.get(&shelf, 1).unwrap();
-    shelf.make_room();
-    assert_eq!(open_ids(&shelf), [id(1), id(4)], "5 was idle longer than 4");
+    assert_eq!(open_ids(&collections), [id(4), id(5)]);
+    drop(lab.get(&collections, 4).unwrap());
+    drop(lab.get(&collections, 1).unwrap());
+    lab.until_idle(&collections);
+    let first = lab.get(&collections, 1).unwrap();
+    collections.make_room();
+    assert_eq!(open_ids(&collections), [id(1), id(4)], "5 was idle longer than 4");
     assert!(first.read(&[PointId::Number(1)])[0].is_some());
-    let closed = shelf.stats(id(2)).unwrap();
+    let closed = collections.stats(id(2)).unwrap();
     assert_eq!((closed.serving, closed.points), (Serving::Closed, 1), "what it held is still known");
-    assert_eq!(shelf.stats(id(1)).unwrap().serving, Serving::Open);
+    assert_eq!(collections.stats(id(1)).unwrap().serving, Serving::Open);
 }
 
 #[test]
 fn one_that_is_in_use_is_not_closed() {
     let lab = Lab::new();
-    let shelf = lab.shelf(1, &[1, 2, 3]);
-    let held: Vec<Collection> = (1..=3).map(|number| lab.get(&shelf, number).unwrap()).collect();
-    shelf.make_room();
-    assert_eq!(open_ids(&shelf), [id(1), id(2), id(3)]);
+    let collections = lab.collections(1, &[1, 2, 3]);
+    let held: Vec<Collection> = (1..=3).map(|number| lab.get(&collections, number).unwrap()).collect();
+    collections.make_room();
+    assert_eq!(open_ids(&collections), [id(1), id(2), id(3)]);
     held.iter().for_each(|collection| lab.put(collection, 7));
     drop(held);
-    shelf.make_room();
-    assert_eq!(open_ids(&shelf), [id(3)]);
+    collections.make_room();
+    assert_eq!(open_ids(&collections), [id(3)]);
 }
 
 #[test]
 fn requests_wait_for_one_that_is_being_opened_and_others_do_not() {
     let lab = Lab::new();
-    let shelf = lab.shelf(10, &[1, 2]);
+    let collections = lab.collections(10, &[1, 2]);
     lab.gate.hold(id(1));
     let waiting: Vec<_> = (0..3)
         .map(|_| {
-            let shelf = Arc::clone(&shelf);
-            lab.runtime.spawn(async move { shelf.get(id(1)).await.map(|collection| collection.id()) })
+            let collections = Arc::clone(&collections);
+            lab.runtime.spawn(async move { collections.get(id(1)).await.map(|collection| collection.id()) })
         })
         .collect();
     lab.gate.await_begun(id(1));
-    assert_eq!(shelf.stats(id(1)).unwrap().serving, Serving::Opening);
-    assert_eq!(lab.get(&shelf, 2).unwrap().id(), id(2));
+    assert_eq!(collections.stats(id(1)).unwrap().serving, Serving::Opening);
+    assert_eq!(lab.get(&collections, 2).unwrap().id(), id(2));
     assert!(waiting.iter().all(|waiting| !waiting.is_finished()));
     lab.gate.release();
     for waiting in waiting {
@@ -216,34 +216,34 @@ fn requests_wait_for_one_that_is_being_opened_and_others_do_not() {
 #[test]
 fn a_request_does_not_wait_for_ever() {
     let lab = Lab::new();
-    let shelf = lab.shelf(10, &[1]);
-    let mut impatient = Arc::into_inner(shelf).unwrap();
+    let collections = lab.collections(10, &[1]);
+    let mut impatient = Arc::into_inner(collections).unwrap();
     impatient.opening_wait = Duration::from_millis(20);
-    let shelf = Arc::new(impatient);
+    let collections = Arc::new(impatient);
     lab.gate.hold(id(1));
-    let said = lab.get(&shelf, 1).map(|collection| collection.id()).unwrap_err();
-    assert!(matches!(said, Absent::Opening { .. }), "{said}");
+    let said = lab.get(&collections, 1).map(|collection| collection.id()).unwrap_err();
+    assert!(matches!(said, NotOpen::Opening { .. }), "{said}");
     assert!(said.to_string().contains("being opened"), "{said}");
     lab.gate.release();
     // By the same opening, which went on.
-    while shelf.open_ones().is_empty() {
+    while collections.open_ones().is_empty() {
         std::thread::yield_now();
     }
-    assert_eq!(lab.get(&shelf, 1).unwrap().id(), id(1));
+    assert_eq!(lab.get(&collections, 1).unwrap().id(), id(1));
 }
 
 #[test]
 fn one_that_is_dropped_while_it_is_opened_leaves_nothing() {
     let lab = Lab::new();
-    let shelf = lab.shelf(10, &[1]);
+    let collections = lab.collections(10, &[1]);
     lab.gate.hold(id(1));
     let waiting = {
-        let shelf = Arc::clone(&shelf);
-        lab.runtime.spawn(async move { shelf.get(id(1)).await.map(|collection| collection.id()) })
+        let collections = Arc::clone(&collections);
+        lab.runtime.spawn(async move { collections.get(id(1)).await.map(|collection| collection.id()) })
     };
     lab.gate.await_begun(id(1));
-    assert!(shelf.forget(id(1)).is_none());
-    assert!(matches!(lab.runtime.block_on(waiting).unwrap(), Err(Absent::Unknown)));
+    assert!(collections.forget(id(1)).is_none());
+    assert!(matches!(lab.runtime.block_on(waiting).unwrap(), Err(NotOpen::Unknown)));
     lab.gate.release();
     drop(lab.runtime);
     assert_eq!(lab.disk.list("").unwrap(), Vec::<String>::new());
@@ -252,69 +252,69 @@ fn one_that_is_dropped_while_it_is_opened_leaves_nothing() {
 #[test]
 fn an_opening_that_panics_is_a_failure_with_a_reason() {
     let lab = Lab::new();
-    let shelf = lab.shelf(10, &[99]);
-    let said = lab.get(&shelf, 99).map(|collection| collection.id()).unwrap_err();
+    let collections = lab.collections(10, &[99]);
+    let said = lab.get(&collections, 99).map(|collection| collection.id()).unwrap_err();
     assert!(
-        matches!(&said, Absent::Failed { reason, needs_copy: false } if reason.contains("opening a collection panicked: an opening that panics")),
+        matches!(&said, NotOpen::Failed { reason, needs_copy: false } if reason.contains("opening a collection panicked: an opening that panics")),
         "{said}"
     );
-    assert_eq!(shelf.stats(CURSED).unwrap().serving, Serving::Failed);
+    assert_eq!(collections.stats(CURSED).unwrap().serving, Serving::Failed);
 }
 
 #[test]
 fn nothing_is_opened_while_the_node_stops() {
     let lab = Lab::new();
-    let shelf = lab.shelf(10, &[1, 2]);
-    let open = lab.get(&shelf, 1).unwrap();
-    shelf.close();
-    assert!(matches!(lab.get(&shelf, 2), Err(Absent::Stopping)));
+    let collections = lab.collections(10, &[1, 2]);
+    let open = lab.get(&collections, 1).unwrap();
+    collections.close();
+    assert!(matches!(lab.get(&collections, 2), Err(NotOpen::Stopping)));
     assert!(lab.runtime.block_on(open.apply(Vec::new())).is_err(), "the writer has stopped");
 }
 
 #[test]
 fn what_nobody_asked_for_lately_makes_room_in_memory_for_what_is_asked_for() {
     let mut lab = Lab::new();
-    let shelf = lab.shelf(10, &[1, 2]);
+    let collections = lab.collections(10, &[1, 2]);
     let mut needed = 0;
     for number in [1, 2] {
-        let collection = lab.get(&shelf, number).unwrap();
+        let collection = lab.get(&collections, number).unwrap();
         (0..300).for_each(|point| lab.put(&collection, point));
         needed = collection.stats().memory_bytes;
     }
-    shelf.close();
-    drop(shelf);
+    collections.close();
+    drop(collections);
     lab.resources = Arc::new(Resources { memory: Budget::new(needed * 3 / 2, 0), ballast: Ballast::none() });
-    let mut shelf = lab.shelf(10, &[1, 2]);
-    drop(lab.get(&shelf, 1).unwrap());
+    let mut collections = lab.collections(10, &[1, 2]);
+    drop(lab.get(&collections, 1).unwrap());
     // One was asked for just now, and is not closed for the other's sake.
-    let failed = |absent| matches!(absent, Absent::Failed { reason, .. } if reason.contains("limit"));
-    assert!(failed(lab.get(&shelf, 2).err().unwrap()));
-    // What was opened in the background has let go of the shelf by and by.
-    while Arc::strong_count(&shelf) > 1 {
+    let failed = |absent| matches!(absent, NotOpen::Failed { reason, .. } if reason.contains("limit"));
+    assert!(failed(lab.get(&collections, 2).err().unwrap()));
+    // What was opened in the background has let go of the collections by and by.
+    while Arc::strong_count(&collections) > 1 {
         std::thread::yield_now();
     }
-    Arc::get_mut(&mut shelf).unwrap().idle_min = Duration::ZERO;
+    Arc::get_mut(&mut collections).unwrap().idle_min = Duration::ZERO;
     // One that is in use is not closed either.
-    let in_use = lab.get(&shelf, 1).unwrap();
-    shelf.retry_failed();
-    assert_eq!(open_ids(&shelf), [id(1)]);
+    let in_use = lab.get(&collections, 1).unwrap();
+    collections.retry_failed();
+    assert_eq!(open_ids(&collections), [id(1)]);
     lab.settle(&in_use);
     drop(in_use);
-    shelf.retry_failed();
-    assert_eq!(open_ids(&shelf), [id(2)]);
-    let second = lab.get(&shelf, 2).unwrap();
+    collections.retry_failed();
+    assert_eq!(open_ids(&collections), [id(2)]);
+    let second = lab.get(&collections, 2).unwrap();
     lab.settle(&second);
     assert_eq!(second.stats().memory_bytes, lab.resources.memory.used());
     drop(second);
-    assert_eq!(shelf.stats(id(1)).unwrap().memory_bytes, 0);
-    assert!(lab.get(&shelf, 1).unwrap().read(&[PointId::Number(7)])[0].is_some());
+    assert_eq!(collections.stats(id(1)).unwrap().memory_bytes, 0);
+    assert!(lab.get(&collections, 1).unwrap().read(&[PointId::Number(7)])[0].is_some());
 }
 
 #[test]
 fn a_collection_whose_writer_panics_says_so_and_is_opened_anew_with_everything_that_was_acknowledged() {
     let lab = Lab::new();
-    let shelf = lab.shelf(10, &[1]);
-    let collection = lab.get(&shelf, 1).unwrap();
+    let collections = lab.collections(10, &[1]);
+    let collection = lab.get(&collections, 1).unwrap();
     lab.put(&collection, 5);
     lab.disk.set(Fault::NthPanics(lab.disk.operations() + 1));
     let vectors = Fields::from([(String::new(), Vector(vec![6.0]))]);
@@ -327,17 +327,17 @@ fn a_collection_whose_writer_panics_says_so_and_is_opened_anew_with_everything_t
     }
     let error = lab.runtime.block_on(collection.apply(vec![record.clone()])).unwrap_err();
     assert!(error.to_string().contains("its writer panicked (injected fault: operation"), "{error}");
-    let told = shelf.stats(id(1)).unwrap();
+    let told = collections.stats(id(1)).unwrap();
     assert_eq!(told.serving, Serving::Open, "what is there is read and found");
     assert!(told.error.unwrap().contains("its writer panicked (injected fault: operation"));
     assert!(collection.read(&[PointId::Number(5)])[0].is_some());
-    shelf.reopen_broken(Duration::ZERO);
-    assert!(shelf.stats(id(1)).unwrap().error.is_some(), "somebody holds it");
+    collections.reopen_broken(Duration::ZERO);
+    assert!(collections.stats(id(1)).unwrap().error.is_some(), "somebody holds it");
 
     drop(collection);
-    shelf.reopen_broken(Duration::ZERO);
-    assert_eq!(shelf.stats(id(1)).unwrap().error, None);
-    let collection = lab.get(&shelf, 1).unwrap();
+    collections.reopen_broken(Duration::ZERO);
+    assert_eq!(collections.stats(id(1)).unwrap().error, None);
+    let collection = lab.get(&collections, 1).unwrap();
     assert!(collection.read(&[PointId::Number(5)])[0].is_some());
     lab.runtime.block_on(collection.apply(vec![record.clone()])).unwrap();
     assert!(collection.read(&[PointId::Number(6)])[0].is_some());
@@ -346,15 +346,15 @@ fn a_collection_whose_writer_panics_says_so_and_is_opened_anew_with_everything_t
     let record = Record { version: Version { time: 8, ..record.version }, ..record };
     assert!(lab.runtime.block_on(collection.apply(vec![record])).is_err());
     drop(collection);
-    shelf.reopen_broken(Duration::from_secs(3_600));
-    assert!(shelf.stats(id(1)).unwrap().error.is_some(), "it was opened anew a moment ago");
+    collections.reopen_broken(Duration::from_secs(3_600));
+    assert!(collections.stats(id(1)).unwrap().error.is_some(), "it was opened anew a moment ago");
 }
 
 #[test]
 fn a_snapshot_that_panics_is_told_and_the_next_one_is_taken() {
     let lab = Lab::new();
-    let shelf = lab.shelf(10, &[1]);
-    let collection = lab.get(&shelf, 1).unwrap();
+    let collections = lab.collections(10, &[1]);
+    let collection = lab.get(&collections, 1).unwrap();
     lab.put(&collection, 5);
     // The log is flushed already, so the snapshot has the next operation.
     lab.disk.set(Fault::NthPanics(lab.disk.operations() + 1));

@@ -39,7 +39,7 @@ const REPLAY_BYTES_MAX: u64 = 1024 * 1024;
 
 /// A collection that this node keeps.
 #[derive(Debug)]
-pub struct Kept {
+pub struct CollectionSpec {
     /// Its name.
     pub name: String,
     /// Its id.
@@ -51,14 +51,14 @@ pub struct Kept {
 /// What opens a collection, and what removes the files of one that was dropped while it was being opened.
 pub trait Opener: Send + Sync + 'static {
     /// Opens a collection. Blocks.
-    fn open(&self, kept: &Kept, progress: &Progress) -> Result<Collection, OpenError>;
+    fn open(&self, kept: &CollectionSpec, progress: &Progress) -> Result<Collection, OpenError>;
     /// Removes its files. Blocks.
     fn remove(&self, id: CollectionId);
 }
 
 /// Why a collection is not to be had.
 #[derive(Clone, Debug, thiserror::Error)]
-pub enum Absent {
+pub enum NotOpen {
     /// This node does not keep it.
     #[error("it is not kept here")]
     Unknown,
@@ -84,7 +84,7 @@ pub enum Absent {
 }
 
 /// The collections that a node keeps, open or not.
-pub struct Shelf {
+pub struct OpenCollections {
     opener: Box<dyn Opener>,
     open_max: usize,
     opening_wait: Duration,
@@ -105,7 +105,7 @@ struct Places {
 }
 
 struct Place {
-    kept: Arc<Kept>,
+    kept: Arc<CollectionSpec>,
     state: State,
     /// The last use, by number and by time.
     used: u64,
@@ -134,8 +134,8 @@ struct Opening {
     since: Instant,
 }
 
-impl Shelf {
-    /// A shelf with nothing on it.
+impl OpenCollections {
+    /// No collections yet.
     pub fn new(opener: impl Opener, open_max: usize, runtime: tokio::runtime::Handle) -> Arc<Self> {
         Arc::new(Self {
             opener: Box::new(opener),
@@ -150,8 +150,8 @@ impl Shelf {
     }
 
     /// Keeps a collection, closed until it is asked for. One that is kept already stays as it is.
-    pub fn keep(&self, kept: Kept) {
-        let place = |kept: Kept| Place {
+    pub fn keep(&self, kept: CollectionSpec) {
+        let place = |kept: CollectionSpec| Place {
             kept: Arc::new(kept),
             state: State::Closed,
             used: 0,
@@ -163,26 +163,26 @@ impl Shelf {
     }
 
     /// Opens a collection that is kept and closed. Blocks. Gives it, or why it cannot be opened.
-    pub fn open(&self, id: CollectionId) -> Result<Collection, Absent> {
+    pub fn open(&self, id: CollectionId) -> Result<Collection, NotOpen> {
         match self.begin(id) {
             Some((kept, opening)) => self.open_now(&kept, &opening),
-            None => self.look(id).unwrap_or(Err(Absent::Unknown)),
+            None => self.look(id).unwrap_or(Err(NotOpen::Unknown)),
         }
     }
 
     /// The collection, opened if it was not. Waits for that, for a while.
-    pub async fn get(self: &Arc<Self>, id: CollectionId) -> Result<Collection, Absent> {
+    pub async fn get(self: &Arc<Self>, id: CollectionId) -> Result<Collection, NotOpen> {
         let deadline = tokio::time::Instant::now() + self.opening_wait;
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
             let seen = match self.look(id) {
-                Some(Err(waits @ Absent::Opening { .. })) => waits,
+                Some(Err(waits @ NotOpen::Opening { .. })) => waits,
                 Some(found) => return found,
                 None => {
                     self.begin_in_background(id);
-                    Absent::Opening { phase: "waiting for others", percent: 0 }
+                    NotOpen::Opening { phase: "waiting for others", percent: 0 }
                 }
             };
             if tokio::time::timeout_at(deadline, changed).await.is_err() {
@@ -195,7 +195,7 @@ impl Shelf {
         }
     }
 
-    /// Takes a collection off the shelf, and gives it if it was open. One that is being opened is closed when it is, and
+    /// Forgets a collection, and gives it if it was open. One that is being opened is closed when it is, and
     /// its files removed.
     pub fn forget(&self, id: CollectionId) -> Option<Collection> {
         let place = self.lock().by_id.remove(&id);
@@ -215,6 +215,11 @@ impl Shelf {
     pub fn open_ones(&self) -> Vec<Collection> {
         let places = self.lock();
         places.by_id.values().filter_map(Place::open).cloned().collect()
+    }
+
+    /// Whether a collection is kept and closed.
+    pub fn is_closed(&self, id: CollectionId) -> bool {
+        self.lock().by_id.get(&id).is_some_and(|place| matches!(place.state, State::Closed))
     }
 
     /// Those that are closed.
@@ -249,7 +254,7 @@ impl Shelf {
 
     /// Tries again to open what could not be opened: the cause may have been passing. Blocks.
     pub fn retry_failed(&self) {
-        let failed: Vec<(Arc<Kept>, Arc<Opening>)> = {
+        let failed: Vec<(Arc<CollectionSpec>, Arc<Opening>)> = {
             let mut places = self.lock();
             let failed = places.by_id.values_mut().filter(|place| matches!(place.state, State::Failed { .. }));
             failed.map(Place::begin).collect()
@@ -280,7 +285,7 @@ impl Shelf {
     }
 
     /// Closes a collection whose place says that it is being closed.
-    fn close_chosen(&self, kept: &Kept, collection: Collection) {
+    fn close_chosen(&self, kept: &CollectionSpec, collection: Collection) {
         collection.close();
         let last = CollectionStats { index_bytes: 0, memory_bytes: 0, error: None, ..collection.stats() };
         drop(collection);
@@ -303,7 +308,7 @@ impl Shelf {
         }
     }
 
-    fn choose_broken(&self, pause: Duration) -> Option<(Arc<Kept>, Collection)> {
+    fn choose_broken(&self, pause: Duration) -> Option<(Arc<CollectionSpec>, Collection)> {
         let mut places = self.lock();
         if places.is_stopping {
             return None;
@@ -361,10 +366,10 @@ impl Shelf {
     }
 
     /// What can be said of a collection at once; `None` where it is closed and has to be opened.
-    fn look(&self, id: CollectionId) -> Option<Result<Collection, Absent>> {
+    fn look(&self, id: CollectionId) -> Option<Result<Collection, NotOpen>> {
         let mut places = self.lock();
         let Places { by_id, uses, is_stopping } = &mut *places;
-        let Some(place) = by_id.get_mut(&id) else { return Some(Err(Absent::Unknown)) };
+        let Some(place) = by_id.get_mut(&id) else { return Some(Err(NotOpen::Unknown)) };
         match &place.state {
             State::Open(collection) => {
                 *uses += 1;
@@ -372,20 +377,20 @@ impl Shelf {
                 Some(Ok(collection.clone()))
             }
             State::Failed { reason, needs_copy } => {
-                Some(Err(Absent::Failed { reason: reason.clone(), needs_copy: *needs_copy }))
+                Some(Err(NotOpen::Failed { reason: reason.clone(), needs_copy: *needs_copy }))
             }
-            State::Opening(_) | State::Closed | State::Closing if *is_stopping => Some(Err(Absent::Stopping)),
+            State::Opening(_) | State::Closed | State::Closing if *is_stopping => Some(Err(NotOpen::Stopping)),
             State::Opening(opening) => {
                 let (phase, percent) = opening.progress.now();
-                Some(Err(Absent::Opening { phase: phase.name(), percent }))
+                Some(Err(NotOpen::Opening { phase: phase.name(), percent }))
             }
-            State::Closing => Some(Err(Absent::Opening { phase: "closing first", percent: 0 })),
+            State::Closing => Some(Err(NotOpen::Opening { phase: "closing first", percent: 0 })),
             State::Closed => None,
         }
     }
 
     /// Claims the opening of a closed collection.
-    fn begin(&self, id: CollectionId) -> Option<(Arc<Kept>, Arc<Opening>)> {
+    fn begin(&self, id: CollectionId) -> Option<(Arc<CollectionSpec>, Arc<Opening>)> {
         let mut places = self.lock();
         if places.is_stopping {
             return None;
@@ -395,13 +400,13 @@ impl Shelf {
 
     fn begin_in_background(self: &Arc<Self>, id: CollectionId) {
         let Some((kept, opening)) = self.begin(id) else { return };
-        let shelf = Arc::clone(self);
+        let collections = Arc::clone(self);
         self.runtime.spawn(async move {
-            let _permit = shelf.openings.acquire().await;
+            let _permit = collections.openings.acquire().await;
             let opened = {
-                let shelf = Arc::clone(&shelf);
+                let collections = Arc::clone(&collections);
                 // The outcome is in its place, where who waits finds it.
-                tokio::task::spawn_blocking(move || drop(shelf.open_now(&kept, &opening))).await
+                tokio::task::spawn_blocking(move || drop(collections.open_now(&kept, &opening))).await
             };
             if let Err(error) = opened {
                 error!(%id, %error, "opening a collection ended early");
@@ -410,9 +415,9 @@ impl Shelf {
     }
 
     /// Opens a collection whose opening was claimed.
-    fn open_now(&self, kept: &Kept, opening: &Arc<Opening>) -> Result<Collection, Absent> {
+    fn open_now(&self, kept: &CollectionSpec, opening: &Arc<Opening>) -> Result<Collection, NotOpen> {
         // Whoever waits is answered in any case.
-        let claim = Claim { shelf: self, id: kept.id, opening };
+        let claim = Claim { collections: self, id: kept.id, opening };
         let opened = loop {
             let opened = caught("opening a collection", || self.opener.open(kept, &opening.progress));
             match opened.unwrap_or_else(|panic| Err(panic.into())) {
@@ -435,7 +440,7 @@ impl Shelf {
                 error!(collection = kept.name, id = %kept.id, %reason, "a collection could not be opened; its files are left as they are");
                 let (reason, needs_copy) = (reason.to_string(), reason.needs_copy());
                 place.state = State::Failed { reason: reason.clone(), needs_copy };
-                Err(Absent::Failed { reason, needs_copy })
+                Err(NotOpen::Failed { reason, needs_copy })
             }
             (opened, place) => {
                 let is_dropped = place.is_none();
@@ -449,7 +454,7 @@ impl Shelf {
                     self.opener.remove(kept.id);
                 }
                 drop(claim);
-                return Err(if is_dropped { Absent::Unknown } else { Absent::Stopping });
+                return Err(if is_dropped { NotOpen::Unknown } else { NotOpen::Stopping });
             }
         };
         drop(places);
@@ -462,7 +467,7 @@ impl Shelf {
 
     /// The open collection that was idle longest, where more than so many are open and it was idle for so long; it takes
     /// no requests from then on.
-    fn choose_to_close(&self, open_max: usize, idle_min: Duration) -> Option<(Arc<Kept>, Collection)> {
+    fn choose_to_close(&self, open_max: usize, idle_min: Duration) -> Option<(Arc<CollectionSpec>, Collection)> {
         let mut places = self.lock();
         let open = places.by_id.values().filter(|place| place.open().is_some()).count();
         if open <= open_max || places.is_stopping {
@@ -483,7 +488,7 @@ impl Place {
     }
 
     /// An open collection takes no requests from now on.
-    fn begin_closing(&mut self) -> Option<(Arc<Kept>, Collection)> {
+    fn begin_closing(&mut self) -> Option<(Arc<CollectionSpec>, Collection)> {
         match std::mem::replace(&mut self.state, State::Closing) {
             State::Open(collection) => Some((Arc::clone(&self.kept), collection)),
             state => {
@@ -493,7 +498,7 @@ impl Place {
         }
     }
 
-    fn begin(&mut self) -> (Arc<Kept>, Arc<Opening>) {
+    fn begin(&mut self) -> (Arc<CollectionSpec>, Arc<Opening>) {
         let opening = Arc::new(Opening { progress: Progress::default(), since: Instant::now() });
         self.state = State::Opening(Arc::clone(&opening));
         (Arc::clone(&self.kept), opening)
@@ -506,20 +511,20 @@ impl Place {
 
 /// Puts a collection back whose opening ended without an outcome, and tells who waits, however it ended.
 struct Claim<'a> {
-    shelf: &'a Shelf,
+    collections: &'a OpenCollections,
     id: CollectionId,
     opening: &'a Arc<Opening>,
 }
 
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
-        let mut places = self.shelf.lock();
+        let mut places = self.collections.lock();
         if let Some(place) = places.by_id.get_mut(&self.id).filter(|place| place.is_opened_by(self.opening)) {
             let reason = "opening it ended early; the node's log says why".to_owned();
             place.state = State::Failed { reason, needs_copy: false };
         }
         drop(places);
-        self.shelf.changed.notify_waiters();
+        self.collections.changed.notify_waiters();
     }
 }
 
