@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use vecino_model::PointId;
 use vecino_model::limits::{DIM_MAX, POINT_ID_BYTES_MAX};
 
+use super::error::{FileError, Problem};
 use super::json::PointLine;
-use super::{FileError, Problem, Row, first_not_finite, open};
+use super::row::{Row, first_not_finite, open};
 
 /// Reads points.
 #[derive(Debug)]

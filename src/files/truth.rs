@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
+use super::error::{FileError, Problem};
 use super::npy::{self, NpyRows};
+use super::row::extension;
 use super::vecs::{self, VecsReader};
-use super::{FileError, Problem, extension};
 
 /// Reads the first `queries` rows, or all when there are fewer.
 pub fn read(path: &Path, queries: u64) -> Result<Vec<Vec<u64>>, FileError> {

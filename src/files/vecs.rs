@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use vecino_model::limits::DIM_MAX;
 
-use super::{FileError, Problem, Row, first_not_finite, open, plain_row};
+use super::error::{FileError, Problem};
+use super::row::{Row, first_not_finite, open, plain_row};
 
 /// What the values of a file are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -112,10 +112,13 @@ impl Modules {
 
 fn read_module(folder: &Path, file: &Path, module: Module, sources: &mut BTreeMap<Module, Source>) {
     let whole = without_comments(&std::fs::read_to_string(file).unwrap());
-    let text = match whole.find("#[cfg(test)]\nmod tests {") {
-        Some(tests) => whole[..tests].to_owned(),
-        None => whole,
+    // Tests inside a file are its end.
+    let begins_tests = |place: &usize| {
+        let line = whole[*place..].lines().nth(1).unwrap_or_default();
+        line.contains("mod tests") && line.ends_with('{')
     };
+    let tests = whole.match_indices("#[cfg(test)]").map(|(place, _)| place).find(begins_tests);
+    let text = whole[..tests.unwrap_or(whole.len())].to_owned();
     let mut kept = String::new();
     let mut exports = BTreeMap::new();
     let mut for_tests = false;
