@@ -8,13 +8,13 @@ use quinn::ConnectionError;
 use tokio::time::{Instant, timeout_at};
 use vecino_model::{MeshId, NodeId};
 
-use crate::endpoint::Shared;
+use crate::dialler::Dialler;
 use crate::error::{ErrorCode, Retry, RpcError};
 use crate::frame::{self, REPLY_HEADER_BYTES, ReplyHeader, RequestHeader};
 use crate::message::{Hello, HelloReply, PeerIdentity, Rpc};
 use crate::node_id;
+use crate::quic::{CloseCode, certificate, describe};
 use crate::rpc::{self, TraceId};
-use crate::serve::CloseCode;
 use crate::stream::{ReadFrameError, ResetOnDrop, read_body, read_header};
 
 /// A connection whose hello was accepted.
@@ -75,20 +75,20 @@ impl Connection {
 
 /// Dials, and introduces this endpoint. TLS 1.3 lets the dialling side believe that it is connected before the other
 /// side has judged its certificate, so only the answer to the hello counts.
-pub(crate) async fn dial(shared: &Shared, address: SocketAddr) -> Result<Connection, DialError> {
-    let patience = shared.options.dial_timeout;
+pub(crate) async fn dial(dialler: &Dialler, address: SocketAddr) -> Result<Connection, DialError> {
+    let patience = dialler.dial_timeout;
     let deadline = Instant::now() + patience;
-    let connecting = shared
+    let connecting = dialler
         .quic()
         .ok_or_else(|| DialError::Lost("this endpoint is closed".to_owned()))?
-        .connect_with(shared.dial_config.clone(), address, vecino_certs::NODE_SERVER_NAME)
+        .connect_with(dialler.config(), address, vecino_certs::NODE_SERVER_NAME)
         .map_err(|error| DialError::Address(error.to_string()))?;
     let quic = timeout_at(deadline, connecting)
         .await
         .map_err(|_| DialError::Silent(patience))?
         .map_err(|error| lost(&error))?;
-    let own = shared.service.as_ref().map(|service| service.identity());
-    match introduce(shared, &quic, own.as_ref(), deadline).await {
+    let own = dialler.identity();
+    match introduce(dialler, &quic, own.as_ref(), deadline).await {
         Ok(peer) => Ok(Connection { quic, peer, mesh_told: own.and_then(|own| own.mesh_id) }),
         Err(error) => {
             quic.close(CloseCode::Refused.into(), error.to_string().as_bytes());
@@ -98,18 +98,18 @@ pub(crate) async fn dial(shared: &Shared, address: SocketAddr) -> Result<Connect
 }
 
 async fn introduce(
-    shared: &Shared,
+    dialler: &Dialler,
     quic: &quinn::Connection,
     own: Option<&PeerIdentity>,
     deadline: Instant,
 ) -> Result<PeerIdentity, DialError> {
-    let certificate = crate::serve::certificate(quic).map_err(DialError::Refused)?;
-    let hello = Hello { peer: own.cloned(), software: shared.options.software.clone() };
+    let certificate = certificate(quic).map_err(DialError::Refused)?;
+    let hello = Hello { peer: own.cloned(), software: dialler.software.clone() };
     let body = rpc::encode(&hello).map_err(|error| DialError::Refused(error.message))?;
     let reply = match exchange(quic, Hello::KIND, body.into(), deadline, TraceId::random()).await {
         Ok(Ok(reply)) => reply,
         Ok(Err(error)) => return Err(DialError::Refused(error.message)),
-        Err(ExchangeError::Deadline { .. }) => return Err(DialError::Silent(shared.options.dial_timeout)),
+        Err(ExchangeError::Deadline { .. }) => return Err(DialError::Silent(dialler.dial_timeout)),
         Err(ExchangeError::NotSent(reason) | ExchangeError::Lost(reason)) => {
             return Err(quic.close_reason().map_or(DialError::Lost(reason), |error| lost(&error)));
         }
@@ -179,32 +179,6 @@ async fn read_reply(recv: &mut quinn::RecvStream, kind: u16) -> Result<Result<By
     Ok(Ok(body))
 }
 
-/// A lost connection in words.
-pub(crate) fn describe(error: &ConnectionError) -> String {
-    match error {
-        ConnectionError::Reset => "the node was restarted since the connection was made".to_owned(),
-        ConnectionError::TimedOut => "the node has been silent for the idle timeout".to_owned(),
-        ConnectionError::ApplicationClosed(close) => format!("the node closed the connection: {close}"),
-        ConnectionError::ConnectionClosed(close) => {
-            let reason = String::from_utf8_lossy(&close.reason);
-            let reason = tls_reason(close.error_code, &reason).unwrap_or_else(|| close.to_string());
-            format!("the other side refused the connection: {reason}")
-        }
-        ConnectionError::TransportError(error) => {
-            tls_reason(error.code, &error.reason).unwrap_or_else(|| format!("the connection failed: {error}"))
-        }
-        ConnectionError::LocallyClosed => "this endpoint closed the connection".to_owned(),
-        error => error.to_string(),
-    }
-}
-
-/// Why TLS failed, in the words of whoever judged the certificate; `None` where something else failed.
-fn tls_reason(code: quinn::TransportErrorCode, reason: &str) -> Option<String> {
-    // RFC 9001, section 4.8: 0x100 and an alert of TLS.
-    let is_tls = (0x100..0x200).contains(&u64::from(code));
-    (is_tls && !reason.is_empty()).then(|| vecino_certs::handshake_reason(reason).to_owned())
-}
-
 fn lost(error: &ConnectionError) -> DialError {
     match error {
         ConnectionError::TransportError(_)
@@ -215,7 +189,7 @@ fn lost(error: &ConnectionError) -> DialError {
 }
 
 /// A failed exchange as an error for the caller. `what` names request and node.
-pub(crate) fn to_rpc_error(error: ExchangeError, what: &str, patience: Duration) -> RpcError {
+pub(crate) fn exchange_failed(error: ExchangeError, what: &str, patience: Duration) -> RpcError {
     match error {
         ExchangeError::NotSent(reason) => RpcError {
             code: ErrorCode::Connection,

@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,7 +21,8 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 use vecino_supervise::kept_running;
 
-use crate::endpoint::{Endpoint, Shared};
+use crate::pool::Pool;
+use crate::serve::UniSink;
 use crate::stream::ResetOnDrop;
 
 /// Largest gossip message: chitchat fills its messages up to what fits into a UDP datagram.
@@ -48,16 +50,33 @@ impl Inbox {
     }
 }
 
-/// A chitchat transport over an [`Endpoint`]. It can be open once at a time.
-#[derive(Clone, Debug)]
+impl UniSink for Inbox {
+    fn receive(
+        self: Arc<Self>,
+        from: SocketAddr,
+        stream: quinn::RecvStream,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(receive(self, from, stream))
+    }
+}
+
+/// A chitchat transport over an endpoint's connections. It can be open once at a time.
+#[derive(Clone)]
 pub struct GossipTransport {
-    endpoint: Endpoint,
+    pool: Arc<Pool>,
+    inbox: Arc<Inbox>,
     advertise: SocketAddr,
 }
 
 impl GossipTransport {
-    pub(crate) fn new(endpoint: Endpoint, advertise: SocketAddr) -> Self {
-        Self { endpoint, advertise }
+    pub(crate) fn new(pool: Arc<Pool>, inbox: Arc<Inbox>, advertise: SocketAddr) -> Self {
+        Self { pool, inbox, advertise }
+    }
+}
+
+impl std::fmt::Debug for GossipTransport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GossipTransport").field("advertise", &self.advertise).finish_non_exhaustive()
     }
 }
 
@@ -67,19 +86,19 @@ impl Transport for GossipTransport {
         if listen != self.advertise {
             bail!("gossip cannot be opened at {listen}: this endpoint is reached at {}", self.advertise);
         }
-        let mut open = self.endpoint.shared().inbox.lock();
+        let mut open = self.inbox.lock();
         if open.as_ref().is_some_and(|inbox| !inbox.is_closed()) {
             bail!("gossip is open already at {listen}");
         }
         let (sender, inbox) = mpsc::channel(INBOX_MESSAGES_MAX);
         *open = Some(sender);
-        Ok(Box::new(GossipSocket { endpoint: self.endpoint.clone(), inbox, peers: Arc::default() }))
+        Ok(Box::new(GossipSocket { pool: Arc::clone(&self.pool), inbox, peers: Arc::default() }))
     }
 }
 
 /// The open socket.
 struct GossipSocket {
-    endpoint: Endpoint,
+    pool: Arc<Pool>,
     inbox: mpsc::Receiver<(SocketAddr, ChitchatMessage)>,
     peers: Arc<Peers>,
 }
@@ -107,7 +126,7 @@ impl Socket for GossipSocket {
             warn!(%to, bytes = bytes.len(), limit = GOSSIP_BYTES_MAX, "gossip message dropped: it is too large");
             return Ok(());
         }
-        self.peers.enqueue(self.endpoint.shared(), to, bytes.into());
+        self.peers.enqueue(&self.pool, to, bytes.into());
         Ok(())
     }
 
@@ -128,15 +147,15 @@ impl Peers {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn enqueue(self: &Arc<Self>, shared: &Arc<Shared>, to: SocketAddr, message: Bytes) {
+    fn enqueue(self: &Arc<Self>, pool: &Arc<Pool>, to: SocketAddr, message: Bytes) {
         let mut peers = self.lock();
         if peers.len() >= PEERS_MAX && !peers.contains_key(&to) {
             return debug!(%to, "gossip message dropped: {PEERS_MAX} peers have one waiting");
         }
         let peer = peers.entry(to).or_insert_with(|| {
             let queue = Arc::<Queue>::default();
-            let (peers, shared, waiting) = (Arc::clone(self), Arc::clone(shared), Arc::clone(&queue));
-            let deliver = move || deliver(Arc::clone(&peers), Arc::clone(&shared), to, Arc::clone(&waiting));
+            let (peers, pool, waiting) = (Arc::clone(self), Arc::clone(pool), Arc::clone(&queue));
+            let deliver = move || deliver(Arc::clone(&peers), Arc::clone(&pool), to, Arc::clone(&waiting));
             let task = tokio::spawn(kept_running("delivering gossip", deliver));
             Peer { queue, task: task.abort_handle() }
         });
@@ -181,7 +200,7 @@ impl Queue {
 }
 
 /// Sends one peer's messages, until there are none for a while.
-async fn deliver(peers: Arc<Peers>, shared: Arc<Shared>, to: SocketAddr, queue: Arc<Queue>) {
+async fn deliver(peers: Arc<Peers>, pool: Arc<Pool>, to: SocketAddr, queue: Arc<Queue>) {
     loop {
         let Ok(message) = timeout(IDLE_MAX, queue.pop()).await else {
             if peers.retire(to, &queue) {
@@ -189,7 +208,7 @@ async fn deliver(peers: Arc<Peers>, shared: Arc<Shared>, to: SocketAddr, queue: 
             }
             continue;
         };
-        if let Err(error) = deliver_one(&shared, to, message).await {
+        if let Err(error) = deliver_one(&pool, to, message).await {
             debug!(%to, %error, "gossip message dropped");
             // What waits is older than what the next round of gossip will say.
             queue.lock().clear();
@@ -197,9 +216,9 @@ async fn deliver(peers: Arc<Peers>, shared: Arc<Shared>, to: SocketAddr, queue: 
     }
 }
 
-async fn deliver_one(shared: &Arc<Shared>, to: SocketAddr, message: Bytes) -> anyhow::Result<()> {
-    let connection = shared.pool.connection(shared, to).await?;
-    if connection.peer.node_id == shared.node_id {
+async fn deliver_one(pool: &Arc<Pool>, to: SocketAddr, message: Bytes) -> anyhow::Result<()> {
+    let connection = pool.connection(to).await?;
+    if connection.peer.node_id == pool.dialler().node_id {
         bail!("{to} is this node itself");
     }
     let send = async {
@@ -214,7 +233,7 @@ async fn deliver_one(shared: &Arc<Shared>, to: SocketAddr, message: Bytes) -> an
 }
 
 /// Takes one message off an accepted stream.
-pub(crate) async fn receive(shared: Arc<Shared>, from: SocketAddr, mut recv: quinn::RecvStream) {
+async fn receive(inbox: Arc<Inbox>, from: SocketAddr, mut recv: quinn::RecvStream) {
     let bytes = match timeout(MESSAGE_WAIT, recv.read_to_end(GOSSIP_BYTES_MAX)).await {
         Ok(Ok(bytes)) => bytes,
         Ok(Err(quinn::ReadToEndError::TooLong)) => {
@@ -225,7 +244,7 @@ pub(crate) async fn receive(shared: Arc<Shared>, from: SocketAddr, mut recv: qui
     };
     match ChitchatMessage::deserialize(&mut &bytes[..]) {
         Ok(message) => {
-            let inbox = shared.inbox.lock().clone();
+            let inbox = inbox.lock().clone();
             if inbox.is_none_or(|inbox| inbox.try_send((from, message)).is_err()) {
                 debug!(%from, "gossip message dropped: nobody takes it");
             }

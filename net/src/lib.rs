@@ -1,22 +1,25 @@
 //! QUIC endpoint, RPC, wire messages, gossip over QUIC, and the driver of membership.
 
+pub mod admission;
 mod connection;
+mod dialler;
 pub mod endpoint;
 pub mod error;
 pub mod frame;
 pub mod gossip;
 mod keys;
+mod log_limit;
 pub mod membership;
 pub mod message;
+mod node_id;
 mod options;
 mod pool;
+mod quic;
 pub mod rpc;
 mod serve;
+mod socket;
 mod stream;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-/// The node id that a key stands for.
-pub fn node_id(key: vecino_certs::KeyId) -> vecino_model::NodeId {
-    vecino_model::NodeId::from_bytes(key.to_bytes())
-}
+pub use node_id::node_id;

@@ -5,6 +5,8 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::admission::AdmissionLimits;
+
 /// How an endpoint listens, dials and bounds its work.
 #[derive(Clone, Debug)]
 pub struct EndpointOptions {
@@ -54,6 +56,17 @@ impl Default for EndpointOptions {
             max_concurrent_requests_per_connection: 256,
             max_concurrent_requests: 2048,
             request_bytes_max: 512 << 20,
+        }
+    }
+}
+
+impl EndpointOptions {
+    /// What a node takes at a time by these options.
+    pub fn admission(&self) -> AdmissionLimits {
+        AdmissionLimits {
+            requests: self.max_concurrent_requests,
+            requests_per_connection: self.max_concurrent_requests_per_connection,
+            body_bytes: self.request_bytes_max,
         }
     }
 }

@@ -15,7 +15,7 @@ use tracing::{debug, warn};
 use vecino_supervise::caught_async;
 
 use crate::connection::{Connection, DialError, dial};
-use crate::endpoint::Shared;
+use crate::dialler::Dialler;
 
 /// Most addresses that are remembered.
 const ADDRESSES_MAX: usize = 4096;
@@ -23,8 +23,8 @@ const ADDRESSES_MAX: usize = 4096;
 const BACK_OFF_FIRST: Duration = Duration::from_millis(50);
 
 /// Connections by address.
-#[derive(Default)]
 pub(crate) struct Pool {
+    dialler: Arc<Dialler>,
     slots: Mutex<HashMap<SocketAddr, Slot>>,
 }
 
@@ -74,9 +74,19 @@ impl PoolError {
 }
 
 impl Pool {
+    /// A pool with no connection yet.
+    pub(crate) fn new(dialler: Arc<Dialler>) -> Arc<Self> {
+        Arc::new(Self { dialler, slots: Mutex::default() })
+    }
+
+    /// What the pool dials with.
+    pub(crate) fn dialler(&self) -> &Dialler {
+        &self.dialler
+    }
+
     /// The connection to `address`, dialled if there is none.
-    pub(crate) async fn connection(&self, shared: &Arc<Shared>, address: SocketAddr) -> Outcome {
-        let mesh = shared.service.as_ref().and_then(|service| service.identity().mesh_id);
+    pub(crate) async fn connection(self: &Arc<Self>, address: SocketAddr) -> Outcome {
+        let mesh = self.dialler.identity().and_then(|own| own.mesh_id);
         let mut outcome = {
             let mut slots = self.lock();
             let now = Instant::now();
@@ -93,12 +103,12 @@ impl Pool {
                 }
                 Some(Slot::Resting { failures, .. }) => {
                     let failures = *failures;
-                    start(&mut slots, shared, address, Some(failures))
+                    start(&mut slots, self, address, Some(failures))
                 }
-                Some(Slot::Ready(_)) => start(&mut slots, shared, address, None),
+                Some(Slot::Ready(_)) => start(&mut slots, self, address, None),
                 None => {
                     make_room(&mut slots, now).map_err(|()| PoolError::Full(address))?;
-                    start(&mut slots, shared, address, None)
+                    start(&mut slots, self, address, None)
                 }
             }
         };
@@ -139,26 +149,26 @@ fn make_room(slots: &mut HashMap<SocketAddr, Slot>, now: Instant) -> Result<(), 
 
 fn start(
     slots: &mut HashMap<SocketAddr, Slot>,
-    shared: &Arc<Shared>,
+    pool: &Arc<Pool>,
     address: SocketAddr,
     failures: Option<Failures>,
 ) -> watch::Receiver<Option<Outcome>> {
     let (sender, receiver) = watch::channel(None);
     slots.insert(address, Slot::Dialling { outcome: receiver.clone(), failures });
-    let shared = Arc::clone(shared);
+    let pool = Arc::clone(pool);
     tokio::spawn(async move {
         // Whoever waits for the connection is told even if dialling panics.
-        let dialled = caught_async("dialling a node", dial(&shared, address)).await;
+        let dialled = caught_async("dialling a node", dial(&pool.dialler, address)).await;
         let result = dialled.unwrap_or_else(|panic| Err(DialError::Lost(panic.to_string())));
-        sender.send_replace(Some(settle(&shared, address, result)));
+        sender.send_replace(Some(settle(&pool, address, result)));
     });
     receiver
 }
 
 /// Records how a dial went, and logs what a person should know.
-fn settle(shared: &Arc<Shared>, address: SocketAddr, result: Result<Connection, DialError>) -> Outcome {
+fn settle(pool: &Pool, address: SocketAddr, result: Result<Connection, DialError>) -> Outcome {
     let now = Instant::now();
-    let mut slots = shared.pool.lock();
+    let mut slots = pool.lock();
     let earlier = match slots.get(&address) {
         Some(Slot::Dialling { failures, .. }) => *failures,
         _ => None,
@@ -175,11 +185,11 @@ fn settle(shared: &Arc<Shared>, address: SocketAddr, result: Result<Connection, 
                 since: earlier.map_or(now, |failures| failures.since),
                 count: earlier.map_or(1, |failures| failures.count.saturating_add(1)),
             };
-            let retry_after = back_off(failures.count, shared.options.back_off_max, fastrand::f64());
+            let retry_after = back_off(failures.count, pool.dialler.back_off_max, fastrand::f64());
             slots.insert(address, Slot::Resting { failures, error: error.clone(), until: now + retry_after });
             drop(slots);
             match &error {
-                DialError::Refused(reason) if shared.log_limit.allows(&format!("{address} {reason}")) => {
+                DialError::Refused(reason) if pool.dialler.log_limit.allows(&format!("{address} {reason}")) => {
                     warn!(%address, reason, "connection to node refused");
                 }
                 _ => debug!(%address, %error, attempts = failures.count, "node cannot be reached"),

@@ -37,15 +37,24 @@ impl fmt::Display for Caller {
     }
 }
 
-/// What comes with a request beside its body.
+/// What comes with a request beside its body, whichever door it came in by. Every step of the work that needs to know
+/// who asks, until when, or for which request is handed it.
 #[derive(Clone, Debug)]
-pub struct CallContext {
+#[non_exhaustive]
+pub struct RequestContext {
     /// Who asks.
     pub caller: Caller,
     /// When the caller stops waiting; the answer is worthless afterwards.
     pub deadline: tokio::time::Instant,
     /// Ties the log lines of one request together over all nodes.
     pub trace: TraceId,
+}
+
+impl RequestContext {
+    /// The context of a request. A deadline beyond [`DEADLINE_MAX`] is cut to that.
+    pub fn new(caller: Caller, deadline: tokio::time::Instant, trace: TraceId) -> Self {
+        Self { caller, deadline: deadline.min(tokio::time::Instant::now() + DEADLINE_MAX), trace }
+    }
 }
 
 /// Answers requests. One value serves every connection of an endpoint.
@@ -58,7 +67,7 @@ pub trait Service: Send + Sync + 'static {
     ///
     /// The future is dropped when the caller goes away or `context.deadline` passes. [`crate::message::Hello`] never
     /// gets here, nor does a peer's kind from a client.
-    async fn serve(&self, context: CallContext, kind: u16, body: Bytes) -> Result<Vec<u8>, RpcError>;
+    async fn serve(&self, context: RequestContext, kind: u16, body: Bytes) -> Result<Vec<u8>, RpcError>;
 }
 
 /// Encodes a body: a map with field names, so that older nodes can skip what they do not know.

@@ -1,29 +1,25 @@
 //! The accepting side: who may connect, and how one request after the other is served.
 
-use std::any::Any;
-use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
-use quinn::{ConnectionError, VarInt};
-use tokio::sync::Semaphore;
+use quinn::ConnectionError;
 use tokio::time::{Instant, timeout, timeout_at};
-use tracing::{debug, error, warn};
-use vecino_certs::{ALPN_CLIENT, ALPN_PEER, PeerCertificate, Role, inspect_peer};
+use tracing::{debug, warn};
+use vecino_certs::{ALPN_CLIENT, ALPN_PEER, PeerCertificate, Role};
 use vecino_supervise::caught_async;
 
-use crate::connection::describe;
-use crate::endpoint::Shared;
-use crate::error::{ErrorCode, Retry, RpcError};
+use crate::admission::{Admission, Share};
+use crate::error::{ErrorCode, RpcError};
 use crate::frame::{self, FrameError, REQUEST_HEADER_BYTES, ReplyHeader, RequestHeader};
-use crate::gossip;
+use crate::log_limit::LogLimit;
 use crate::message::{Hello, HelloReply, KINDS, PeerIdentity, Rpc};
 use crate::node_id;
-use crate::rpc::{self, CallContext, Caller, DEADLINE_MAX, PEER_KIND_MIN, Service};
+use crate::pool::Pool;
+use crate::quic::{CloseCode, alpn, certificate, describe};
+use crate::rpc::{self, Caller, PEER_KIND_MIN, RequestContext, Service};
 use crate::stream::{CANCELLED, ReadFrameError, ResetOnDrop, read_body, read_header};
 use vecino_model::MeshId;
 
@@ -33,24 +29,24 @@ const HELLO_WAIT: Duration = Duration::from_secs(5);
 const HEADER_WAIT: Duration = Duration::from_secs(5);
 /// How long past its deadline an answer may still be on its way, and how long an acknowledgement is waited for.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
-/// Advice to who was turned away by a full node.
-const OVERLOAD_RETRY_MS: u32 = 50;
 
-/// Why a connection was closed, as QUIC application error codes.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum CloseCode {
-    /// The endpoint is stopping.
-    Stopping = 1,
-    /// What came is not this protocol.
-    Protocol = 2,
-    /// The other side is not accepted.
-    Refused = 3,
+/// Takes the streams in one direction that peers open: gossip.
+pub(crate) trait UniSink: Send + Sync {
+    /// Takes one message off a stream that the peer at `from` opened.
+    fn receive(
+        self: Arc<Self>,
+        from: SocketAddr,
+        stream: quinn::RecvStream,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 }
 
-impl From<CloseCode> for VarInt {
-    fn from(code: CloseCode) -> Self {
-        Self::from_u32(code as u32)
-    }
+/// What accepted connections are served with.
+pub(crate) struct Server<S> {
+    pub(crate) service: Arc<dyn Service>,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) sink: Arc<S>,
+    pub(crate) max_connections: usize,
 }
 
 /// An accepted connection after its hello.
@@ -61,32 +57,31 @@ struct Accepted {
     advertised: Option<SocketAddr>,
     /// What the peer said; its node joins a mesh once and says hello again when it does.
     mesh_told: Option<MeshId>,
-    permits: Semaphore,
+    share: Share,
 }
 
 /// Accepts connections until the endpoint is closed.
-pub(crate) async fn accept(shared: Arc<Shared>, quic: quinn::Endpoint, service: Arc<dyn Service>) {
+pub(crate) async fn accept<S: UniSink + 'static>(server: Arc<Server<S>>, quic: quinn::Endpoint) {
     while let Some(incoming) = quic.accept().await {
         let remote = incoming.remote_address();
-        if quic.open_connections() >= shared.options.max_connections {
-            if shared.log_limit.allows("connections") {
-                warn!(%remote, limit = shared.options.max_connections, "connection refused: too many are open");
+        if quic.open_connections() >= server.max_connections {
+            if server.pool.dialler().log_limit.allows("connections") {
+                warn!(%remote, limit = server.max_connections, "connection refused: too many are open");
             }
             incoming.refuse();
             continue;
         }
         // Half full: from here on only who can receive at its address gets a place.
-        if quic.open_connections() >= shared.options.max_connections.div_ceil(2) && !incoming.remote_address_validated()
-        {
+        if quic.open_connections() >= server.max_connections.div_ceil(2) && !incoming.remote_address_validated() {
             if let Err(error) = incoming.retry() {
                 debug!(%remote, %error, "connection not accepted");
             }
             continue;
         }
-        let (shared, service) = (Arc::clone(&shared), Arc::clone(&service));
+        let server = Arc::clone(&server);
         spawn("serving a connection", async move {
             match incoming.accept() {
-                Ok(connecting) => serve_connection(shared, service, connecting, remote).await,
+                Ok(connecting) => serve_connection(server, connecting, remote).await,
                 Err(error) => debug!(%remote, %error, "connection not accepted"),
             }
         });
@@ -98,45 +93,44 @@ fn spawn(what: &'static str, work: impl Future<Output = ()> + Send + 'static) {
     tokio::spawn(async move { drop(caught_async(what, work).await) });
 }
 
-async fn serve_connection(
-    shared: Arc<Shared>,
-    service: Arc<dyn Service>,
+async fn serve_connection<S: UniSink + 'static>(
+    server: Arc<Server<S>>,
     connecting: quinn::Connecting,
     remote: SocketAddr,
 ) {
     let quic = match timeout(HELLO_WAIT, connecting).await {
         Ok(Ok(quic)) => quic,
-        Ok(Err(error)) => return log_lost(&shared, remote, &error),
+        Ok(Err(error)) => return log_lost(&server.pool.dialler().log_limit, remote, &error),
         Err(_) => return debug!(%remote, "handshake not finished within {HELLO_WAIT:?}"),
     };
-    let greeted = timeout(HELLO_WAIT, greet(&shared, &service, &quic)).await;
+    let greeted = timeout(HELLO_WAIT, greet(&server, &quic)).await;
     let accepted = match greeted.unwrap_or_else(|_| Err(Greeting::Refused(format!("no hello within {HELLO_WAIT:?}")))) {
         Ok(accepted) => Arc::new(accepted),
         Err(Greeting::Refused(reason)) => {
             quic.close(CloseCode::Refused.into(), reason.as_bytes());
-            if shared.log_limit.allows(&format!("{} {reason}", remote.ip())) {
+            if server.pool.dialler().log_limit.allows(&format!("{} {reason}", remote.ip())) {
                 warn!(%remote, reason, "connection refused");
             }
             return;
         }
-        Err(Greeting::Lost(error)) => return log_lost(&shared, remote, &error),
+        Err(Greeting::Lost(error)) => return log_lost(&server.pool.dialler().log_limit, remote, &error),
     };
     debug!(%remote, caller = %accepted.caller, "connection accepted");
     if let Some(address) = accepted.advertised {
-        shared.pool.wake(address);
+        server.pool.wake(address);
     }
     let closed = loop {
         tokio::select! {
             stream = accepted.quic.accept_bi() => match stream {
                 Ok((send, recv)) => {
-                    let (shared, service) = (Arc::clone(&shared), Arc::clone(&service));
-                    spawn("serving a request", serve_stream(shared, service, Arc::clone(&accepted), send, recv));
+                    let (server, accepted) = (Arc::clone(&server), Arc::clone(&accepted));
+                    spawn("serving a request", serve_stream(server, accepted, send, recv));
                 }
                 Err(error) => break error,
             },
             stream = accepted.quic.accept_uni() => match (stream, accepted.advertised) {
                 (Ok(recv), Some(from)) => {
-                    spawn("receiving gossip", gossip::receive(Arc::clone(&shared), from, recv));
+                    spawn("receiving gossip", Arc::clone(&server.sink).receive(from, recv));
                 }
                 (Ok(mut recv), None) => drop(recv.stop(CANCELLED)),
                 (Err(error), _) => break error,
@@ -146,14 +140,14 @@ async fn serve_connection(
     match closed {
         // The other side found fault with this node's answer to its hello, or with a reply.
         ConnectionError::ApplicationClosed(close) if close.error_code == CloseCode::Refused.into() => {
-            log_lost(&shared, remote, &ConnectionError::ApplicationClosed(close));
+            log_lost(&server.pool.dialler().log_limit, remote, &ConnectionError::ApplicationClosed(close));
         }
         error => debug!(%remote, caller = %accepted.caller, reason = describe(&error), "connection ended"),
     }
 }
 
 /// Logs a lost connection: loud if one side refused the other, as then somebody has to mend something.
-fn log_lost(shared: &Shared, remote: SocketAddr, error: &ConnectionError) {
+fn log_lost(log_limit: &LogLimit, remote: SocketAddr, error: &ConnectionError) {
     let reason = match error {
         ConnectionError::TransportError(error) => format!("this node refused it: {error}"),
         error => describe(error),
@@ -164,7 +158,7 @@ fn log_lost(shared: &Shared, remote: SocketAddr, error: &ConnectionError) {
             | ConnectionError::ConnectionClosed(_)
             | ConnectionError::ApplicationClosed(_)
     );
-    if loud && shared.log_limit.allows(&format!("{} {reason}", remote.ip())) {
+    if loud && log_limit.allows(&format!("{} {reason}", remote.ip())) {
         warn!(%remote, reason, "connection refused");
     } else {
         debug!(%remote, reason, "connection lost");
@@ -177,12 +171,12 @@ enum Greeting {
 }
 
 /// Reads the hello, judges it and answers it. Whoever is refused is told why before the connection is closed.
-async fn greet(shared: &Shared, service: &Arc<dyn Service>, quic: &quinn::Connection) -> Result<Accepted, Greeting> {
+async fn greet<S>(server: &Server<S>, quic: &quinn::Connection) -> Result<Accepted, Greeting> {
     let certificate = certificate(quic).map_err(Greeting::Refused)?;
     let alpn = alpn(quic);
     let (send, mut recv) = quic.accept_bi().await.map_err(Greeting::Lost)?;
     let mut send = ResetOnDrop::new(send);
-    let own = service.identity();
+    let own = server.service.identity();
     let judged = match read_hello(&mut recv).await {
         Ok(hello) => match judge_hello(&alpn, &certificate, &hello, &own) {
             Ok(caller) => advertised(&caller, &hello, quic).await.map(|address| (caller, address, hello)),
@@ -191,7 +185,7 @@ async fn greet(shared: &Shared, service: &Arc<dyn Service>, quic: &quinn::Connec
         Err(error) => Err(error.to_string()),
     };
     let reply = match &judged {
-        Ok(_) => rpc::encode(&HelloReply { identity: own, software: shared.options.software.clone() }),
+        Ok(_) => rpc::encode(&HelloReply { identity: own, software: server.pool.dialler().software.clone() }),
         Err(reason) => Err(RpcError::new(ErrorCode::Forbidden, reason)),
     };
     answer(&mut send, Hello::KIND, reply)
@@ -210,17 +204,17 @@ async fn greet(shared: &Shared, service: &Arc<dyn Service>, quic: &quinn::Connec
         caller,
         advertised,
         mesh_told: hello.peer.and_then(|peer| peer.mesh_id),
-        permits: Semaphore::new(shared.options.max_concurrent_requests_per_connection),
+        share: server.admission.share(),
     })
 }
 
 async fn read_hello(recv: &mut quinn::RecvStream) -> Result<Hello, RpcError> {
-    let header = RequestHeader::decode(&read_header::<REQUEST_HEADER_BYTES>(recv).await.map_err(to_rpc_error)?)?;
+    let header = RequestHeader::decode(&read_header::<REQUEST_HEADER_BYTES>(recv).await.map_err(unreadable)?)?;
     if header.kind != Hello::KIND {
         let message = format_args!("the first request is of kind {}, not a hello", header.kind);
         return Err(RpcError::new(ErrorCode::Protocol, message));
     }
-    let (body, _) = read_body(recv, header.body_bytes as usize, None).await.map_err(to_rpc_error)?;
+    let (body, _) = read_body(recv, header.body_bytes as usize, None).await.map_err(unreadable)?;
     rpc::decode(Hello::NAME, &body)
 }
 
@@ -273,31 +267,14 @@ async fn advertised(caller: &Caller, hello: &Hello, quic: &quinn::Connection) ->
     best.copied().map(Some).ok_or_else(|| format!("advertised address {:?} has no address", peer.advertise))
 }
 
-/// The certificate that the other side proved.
-pub(crate) fn certificate(quic: &quinn::Connection) -> Result<PeerCertificate, String> {
-    let chain = quic
-        .peer_identity()
-        .and_then(|identity: Box<dyn Any>| identity.downcast::<Vec<rustls::pki_types::CertificateDer<'static>>>().ok())
-        .ok_or("the other side has shown no certificate")?;
-    inspect_peer(&chain).map_err(|error| error.to_string())
-}
-
-fn alpn(quic: &quinn::Connection) -> Vec<u8> {
-    quic.handshake_data()
-        .and_then(|data| data.downcast::<quinn::crypto::rustls::HandshakeData>().ok())
-        .and_then(|data| data.protocol)
-        .unwrap_or_default()
-}
-
 /// Serves one request. The task ends when its answer was acknowledged, so that a stopping endpoint can wait for it.
-async fn serve_stream(
-    shared: Arc<Shared>,
-    service: Arc<dyn Service>,
+async fn serve_stream<S>(
+    server: Arc<Server<S>>,
     accepted: Arc<Accepted>,
     send: quinn::SendStream,
     mut recv: quinn::RecvStream,
 ) {
-    let _in_flight = shared.in_flight();
+    let _in_flight = server.admission.in_flight();
     let mut send = ResetOnDrop::new(send);
     let header = match timeout(HEADER_WAIT, read_header::<REQUEST_HEADER_BYTES>(&mut recv)).await {
         Ok(Ok(bytes)) => RequestHeader::decode(&bytes).map_err(ReadFrameError::from),
@@ -316,12 +293,13 @@ async fn serve_stream(
         Err(error) => {
             let _ = recv.stop(CANCELLED);
             debug!(caller = %accepted.caller, %error, "request refused");
-            return conclude(&mut send, 0, Err(to_rpc_error(error))).await;
+            return conclude(&mut send, 0, Err(unreadable(error))).await;
         }
     };
-    let deadline = Instant::now() + header.deadline().min(DEADLINE_MAX);
+    let context = RequestContext::new(accepted.caller.clone(), Instant::now() + header.deadline(), header.trace);
+    let deadline = context.deadline;
     let settled = send.settled();
-    let work = serve_request(&shared, &service, &accepted, &header, deadline, &mut recv);
+    let work = serve_request(&server, &accepted, &header, context, &mut recv);
     let result = tokio::select! {
         // The caller gave up, or is gone: dropping the work cancels it.
         () = settled => return debug!(trace = %header.trace, kind = header.kind, "request cancelled"),
@@ -333,41 +311,29 @@ async fn serve_stream(
     let _ = timeout_at(deadline + ANSWER_WAIT, conclude(&mut send, header.kind, result)).await;
 }
 
-async fn serve_request(
-    shared: &Shared,
-    service: &Arc<dyn Service>,
+async fn serve_request<S>(
+    server: &Server<S>,
     accepted: &Accepted,
     header: &RequestHeader,
-    deadline: Instant,
+    context: RequestContext,
     recv: &mut quinn::RecvStream,
 ) -> Result<Vec<u8>, RpcError> {
-    admit(shared, service, accepted, header.kind)?;
-    let overloaded = |what: &str, limit: usize| RpcError {
-        code: ErrorCode::Overloaded,
-        message: format!("{what} has {limit} requests under way, the most it takes: try again a little later"),
-        retry: Retry::AfterMs(OVERLOAD_RETRY_MS + fastrand::u32(..=OVERLOAD_RETRY_MS)),
-    };
-    let _own = accepted
-        .permits
-        .try_acquire()
-        .map_err(|_| overloaded("this connection", shared.options.max_concurrent_requests_per_connection))?;
-    let _all =
-        shared.permits.try_acquire().map_err(|_| overloaded("this node", shared.options.max_concurrent_requests))?;
-    let (body, _bytes) =
-        read_body(recv, header.body_bytes as usize, Some(&shared.budget)).await.map_err(to_rpc_error)?;
+    let Server { service, admission, .. } = server;
+    admission.check_running()?;
+    check_kind(service, accepted, header.kind)?;
+    let admitted = admission.admit(&accepted.share)?;
+    let (body, _held) =
+        read_body(recv, header.body_bytes as usize, Some(admission.bodies())).await.map_err(unreadable)?;
     if header.kind == Hello::KIND {
-        let reply = HelloReply { identity: service.identity(), software: shared.options.software.clone() };
-        return rpc::encode(&reply);
+        let software = server.pool.dialler().software.clone();
+        return rpc::encode(&HelloReply { identity: service.identity(), software });
     }
-    let context = CallContext { caller: accepted.caller.clone(), deadline, trace: header.trace };
-    header.trace.scope(caught(service, context, header.kind, body)).await
+    let (name, bytes) = (name(header.kind), body.len());
+    admitted.run(&context, name, bytes, service.serve(context.clone(), header.kind, body)).await
 }
 
 /// Whether this caller may ask this now.
-fn admit(shared: &Shared, service: &Arc<dyn Service>, accepted: &Accepted, kind: u16) -> Result<(), RpcError> {
-    if shared.is_stopping() {
-        return Err(RpcError::new(ErrorCode::NotReady, "the node is stopping: ask another one"));
-    }
+fn check_kind(service: &Arc<dyn Service>, accepted: &Accepted, kind: u16) -> Result<(), RpcError> {
     if KINDS.binary_search_by_key(&kind, |(kind, _)| *kind).is_err() {
         let message = format_args!("kind {kind} is unknown here: run the same release on both sides");
         return Err(RpcError::new(ErrorCode::Protocol, message));
@@ -390,20 +356,6 @@ fn admit(shared: &Shared, service: &Arc<dyn Service>, accepted: &Accepted, kind:
         },
         Caller::Client(_) => Ok(()),
     }
-}
-
-/// Runs the service so that a panic in it costs this request and nothing else.
-async fn caught(service: &Arc<dyn Service>, context: CallContext, kind: u16, body: Bytes) -> Result<Vec<u8>, RpcError> {
-    let trace = context.trace;
-    let mut work = service.serve(context, kind, body);
-    poll_fn(move |task| {
-        catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(task))).unwrap_or_else(|_| {
-            error!(%trace, kind = name(kind), "the service panicked");
-            let message = format_args!("the node failed at {}; its log has more under trace {trace}", name(kind));
-            Poll::Ready(Err(RpcError::new(ErrorCode::Internal, message)))
-        })
-    })
-    .await
 }
 
 /// Answers, and waits until the answer was acknowledged.
@@ -432,14 +384,11 @@ async fn answer(send: &mut ResetOnDrop, kind: u16, result: Result<Vec<u8>, RpcEr
     send.send(&ReplyHeader { kind, error, body_bytes }.encode(), body.into()).await
 }
 
-fn to_rpc_error(error: ReadFrameError) -> RpcError {
+/// A request that could not be read, as its caller is told.
+fn unreadable(error: ReadFrameError) -> RpcError {
     match error {
         ReadFrameError::Frame(error) => error.into(),
-        ReadFrameError::Budget(_) => RpcError {
-            code: ErrorCode::Overloaded,
-            message: error.to_string(),
-            retry: Retry::AfterMs(OVERLOAD_RETRY_MS),
-        },
+        ReadFrameError::Budget(error) => error.into(),
         error => RpcError::new(ErrorCode::Protocol, error),
     }
 }

@@ -1,17 +1,13 @@
 //! Frames on QUIC streams: bodies are read piece by piece, so that a length that lies costs no memory.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use quinn::{ReadError, ReadExactError, RecvStream, SendStream, VarInt};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::admission::{BodyBudget, BodyBytes, NoRoom};
 use crate::frame::{self, FrameError, PREFIX_BYTES};
 
 /// Most bytes taken from a stream at a time, and most memory reserved before anything has arrived.
 const PIECE_BYTES_MAX: usize = 64 * 1024;
-/// Unit in which a [`Budget`] is counted.
-const BUDGET_UNIT_BYTES: usize = 4 * 1024;
 
 /// Code with which a stream is reset or stopped that is no longer wanted.
 pub(crate) const CANCELLED: VarInt = VarInt::from_u32(1);
@@ -32,8 +28,8 @@ pub(crate) enum ReadFrameError {
     #[error("a body of {expected} bytes is followed by more")]
     Long { expected: usize },
     /// Too many bytes of bodies are in memory.
-    #[error("the bodies of other requests take all {0} bytes that are set aside for them")]
-    Budget(usize),
+    #[error(transparent)]
+    Budget(#[from] NoRoom),
 }
 
 /// Reads a header of `N` bytes. Magic and version are checked first, as another version's header may be shorter.
@@ -52,25 +48,25 @@ async fn read_exact(recv: &mut RecvStream, bytes: &mut [u8]) -> Result<(), ReadF
     })
 }
 
-/// Reads the body, which must end the stream. The permit returns its bytes to the budget when dropped.
+/// Reads the body, which must end the stream. What is held of the budget goes back when it is dropped.
 pub(crate) async fn read_body(
     recv: &mut RecvStream,
     expected: usize,
-    budget: Option<&Budget>,
-) -> Result<(Bytes, Option<OwnedSemaphorePermit>), ReadFrameError> {
-    let mut permit: Option<OwnedSemaphorePermit> = None;
+    budget: Option<&BodyBudget>,
+) -> Result<(Bytes, BodyBytes), ReadFrameError> {
+    let mut held = BodyBytes::default();
     let mut body = Vec::with_capacity(expected.min(PIECE_BYTES_MAX));
     while let Some(piece) = recv.read_chunk(PIECE_BYTES_MAX, true).await? {
         if body.len() + piece.bytes.len() > expected {
             return Err(ReadFrameError::Long { expected });
         }
         if let Some(budget) = budget {
-            budget.extend(&mut permit, body.len() + piece.bytes.len())?;
+            budget.cover(&mut held, body.len() + piece.bytes.len())?;
         }
         if body.is_empty() && piece.bytes.len() == expected {
             // Nearly every request is one piece: it is passed on without a copy.
             return match recv.read_chunk(1, true).await? {
-                None => Ok((piece.bytes, permit)),
+                None => Ok((piece.bytes, held)),
                 Some(_) => Err(ReadFrameError::Long { expected }),
             };
         }
@@ -79,39 +75,7 @@ pub(crate) async fn read_body(
     if body.len() < expected {
         return Err(ReadFrameError::Short { expected, received: body.len() });
     }
-    Ok((body.into(), permit))
-}
-
-/// A bound on the bytes of request bodies in memory, over all connections.
-pub(crate) struct Budget {
-    units: Arc<Semaphore>,
-    bytes_max: usize,
-}
-
-impl Budget {
-    pub(crate) fn new(bytes_max: usize) -> Self {
-        let units = (bytes_max / BUDGET_UNIT_BYTES).clamp(1, Semaphore::MAX_PERMITS);
-        Self { units: Arc::new(Semaphore::new(units)), bytes_max }
-    }
-
-    /// Grows `permit` to cover `bytes`, or says that there is no room; it never waits, so that no two bodies can wait
-    /// for each other.
-    fn extend(&self, permit: &mut Option<OwnedSemaphorePermit>, bytes: usize) -> Result<(), ReadFrameError> {
-        let held = permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        let missing = bytes.div_ceil(BUDGET_UNIT_BYTES).saturating_sub(held);
-        if missing == 0 {
-            return Ok(());
-        }
-        let missing = u32::try_from(missing).map_err(|_| ReadFrameError::Budget(self.bytes_max))?;
-        let more = Arc::clone(&self.units)
-            .try_acquire_many_owned(missing)
-            .map_err(|_| ReadFrameError::Budget(self.bytes_max))?;
-        match permit {
-            Some(permit) => permit.merge(more),
-            None => *permit = Some(more),
-        }
-        Ok(())
-    }
+    Ok((body.into(), held))
 }
 
 /// A sending stream that is reset when it is dropped before it was finished, so that the receiver never takes half a

@@ -14,7 +14,7 @@ use vecino_model::{MeshId, NodeId};
 use crate::endpoint::{Endpoint, EndpointOptions};
 use crate::error::RpcError;
 use crate::message::{PeerIdentity, Rpc};
-use crate::rpc::{CallContext, Service, decode, encode};
+use crate::rpc::{RequestContext, Service, decode, encode};
 
 /// Id of every fake mesh.
 pub const FAKE_MESH: MeshId = MeshId([7; 16]);
@@ -37,7 +37,7 @@ pub struct FakeNode {
 #[derive(Debug)]
 pub struct Asked {
     /// Deadline and trace.
-    pub context: CallContext,
+    pub context: RequestContext,
     /// Number of the request.
     pub kind: u16,
     body: Bytes,
@@ -77,7 +77,7 @@ where
         PeerIdentity { node_id: self.node_id, mesh_id: Some(FAKE_MESH), advertise: String::new() }
     }
 
-    async fn serve(&self, context: CallContext, kind: u16, body: Bytes) -> Result<Vec<u8>, RpcError> {
+    async fn serve(&self, context: RequestContext, kind: u16, body: Bytes) -> Result<Vec<u8>, RpcError> {
         (self.handler)(Asked { context, kind, body }).await
     }
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 use vecino_model::{MeshId, NodeId, NodeState as MemberState};
+use vecino_net::admission::Admission;
 use vecino_net::endpoint::{Endpoint, EndpointError, EndpointOptions};
 use vecino_net::error::RpcError;
 use vecino_net::membership::{Membership, MembershipError, MembershipOptions};
@@ -151,7 +152,11 @@ impl Node {
         };
         let service = Arc::new(NodeService::new(node_id, advertise, Arc::clone(&store)));
         let options = EndpointOptions { listen, state_dir: Some(data.join("net")), ..EndpointOptions::default() };
-        let endpoint = Endpoint::server(&identity, options, Arc::clone(&service) as Arc<dyn Service>)?;
+        let memory = Arc::clone(&store.resources().memory);
+        let count = Box::new(move |bytes| Box::new(memory.count(bytes)) as Box<dyn Send + Sync>);
+        let admission = Admission::new(options.admission(), count);
+        let endpoint =
+            Endpoint::server_behind(&identity, options, Arc::clone(&service) as Arc<dyn Service>, admission)?;
         info!(node = %node_id, address = %listen, %advertise, "listening");
 
         let catalog = match state.mesh_id {

@@ -15,7 +15,7 @@ use vecino_net::message::{
     JoinReply, ListCollections, NodeSnapshot, NodeStats, PeerIdentity, Put, ReplicaApply, ReplicaRead, ReplicaScan,
     ReplicaSearch, ReplicaVersions, RingInfo, Rpc, Scan, Search, Status, TakeSnapshot,
 };
-use vecino_net::rpc::{CallContext, Caller, Service, TraceId, decode, encode};
+use vecino_net::rpc::{Caller, RequestContext, Service, TraceId, decode, encode};
 
 use crate::blocking::blocking;
 use crate::coordinator::{Coordinator, to_rpc_error};
@@ -118,43 +118,40 @@ impl Service for NodeService {
         }
     }
 
-    async fn serve(&self, context: CallContext, kind: u16, body: Bytes) -> Result<Vec<u8>, RpcError> {
-        let CallContext { caller, deadline, trace } = context;
+    async fn serve(&self, context: RequestContext, kind: u16, body: Bytes) -> Result<Vec<u8>, RpcError> {
+        let RequestContext { caller, trace, .. } = &context;
         debug!(%trace, %caller, kind, bytes = body.len(), "request");
-        let own = self.coordinator()?;
-        // As long as it is answered a request is there as it came, decoded, and as what it sends on.
-        let _request = self.store.resources().memory.count(3 * body.len() as u64);
-        let body = &*body;
+        let (own, context, body) = (self.coordinator()?, &context, &*body);
         match kind {
             CreateCollection::KIND => {
-                let owned = own.clone();
-                answer(body, |request| to_its_end(async move { owned.create_collection(request, deadline).await }))
+                let (owned, context) = (own.clone(), context.clone());
+                answer(body, |request| to_its_end(async move { owned.create_collection(&context, request).await }))
                     .await
             }
             DropCollection::KIND => {
-                let owned = own.clone();
-                answer(body, |request| to_its_end(async move { owned.drop_collection(request, deadline).await })).await
+                let (owned, context) = (own.clone(), context.clone());
+                answer(body, |request| to_its_end(async move { owned.drop_collection(&context, request).await })).await
             }
-            ListCollections::KIND => answer(body, |ListCollections {}| own.list_collections()).await,
-            DescribeCollection::KIND => answer(body, |request| own.describe_collection(request)).await,
-            Put::KIND => answer(body, |request| own.put(request, deadline)).await,
-            Get::KIND => answer(body, |request| own.get(request, deadline)).await,
-            Delete::KIND => answer(body, |request| own.delete(request, deadline)).await,
-            Search::KIND => answer(body, |request| own.search(request, deadline)).await,
-            Scan::KIND => answer(body, |request| own.scan(request, deadline)).await,
-            Status::KIND => answer(body, |Status {}| own.status()).await,
-            RingInfo::KIND => answer(body, |request| own.ring(request)).await,
-            TakeSnapshot::KIND => answer(body, |request| own.take_snapshot(request, deadline)).await,
-            Join::KIND => answer(body, |request| async { self.join(own, &caller, request) }).await,
+            ListCollections::KIND => answer(body, |ListCollections {}| own.list_collections(context)).await,
+            DescribeCollection::KIND => answer(body, |request| own.describe_collection(context, request)).await,
+            Put::KIND => answer(body, |request| own.put(context, request)).await,
+            Get::KIND => answer(body, |request| own.get(context, request)).await,
+            Delete::KIND => answer(body, |request| own.delete(context, request)).await,
+            Search::KIND => answer(body, |request| own.search(context, request)).await,
+            Scan::KIND => answer(body, |request| own.scan(context, request)).await,
+            Status::KIND => answer(body, |Status {}| own.status(context)).await,
+            RingInfo::KIND => answer(body, |request| own.ring(context, request)).await,
+            TakeSnapshot::KIND => answer(body, |request| own.take_snapshot(context, request)).await,
+            Join::KIND => answer(body, |request| async { self.join(own, caller, request) }).await,
             CatalogFetch::KIND => {
                 answer(body, |CatalogFetch {}| async { Ok::<Vec<CatalogEntry>, _>(self.store.entries()) }).await
             }
             CatalogApply::KIND => answer(body, |request| self.apply_to_catalog(request)).await,
-            ReplicaVersions::KIND => self.answer_as_replica::<ReplicaVersions>(own, &caller, body).await,
-            ReplicaApply::KIND => self.answer_as_replica::<ReplicaApply>(own, &caller, body).await,
-            ReplicaRead::KIND => self.answer_as_replica::<ReplicaRead>(own, &caller, body).await,
-            ReplicaSearch::KIND => self.answer_as_replica::<ReplicaSearch>(own, &caller, body).await,
-            ReplicaScan::KIND => self.answer_as_replica::<ReplicaScan>(own, &caller, body).await,
+            ReplicaVersions::KIND => self.answer_as_replica::<ReplicaVersions>(own, caller, body).await,
+            ReplicaApply::KIND => self.answer_as_replica::<ReplicaApply>(own, caller, body).await,
+            ReplicaRead::KIND => self.answer_as_replica::<ReplicaRead>(own, caller, body).await,
+            ReplicaSearch::KIND => self.answer_as_replica::<ReplicaSearch>(own, caller, body).await,
+            ReplicaScan::KIND => self.answer_as_replica::<ReplicaScan>(own, caller, body).await,
             NodeSnapshot::KIND => {
                 answer(body, |request| snapshots::take(Arc::clone(&self.store), self.node_id, request)).await
             }

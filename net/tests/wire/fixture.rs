@@ -20,7 +20,7 @@ use vecino_net::message::{
     CatalogFetch, DropCollection, Dropped, ListCollections, PeerIdentity, Put, Rpc, Scan, ScanReply,
 };
 use vecino_net::node_id;
-use vecino_net::rpc::{CallContext, Service, decode, encode};
+use vecino_net::rpc::{RequestContext, Service, decode, encode};
 
 /// Ends a test that hangs; never decides one that does not.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -106,7 +106,7 @@ pub struct Obedient {
     /// Lets `wait` go on.
     pub released: watch::Sender<bool>,
     /// Contexts of all calls.
-    pub contexts: Mutex<Vec<CallContext>>,
+    pub contexts: Mutex<Vec<RequestContext>>,
 }
 
 impl Obedient {
@@ -147,7 +147,7 @@ impl Service for Obedient {
         self.identity.lock().unwrap().clone()
     }
 
-    async fn serve(&self, context: CallContext, kind: u16, body: Bytes) -> Result<Vec<u8>, RpcError> {
+    async fn serve(&self, context: RequestContext, kind: u16, body: Bytes) -> Result<Vec<u8>, RpcError> {
         self.contexts.lock().unwrap().push(context);
         match kind {
             DropCollection::KIND => {

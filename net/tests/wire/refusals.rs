@@ -29,7 +29,7 @@ async fn refused_on_both_sides(identity: &Identity, server: &Server, reason: &st
 #[tokio::test]
 async fn a_node_of_another_authority_is_refused_with_the_reason_on_both_sides() {
     let (mesh, other) = (Mesh::new(), Mesh::new());
-    refused_on_both_sides(&other.node(), &mesh.server(), "invalid peer certificate").await;
+    refused_on_both_sides(&other.node(), &mesh.server(), "is not signed by the authority").await;
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ use vecino_net::message::{
     CatalogApply, CollectionInfo, CreateCollection, DescribeCollection, DropCollection, Dropped, NodeSnapshot,
     NodeStats, NodeStatsReply, SnapshotReport, TakeSnapshot,
 };
+use vecino_net::rpc::RequestContext;
 
 use super::{Coordinator, replica_deadline};
 use crate::blocking::blocking;
@@ -31,9 +32,10 @@ impl Coordinator {
     /// Creates a collection on every node that is up.
     pub async fn create_collection(
         &self,
+        context: &RequestContext,
         request: CreateCollection,
-        deadline: Instant,
     ) -> Result<CollectionInfo, RpcError> {
+        let deadline = context.deadline;
         let CreateCollection { name, mut schema } = request;
         validate::collection_name(&name).map_err(RpcError::invalid)?;
         validate::schema(&schema).map_err(RpcError::invalid)?;
@@ -73,7 +75,7 @@ impl Coordinator {
             return Err(error);
         }
         info!(collection = name, id = %entry.id, replicas = schema.replication_factor, "created collection");
-        self.describe_collection(DescribeCollection { name }).await
+        self.describe_collection(context, DescribeCollection { name }).await
     }
 
     /// Reserves the name here first, so that this node refuses others, and then on a majority.
@@ -93,7 +95,12 @@ impl Coordinator {
 
     /// Drops a collection on every node that is up; the others follow when they are back. Says how many bytes of files
     /// that removed on all that answered.
-    pub async fn drop_collection(&self, request: DropCollection, deadline: Instant) -> Result<Dropped, RpcError> {
+    pub async fn drop_collection(
+        &self,
+        context: &RequestContext,
+        request: DropCollection,
+    ) -> Result<Dropped, RpcError> {
+        let deadline = context.deadline;
         let route = self.route(&request.name).await?;
         let needed = self.majority_up("dropped")?;
         let entry = CatalogEntry { name: route.name.clone(), version: self.stamp()?, id: route.id, live: None };
@@ -143,13 +150,17 @@ impl Coordinator {
     }
 
     /// Every collection, by name.
-    pub async fn list_collections(&self) -> Result<Vec<CollectionInfo>, RpcError> {
+    pub async fn list_collections(&self, _context: &RequestContext) -> Result<Vec<CollectionInfo>, RpcError> {
         let stats = self.stats_of_nodes().await;
         Ok(self.shared.store.live().into_iter().filter_map(|entry| info_of(entry, &stats)).collect())
     }
 
     /// One collection.
-    pub async fn describe_collection(&self, request: DescribeCollection) -> Result<CollectionInfo, RpcError> {
+    pub async fn describe_collection(
+        &self,
+        _context: &RequestContext,
+        request: DescribeCollection,
+    ) -> Result<CollectionInfo, RpcError> {
         let route = self.route(&request.name).await?;
         let stats = self.stats_of_nodes().await;
         let entry = self.shared.store.live().into_iter().find(|entry| entry.id == route.id);
@@ -178,9 +189,10 @@ impl Coordinator {
     /// Takes a snapshot on every node that is up.
     pub async fn take_snapshot(
         &self,
+        context: &RequestContext,
         request: TakeSnapshot,
-        deadline: Instant,
     ) -> Result<Vec<SnapshotReport>, RpcError> {
+        let deadline = context.deadline;
         if let Some(name) = &request.collection {
             self.route(name).await?;
         }

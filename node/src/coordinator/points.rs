@@ -12,6 +12,7 @@ use vecino_model::{
 };
 use vecino_net::error::{ErrorCode, RpcError};
 use vecino_net::message::{Delete, Get, Put, ReplicaApply, ReplicaRead, ReplicaVersions, Rpc};
+use vecino_net::rpc::RequestContext;
 
 use super::{Coordinator, HEDGE_AFTER, replica_deadline, spawn};
 use crate::replica::ReplicaRequest;
@@ -38,7 +39,8 @@ fn points_in_a_read(schema: &CollectionSchema) -> usize {
 
 impl Coordinator {
     /// Writes points. Those that are not valid are refused; the others go to their replicas.
-    pub async fn put(&self, request: Put, deadline: Instant) -> Result<Vec<Outcome>, RpcError> {
+    pub async fn put(&self, context: &RequestContext, request: Put) -> Result<Vec<Outcome>, RpcError> {
+        let deadline = context.deadline;
         let Put { collection, points, level } = request;
         check_batch(points.len())?;
         let route = self.route(&collection).await?;
@@ -59,7 +61,8 @@ impl Coordinator {
     }
 
     /// Deletes points; deleting what is absent succeeds.
-    pub async fn delete(&self, request: Delete, deadline: Instant) -> Result<Vec<Outcome>, RpcError> {
+    pub async fn delete(&self, context: &RequestContext, request: Delete) -> Result<Vec<Outcome>, RpcError> {
+        let deadline = context.deadline;
         let Delete { collection, ids, level } = request;
         check_batch(ids.len())?;
         let route = self.route(&collection).await?;
@@ -132,7 +135,8 @@ impl Coordinator {
     }
 
     /// Reads points.
-    pub async fn get(&self, request: Get, deadline: Instant) -> Result<Vec<Option<StoredPoint>>, RpcError> {
+    pub async fn get(&self, context: &RequestContext, request: Get) -> Result<Vec<Option<StoredPoint>>, RpcError> {
+        let deadline = context.deadline;
         let Get { collection, ids, level, with_vectors } = request;
         check_batch(ids.len())?;
         for id in &ids {

@@ -1,9 +1,9 @@
 //! Scan: a collection page by page, in ring order.
 
-use tokio::time::Instant;
 use vecino_model::Payload;
 use vecino_net::error::RpcError;
 use vecino_net::message::{ReplicaScan, ReplicaScanReply, Scan, ScanReply};
+use vecino_net::rpc::RequestContext;
 
 use super::points::stored_point;
 use super::{Coordinator, replica_deadline};
@@ -14,7 +14,8 @@ const LIMIT_MAX: u32 = 1_000;
 
 impl Coordinator {
     /// Reads the next page.
-    pub async fn scan(&self, request: Scan, deadline: Instant) -> Result<ScanReply, RpcError> {
+    pub async fn scan(&self, context: &RequestContext, request: Scan) -> Result<ScanReply, RpcError> {
+        let deadline = context.deadline;
         let Scan { collection, after, limit, level, with_vectors, with_payload } = request;
         if limit == 0 || limit > LIMIT_MAX {
             return Err(RpcError::invalid(format_args!("a page of {limit} points: use 1 to {LIMIT_MAX}")));

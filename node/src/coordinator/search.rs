@@ -13,6 +13,7 @@ use vecino_mesh::ring::{Cover, ShortRange};
 use vecino_model::{FieldSchema, Hit, Level, NodeId, PointId, RecordValue, Vector, limits, validate};
 use vecino_net::error::{ErrorCode, RpcError};
 use vecino_net::message::{Query, ReplicaSearch, Search, SearchReply};
+use vecino_net::rpc::RequestContext;
 
 use super::points::unreadable;
 use super::{Coordinator, HEDGE_AFTER, replica_deadline, spawn};
@@ -32,7 +33,8 @@ const REFILLS_MAX: usize = 4;
 
 impl Coordinator {
     /// Finds the best points for a query.
-    pub async fn search(&self, request: Search, deadline: Instant) -> Result<SearchReply, RpcError> {
+    pub async fn search(&self, context: &RequestContext, request: Search) -> Result<SearchReply, RpcError> {
+        let deadline = context.deadline;
         check(&request)?;
         let route = self.route(&request.collection).await?;
         let Some(field) = route.schema.fields.get(&request.field) else {

@@ -6,12 +6,13 @@ use vecino_mesh::ring::Ring;
 use vecino_model::{CollectionStats, LiveCollection, Member, NodeId, NodeState, Placement};
 use vecino_net::error::RpcError;
 use vecino_net::message::{NodeStatsReply, NodeStatus, RingInfo, RingReply, StatusReply};
+use vecino_net::rpc::RequestContext;
 
 use super::Coordinator;
 
 impl Coordinator {
     /// Every known node.
-    pub async fn status(&self) -> Result<StatusReply, RpcError> {
+    pub async fn status(&self, _context: &RequestContext) -> Result<StatusReply, RpcError> {
         let mut stats = self.stats_of_nodes().await;
         let view = self.view();
         let owns = self.ring_of_members().ownership();
@@ -58,7 +59,7 @@ impl Coordinator {
     }
 
     /// Every range with its replicas.
-    pub async fn ring(&self, request: RingInfo) -> Result<RingReply, RpcError> {
+    pub async fn ring(&self, _context: &RequestContext, request: RingInfo) -> Result<RingReply, RpcError> {
         let (ring, replication_factor) = match request.collection {
             Some(name) => {
                 let route = self.route(&name).await?;

@@ -1,0 +1,68 @@
+//! The socket as the dialling side sees it: what is needed to connect, and who this endpoint says that it is.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use quinn::ClientConfig;
+use vecino_model::NodeId;
+
+use crate::log_limit::LogLimit;
+use crate::message::PeerIdentity;
+use crate::rpc::Service;
+
+/// Dials from one socket.
+pub(crate) struct Dialler {
+    /// Absent once closed: quinn frees the port when the last handle is gone.
+    quic: Mutex<Option<quinn::Endpoint>>,
+    config: ClientConfig,
+    pub(crate) address: SocketAddr,
+    pub(crate) node_id: NodeId,
+    /// What this side's hello says of its software.
+    pub(crate) software: String,
+    pub(crate) dial_timeout: Duration,
+    pub(crate) back_off_max: Duration,
+    pub(crate) log_limit: LogLimit,
+    /// Absent for clients.
+    service: Option<Arc<dyn Service>>,
+}
+
+/// What a dialler is made with.
+pub(crate) struct DiallerParts {
+    pub quic: quinn::Endpoint,
+    pub config: ClientConfig,
+    pub address: SocketAddr,
+    pub node_id: NodeId,
+    pub software: String,
+    pub dial_timeout: Duration,
+    pub back_off_max: Duration,
+    pub service: Option<Arc<dyn Service>>,
+}
+
+impl Dialler {
+    pub(crate) fn new(parts: DiallerParts) -> Self {
+        let DiallerParts { quic, config, address, node_id, software, dial_timeout, back_off_max, service } = parts;
+        let (quic, log_limit) = (Mutex::new(Some(quic)), LogLimit::default());
+        Self { quic, config, address, node_id, software, dial_timeout, back_off_max, log_limit, service }
+    }
+
+    /// The socket's endpoint, unless it was closed.
+    pub(crate) fn quic(&self) -> Option<quinn::Endpoint> {
+        self.quic.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes the socket's endpoint away, so that the port is freed once nobody else has it.
+    pub(crate) fn take_quic(&self) -> Option<quinn::Endpoint> {
+        self.quic.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// How connections are made.
+    pub(crate) fn config(&self) -> ClientConfig {
+        self.config.clone()
+    }
+
+    /// Which node this is; nothing for clients.
+    pub(crate) fn identity(&self) -> Option<PeerIdentity> {
+        self.service.as_ref().map(|service| service.identity())
+    }
+}

@@ -1,0 +1,145 @@
+//! What people ask: collections, the state of the mesh, snapshots.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use vecino_model::{
+    CollectionId, CollectionSchema, CollectionStats, MemoryUse, MeshId, NodeId, NodeState, Placement, RangeInfo,
+};
+
+/// Creates a collection on every node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CreateCollection {
+    /// Its name, 1 to [`vecino_model::limits::NAME_BYTES_MAX`] bytes of letters, digits, `-`, `_` and `.`.
+    pub name: String,
+    /// Its schema. A `replication_factor` of 0 asks for the default: three, or fewer in a smaller mesh.
+    pub schema: CollectionSchema,
+}
+
+/// Drops a collection and everything in it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DropCollection {
+    /// Its name.
+    pub name: String,
+}
+
+/// Lists the collections of the mesh.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ListCollections {}
+
+/// Describes one collection.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DescribeCollection {
+    /// Its name.
+    pub name: String,
+}
+
+/// What is known of a collection.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CollectionInfo {
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    pub id: CollectionId,
+    /// Its schema.
+    pub schema: CollectionSchema,
+    /// The nodes that keep its points, with their tokens, fixed when it was created.
+    pub placement: Placement,
+    /// Distinct live points, estimated from the nodes that answered: the sum of their points over the replication factor.
+    pub points: u64,
+    /// What each node that answered holds of it.
+    pub nodes: BTreeMap<NodeId, CollectionStats>,
+}
+
+/// Asks for the state of the whole mesh as this node sees it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {}
+
+/// Answer to [`Status`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StatusReply {
+    /// The mesh.
+    pub mesh: MeshId,
+    /// The node that answered.
+    pub answered_by: NodeId,
+    /// Every known node, itself among them, by address.
+    pub nodes: Vec<NodeStatus>,
+}
+
+/// One node in [`StatusReply`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Its id.
+    pub id: NodeId,
+    /// Where peers reach it; empty when only a collection's placement remembers the node.
+    pub address: String,
+    /// Whether it takes part.
+    pub state: NodeState,
+    /// Live points over all collections, as it last said; absent when it was never heard.
+    pub points: Option<u64>,
+    /// Share of the ring that it owns as first replica, 0 to 1.
+    pub owns: f64,
+    /// Its software version, as it last said.
+    pub software: String,
+    /// Its memory, where it answered in time.
+    #[serde(default)]
+    pub memory: Option<MemoryUse>,
+    /// Panics in its process since it was started, where it answered in time; its log says where.
+    #[serde(default)]
+    pub panics: Option<u64>,
+    /// Its collections, from the answering node and from peers that answered in time.
+    #[serde(default)]
+    pub collections: BTreeMap<String, CollectionStats>,
+}
+
+/// Asks for the tokens, of the mesh or of one collection.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RingInfo {
+    /// Show the ring of this collection; absent means the ring of all nodes.
+    pub collection: Option<String>,
+}
+
+/// Answer to [`RingInfo`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RingReply {
+    /// Ranges in token order; each ends at its token and begins after the one before.
+    pub ranges: Vec<RangeInfo>,
+    /// Share of the ring that each node owns as first replica.
+    pub owns: BTreeMap<NodeId, f64>,
+    /// Number of replicas shown for each range.
+    pub replication_factor: u32,
+}
+
+/// Takes a snapshot of a collection, or of all, on every live node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TakeSnapshot {
+    /// Collection name; absent means all.
+    pub collection: Option<String>,
+}
+
+/// What a snapshot did on one node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SnapshotReport {
+    /// Where.
+    pub node: NodeId,
+    /// Of which collection.
+    pub collection: String,
+    /// Every write before this log sequence number is in it.
+    pub lsn: u64,
+    /// Pages in it.
+    pub pages: u64,
+    /// Pages that had to be written.
+    pub pages_written: u64,
+    /// How long it took.
+    pub milliseconds: u64,
+    /// Why there is none, if it failed.
+    pub error: Option<String>,
+}
+
+/// Answer to what may have dropped a collection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dropped {
+    /// Bytes of files that were removed; 0 where nothing was dropped.
+    #[serde(default)]
+    pub freed_bytes: u64,
+}

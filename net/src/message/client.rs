@@ -1,0 +1,131 @@
+//! What applications ask: points.
+
+use serde::{Deserialize, Serialize};
+use vecino_model::{Hit, Level, Metric, Point, PointId, ScanCursor, StoredPoint, Vector};
+
+/// Writes points, up to [`vecino_model::limits::BATCH_POINTS_MAX`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Put {
+    /// Collection name.
+    pub collection: String,
+    /// The points.
+    pub points: Vec<Point>,
+    /// Durable replicas to wait for.
+    #[serde(default)]
+    pub level: Level,
+}
+
+/// Reads points by id.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Get {
+    /// Collection name.
+    pub collection: String,
+    /// The ids; the reply has one entry for each, in this order.
+    pub ids: Vec<PointId>,
+    /// Replicas to wait for.
+    #[serde(default)]
+    pub level: Level,
+    /// Whether vectors are wanted.
+    pub with_vectors: bool,
+}
+
+/// Deletes points by id. Deleting what is absent succeeds.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Delete {
+    /// Collection name.
+    pub collection: String,
+    /// The ids.
+    pub ids: Vec<PointId>,
+    /// Durable replicas to wait for.
+    #[serde(default)]
+    pub level: Level,
+}
+
+/// What is searched for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Query {
+    /// Points near this vector.
+    Vector(Vector),
+    /// Points near the stored point of this id, itself left out.
+    Id(PointId),
+}
+
+/// Finds the `k` best points.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Search {
+    /// Collection name.
+    pub collection: String,
+    /// What is searched for.
+    pub query: Query,
+    /// Vector field; `""` is the default one.
+    #[serde(default)]
+    pub field: String,
+    /// Hits wanted, 1 to [`vecino_model::limits::K_MAX`].
+    pub k: u32,
+    /// Candidates that the graph walk keeps; absent means the default.
+    #[serde(default)]
+    pub ef: Option<u32>,
+    /// Only hits at least this good: a least similarity for cosine and dot, a greatest distance for the others.
+    #[serde(default)]
+    pub threshold: Option<f32>,
+    /// Replicas of every range to ask.
+    #[serde(default)]
+    pub level: Level,
+    /// Whether payloads are wanted.
+    pub with_payload: bool,
+    /// Whether vectors are wanted.
+    #[serde(default)]
+    pub with_vectors: bool,
+    /// Answer with what the live nodes have when a range has no live replica.
+    #[serde(default)]
+    pub allow_partial: bool,
+    /// Search exactly, without the graph.
+    #[serde(default)]
+    pub exact: bool,
+}
+
+/// Answer to [`Search`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SearchReply {
+    /// Best first.
+    pub hits: Vec<Hit>,
+    /// Share of the ring that was searched, 1.0 unless a partial answer was allowed.
+    pub coverage: f64,
+    /// The metric that scored them.
+    pub metric: Metric,
+}
+
+/// Reads a collection page by page, in ring order.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Scan {
+    /// Collection name.
+    pub collection: String,
+    /// Where the last page ended; absent for the first.
+    pub after: Option<ScanCursor>,
+    /// Most points in the page.
+    pub limit: u32,
+    /// Replicas of every range to ask.
+    #[serde(default)]
+    pub level: Level,
+    /// Whether vectors are wanted.
+    #[serde(default = "wanted")]
+    pub with_vectors: bool,
+    /// Whether payloads are wanted.
+    #[serde(default = "wanted")]
+    pub with_payload: bool,
+}
+
+/// What is wanted where a request does not say that it is not.
+fn wanted() -> bool {
+    true
+}
+
+/// A page of points.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ScanReply {
+    /// The points, in ring order.
+    pub points: Vec<StoredPoint>,
+    /// Where to go on; absent after the last page.
+    pub next: Option<ScanCursor>,
+}
