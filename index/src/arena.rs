@@ -13,7 +13,7 @@ use std::sync::{Mutex, PoisonError};
 
 use memmap2::{MmapMut, MmapOptions};
 
-use crate::params::SLOT_MAX;
+use crate::slot::SLOT_MAX;
 
 /// What an arena is made of.
 ///

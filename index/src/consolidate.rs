@@ -17,11 +17,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use crate::fast::Projections;
 use crate::graph::{Entry, Graph};
-use crate::index::Index;
 use crate::link::{Linker, Near};
-use crate::params::Slot;
+use crate::parts::Parts;
 use crate::pool::key;
 use crate::scratch::Scratch;
+use crate::slot::Slot;
+use crate::walk_memory::WalkMemory;
 
 /// Where the round is, and the slots on their way out.
 pub(crate) struct Rounds {
@@ -54,6 +55,15 @@ struct Vacancies {
     vacant: Vec<Slot>,
 }
 
+/// The share of the slots that must be buried before a round begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Share {
+    /// Beside other work: a round is worth its while.
+    Busy,
+    /// Where nothing else is to be done: even a few are taken out.
+    Idle,
+}
+
 /// Holds rounds where they are.
 pub(crate) struct Pause<'a>(&'a AtomicUsize);
 
@@ -61,6 +71,18 @@ enum Step {
     Begin,
     Relink(Range<Slot>),
     End,
+}
+
+impl Share {
+    /// Whether a round is to begin.
+    pub fn is_reached(self, parts: &Parts) -> bool {
+        let graves = parts.states.graves();
+        let share = match self {
+            Self::Busy => GRAVES_SHARE,
+            Self::Idle => GRAVES_SHARE_SETTLED,
+        };
+        graves >= GRAVES_MIN && graves * share >= graves + parts.states.live()
+    }
 }
 
 impl Rounds {
@@ -106,64 +128,41 @@ impl Drop for Pause<'_> {
     }
 }
 
-impl Index {
-    /// Does a bounded part of what takes buried slots out of the graph, if there are enough of them: looks at up to
-    /// `nodes` nodes. Any number of threads may call it. Whether there is more to do now.
-    ///
-    /// Slots that were taken out are handed out by [`Self::take_vacant`] once nobody reads them any more.
-    pub fn consolidate(&self, nodes: usize) -> bool {
-        self.consolidate_from(nodes, GRAVES_SHARE)
-    }
-
-    /// The same where nothing else is to be done: takes out what is buried even if it is only a few. Walks go through
-    /// those too, which costs them more than their share.
-    pub fn settle(&self, nodes: usize) -> bool {
-        self.consolidate_from(nodes, GRAVES_SHARE_SETTLED)
-    }
-
-    /// Whether so little is buried that [`Self::settle`] leaves it as it is.
-    pub fn is_settled(&self) -> bool {
-        !self.is_due(GRAVES_SHARE_SETTLED)
-    }
-
-    /// Whether a round is to begin where this share of all slots is buried.
-    fn is_due(&self, share: usize) -> bool {
-        let graves = self.states.graves();
-        graves >= GRAVES_MIN && graves * share >= graves + self.states.live()
-    }
-
-    fn consolidate_from(&self, nodes: usize, share: usize) -> bool {
+impl Rounds {
+    /// Does a bounded part of a round, if this share of the slots is buried: looks at up to `nodes` nodes. Any number of
+    /// threads may call it. Whether there is more to do now.
+    pub fn consolidate(&self, parts: &Parts, nodes: usize, share: Share) -> bool {
         {
-            let _held = self.rounds.hold();
-            if self.rounds.is_paused() {
+            let _held = self.hold();
+            if self.is_paused() {
                 return false;
             }
-            match self.next_step(nodes, share) {
+            match self.next_step(parts, nodes, share) {
                 None => {
-                    self.reclaim();
+                    self.reclaim(parts);
                     return false;
                 }
                 Some(Step::Relink(slots)) => {
-                    let _reading = self.reading();
-                    self.with_linker(|linker, scratch| {
-                        slots.filter(|slot| self.is_staying(*slot)).for_each(|slot| linker.relink(slot, scratch));
+                    let _reading = parts.readers.enter();
+                    parts.with_linker(|linker, scratch| {
+                        slots.filter(|slot| is_staying(parts, *slot)).for_each(|slot| linker.relink(slot, scratch));
                     });
-                    self.rounds.round().steps -= 1;
+                    self.round().steps -= 1;
                     return true;
                 }
                 Some(Step::Begin | Step::End) => {}
             }
         }
-        let _alone = self.rounds.linking.write().unwrap_or_else(PoisonError::into_inner);
-        let _reading = self.reading();
-        if self.rounds.is_paused() {
+        let _alone = self.linking.write().unwrap_or_else(PoisonError::into_inner);
+        let _reading = parts.readers.enter();
+        if self.is_paused() {
             return false;
         }
-        match self.next_step(0, share) {
-            Some(Step::Begin) => self.begin_round(),
-            Some(Step::End) => self.end_round(),
+        match self.next_step(parts, 0, share) {
+            Some(Step::Begin) => self.begin_round(parts),
+            Some(Step::End) => self.end_round(parts),
             // Another thread has done it.
-            Some(Step::Relink(_)) => self.rounds.round().steps -= 1,
+            Some(Step::Relink(_)) => self.round().steps -= 1,
             None => {}
         }
         true
@@ -171,43 +170,33 @@ impl Index {
 
     /// Slots that may be stored again: they were buried, have left the graph, and nobody reads them. Each is handed out
     /// once, to be [stored](Self::store) at any time.
-    pub fn take_vacant(&self) -> Vec<Slot> {
-        self.reclaim();
-        std::mem::take(&mut self.rounds.vacancies().vacant)
-    }
-
-    /// Whether a slot holds no vector, and nobody reads what it may have held: it can be stored.
-    pub fn is_vacant(&self, slot: Slot) -> bool {
-        slot >= self.states.slots() || self.states.is_vacant(slot)
-    }
-
-    /// Number of slots that are buried and wait to be taken out of the graph.
-    pub fn buried(&self) -> usize {
-        self.states.graves()
+    pub fn take_vacant(&self, parts: &Parts) -> Vec<Slot> {
+        self.reclaim(parts);
+        std::mem::take(&mut self.vacancies().vacant)
     }
 
     /// Vacates what nobody reads any more.
-    fn reclaim(&self) {
-        let mut vacancies = self.rounds.vacancies();
+    fn reclaim(&self, parts: &Parts) {
+        let mut vacancies = self.vacancies();
         for _ in 0..2 {
             let is_any = !vacancies.retired.is_empty() || !vacancies.waiting.is_empty();
-            if !is_any || !self.readers.turn() {
+            if !is_any || !parts.readers.turn() {
                 break;
             }
             let Vacancies { retired, waiting, vacant } = &mut *vacancies;
             for slot in waiting.drain(..) {
-                self.graph.clear(slot);
-                self.states.vacate(slot);
+                parts.graph.clear(slot);
+                parts.states.vacate(slot);
                 vacant.push(slot);
             }
             std::mem::swap(waiting, retired);
         }
     }
 
-    fn next_step(&self, nodes: usize, share: usize) -> Option<Step> {
-        let mut round = self.rounds.round();
+    fn next_step(&self, parts: &Parts, nodes: usize, share: Share) -> Option<Step> {
+        let mut round = self.round();
         if round.leaving.is_empty() {
-            return self.is_due(share).then_some(Step::Begin);
+            return share.is_reached(parts).then_some(Step::Begin);
         }
         if round.next < round.end {
             let slots = round.next..round.end.min(round.next.saturating_add(nodes as Slot));
@@ -218,79 +207,80 @@ impl Index {
         (round.steps == 0).then_some(Step::End)
     }
 
-    fn is_staying(&self, slot: Slot) -> bool {
-        self.states.is_linked(slot) && !self.states.is_leaving(slot)
-    }
-
     /// Decides who leaves. Nobody links meanwhile, so every node has all its links.
-    fn begin_round(&self) {
-        let slots = self.states.slots();
-        let graves = (0..slots).filter(|slot| self.states.is_grave(*slot));
-        let (mut leaving, unlinked): (Vec<Slot>, Vec<Slot>) = graves.partition(|slot| self.states.is_linked(*slot));
-        self.retire(&unlinked);
-        let Some(before) = self.graph.entry().filter(|_| !leaving.is_empty()) else { return };
-        let is_any_live = (0..slots).any(|slot| self.states.is_linked(slot) && leaving.binary_search(&slot).is_err());
+    fn begin_round(&self, parts: &Parts) {
+        let slots = parts.states.slots();
+        let graves = (0..slots).filter(|slot| parts.states.is_grave(*slot));
+        let (mut leaving, unlinked): (Vec<Slot>, Vec<Slot>) = graves.partition(|slot| parts.states.is_linked(*slot));
+        self.retire(parts, &unlinked);
+        let Some(before) = parts.graph.entry().filter(|_| !leaving.is_empty()) else { return };
+        let is_any_live = (0..slots).any(|slot| parts.states.is_linked(slot) && leaving.binary_search(&slot).is_err());
         if !is_any_live {
             // Somebody must stay whom the next ones can link to.
             leaving.retain(|slot| *slot != before.slot);
         }
-        leaving.iter().for_each(|slot| self.states.leave(*slot));
+        leaving.iter().for_each(|slot| parts.states.leave(*slot));
 
-        self.renumber(ORDERS_MAX);
-        let staying = || (0..slots).filter(|slot| self.is_staying(*slot));
-        if self.states.is_leaving(before.slot) {
-            let highest = staying().max_by_key(|slot| (self.graph.level(*slot), Reverse(self.graph.order(*slot))));
+        renumber(parts, ORDERS_MAX);
+        let staying = || (0..slots).filter(|slot| is_staying(parts, *slot));
+        if parts.states.is_leaving(before.slot) {
+            let highest = staying().max_by_key(|slot| (parts.graph.level(*slot), Reverse(parts.graph.order(*slot))));
             if let Some(slot) = highest {
-                self.graph.enter_instead(before, Entry { slot, level: self.graph.level(slot) });
+                parts.graph.enter_instead(before, Entry { slot, level: parts.graph.level(slot) });
             }
         }
-        let first = staying().min_by_key(|slot| self.graph.order(*slot));
+        let first = staying().min_by_key(|slot| parts.graph.order(*slot));
         let mut orphans = Vec::new();
         for elder in &leaving {
-            for slot in self.graph.neighbours(*elder, 0).filter(|slot| !self.states.is_leaving(*slot)) {
-                if self.graph.order(*elder) < self.graph.order(slot)
-                    && self.graph.elders(slot).fetch_sub(1, Ordering::AcqRel) == 1
+            for slot in parts.graph.neighbours(*elder, 0).filter(|slot| !parts.states.is_leaving(*slot)) {
+                if parts.graph.order(*elder) < parts.graph.order(slot)
+                    && parts.graph.elders(slot).fetch_sub(1, Ordering::AcqRel) == 1
                     && Some(slot) != first
                 {
                     orphans.push(slot);
                 }
             }
         }
-        self.with_linker(|linker, scratch| {
+        parts.with_linker(|linker, scratch| {
             orphans.iter().for_each(|slot| linker.find_elder(*slot, scratch));
-            if let (Some(entry), Some(first)) = (self.graph.entry(), first) {
+            if let (Some(entry), Some(first)) = (parts.graph.entry(), first) {
                 scratch.projections.clear();
-                self.graph.set_first(first);
+                parts.graph.set_first(first);
                 linker.lead_to_first(entry, &mut scratch.projections);
             }
         });
-        let mut round = self.rounds.round();
+        let mut round = self.round();
         (round.leaving, round.next, round.end) = (leaving, 0, slots);
     }
 
-    /// Gives nodes new places in the sequence, in the same order, once the numbers have come so far. Nobody links meanwhile.
-    pub(crate) fn renumber(&self, most: u32) {
-        if self.graph.last_order() <= most {
-            return;
-        }
-        let mut nodes: Vec<Slot> = (0..self.states.slots()).filter(|slot| self.states.is_linked(*slot)).collect();
-        nodes.sort_unstable_by_key(|slot| self.graph.order(*slot));
-        for (slot, order) in nodes.iter().zip(Graph::FIRST_ORDER..) {
-            self.graph.set_order(*slot, order);
-        }
-        self.graph.set_orders(nodes.len() as u32);
-    }
-
     /// Nothing links to those who leave.
-    fn end_round(&self) {
-        let leaving = std::mem::take(&mut self.rounds.round().leaving);
-        self.retire(&leaving);
+    fn end_round(&self, parts: &Parts) {
+        let leaving = std::mem::take(&mut self.round().leaving);
+        self.retire(parts, &leaving);
     }
 
-    fn retire(&self, slots: &[Slot]) {
-        slots.iter().for_each(|slot| self.states.retire(*slot));
-        self.rounds.vacancies().retired.extend(slots);
+    fn retire(&self, parts: &Parts, slots: &[Slot]) {
+        slots.iter().for_each(|slot| parts.states.retire(*slot));
+        self.vacancies().retired.extend(slots);
     }
+}
+
+/// Whether a node is in the graph and is not about to leave it.
+fn is_staying(parts: &Parts, slot: Slot) -> bool {
+    parts.states.is_linked(slot) && !parts.states.is_leaving(slot)
+}
+
+/// Gives nodes new places in the sequence, in the same order, once the numbers have come so far. Nobody links meanwhile.
+fn renumber(parts: &Parts, most: u32) {
+    if parts.graph.last_order() <= most {
+        return;
+    }
+    let mut nodes: Vec<Slot> = (0..parts.states.slots()).filter(|slot| parts.states.is_linked(*slot)).collect();
+    nodes.sort_unstable_by_key(|slot| parts.graph.order(*slot));
+    for (slot, order) in nodes.iter().zip(Graph::FIRST_ORDER..) {
+        parts.graph.set_order(*slot, order);
+    }
+    parts.graph.set_orders(nodes.len() as u32);
 }
 
 impl Linker<'_> {
@@ -341,7 +331,7 @@ impl Linker<'_> {
     /// that leave beyond them are followed too. On layer 0 the nearest that are kept are asked as well: what is near may have
     /// been linked since this node was, and know of it only by way of those.
     fn beyond(&self, slot: Slot, layer: usize, leaving: &[Slot], kept: &[Near], scratch: &mut Scratch) -> Vec<Near> {
-        let Scratch { visited, batch, .. } = scratch;
+        let WalkMemory { visited, batch, .. } = &mut scratch.memory;
         visited.begin(self.states.slots() as usize);
         visited.insert(slot);
         kept.iter().map(|(_, other)| other).chain(leaving).for_each(|other| {

@@ -25,7 +25,8 @@ use std::io;
 
 use crate::arenas::ArenaSink;
 use crate::index::Index;
-use crate::params::{Metric, Params, Profile, Slot};
+use crate::params::{Metric, Params, Profile};
+use crate::slot::Slot;
 
 /// Name and bytes of one arena in the making.
 struct Writer<'a> {
@@ -39,19 +40,19 @@ impl Index {
     pub fn dump(&self, sink: &mut dyn ArenaSink) -> io::Result<()> {
         let _pause = self.rounds.pause();
         let _reading = self.reading();
-        let mut flags: Vec<u8> = (0..self.states.slots()).map(|slot| self.dump_flags(slot)).collect();
+        let mut flags: Vec<u8> = (0..self.parts.states.slots()).map(|slot| self.dump_flags(slot)).collect();
         flags.truncate(flags.iter().rposition(|flags| flags & STORED != 0).map_or(0, |last| last + 1));
         let slots = flags.len() as Slot;
-        let generation = self.fast.as_ref().and_then(|fast| fast.keep()).filter(|_| slots > 0);
+        let generation = self.parts.fast.as_ref().and_then(|fast| fast.keep()).filter(|_| slots > 0);
         let learned = generation.as_ref().map_or(0, |generation| slots.min(generation.slots as Slot));
         let is_linked = |slot: Slot| flags.get(slot as usize).is_some_and(|flags| flags & LINKED != 0);
-        let level = |slot: Slot| if flags[slot as usize] & STORED == 0 { 0 } else { self.graph.level(slot) };
+        let level = |slot: Slot| if flags[slot as usize] & STORED == 0 { 0 } else { self.parts.graph.level(slot) };
         let blocks: usize = (0..slots).map(level).sum();
 
         let mut writer = Writer { sink, buffer: Vec::with_capacity(BUFFER_BYTES) };
         writer.begin(HEADER)?;
         let mut header = [MAGIC.as_slice(), &FORMAT.to_le_bytes()].concat();
-        let Params { dim, metric, m, profile, .. } = self.params;
+        let Params { dim, metric, m, profile, .. } = self.parts.params;
         for value in [dim as u32, metric_code(metric), m as u32, slots, blocks as u32, profile_code(profile), learned] {
             header.extend(value.to_le_bytes());
         }
@@ -60,16 +61,16 @@ impl Index {
 
         writer.begin(NODES)?;
         for slot in 0..slots {
-            let order = if is_linked(slot) { self.graph.order(slot) } else { 0 };
+            let order = if is_linked(slot) { self.parts.graph.order(slot) } else { 0 };
             writer.write(&order.to_le_bytes())?;
             writer.write(&[level(slot) as u8, flags[slot as usize], 0, 0])?;
         }
 
         writer.begin(VECTORS)?;
-        let skipped = vec![0.0; self.params.dim];
+        let skipped = vec![0.0; self.parts.params.dim];
         for slot in 0..slots {
             let is_stored = flags[slot as usize] & STORED != 0;
-            for value in if is_stored { self.rows.vector(slot) } else { &skipped } {
+            for value in if is_stored { self.parts.rows.vector(slot) } else { &skipped } {
                 writer.write(&value.to_le_bytes())?;
             }
         }
@@ -92,11 +93,11 @@ impl Index {
     }
 
     fn dump_flags(&self, slot: Slot) -> u8 {
-        if !self.states.is_stored(slot) || self.states.is_retired(slot) {
+        if !self.parts.states.is_stored(slot) || self.parts.states.is_retired(slot) {
             return 0;
         }
-        let linked = if self.states.is_linked(slot) { LINKED } else { 0 };
-        let buried = if self.states.is_live(slot) { 0 } else { BURIED };
+        let linked = if self.parts.states.is_linked(slot) { LINKED } else { 0 };
+        let buried = if self.parts.states.is_live(slot) { 0 } else { BURIED };
         STORED | linked | buried
     }
 
@@ -107,10 +108,10 @@ impl Index {
         layer: usize,
         is_linked: impl Fn(Slot) -> bool,
     ) -> io::Result<()> {
-        let mut links = vec![0u32; self.graph.degree_max(layer)];
+        let mut links = vec![0u32; self.parts.graph.degree_max(layer)];
         if is_linked(slot) {
-            let _locked = self.states.lock(slot);
-            let neighbours = self.graph.neighbours(slot, layer).filter(|other| is_linked(*other));
+            let _locked = self.parts.states.lock(slot);
+            let neighbours = self.parts.graph.neighbours(slot, layer).filter(|other| is_linked(*other));
             for (link, neighbour) in links.iter_mut().zip(neighbours) {
                 *link = neighbour + 1;
             }

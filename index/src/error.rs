@@ -1,7 +1,7 @@
 //! What each operation can fail with: the field, the value, the limit, and what to do.
 
 use crate::kernel::Kernel;
-use crate::params::{SLOT_MAX, Slot};
+use crate::slot::{SLOT_MAX, Slot};
 
 /// Why an index was not made, a vector not stored or a search not begun.
 #[derive(Debug, thiserror::Error)]

@@ -1,13 +1,14 @@
 //! Looking at every slot: exact, and for few of them the quickest way too.
 
-use crate::index::Index;
 use crate::kind::{Ask, Kind};
-use crate::params::Slot;
+use crate::parts::Parts;
 use crate::pool::Pool;
 use crate::scratch::Scratch;
+use crate::slot::Slot;
+use crate::walk_memory::WalkMemory;
 
 /// The slots of an index, without its graph.
-pub(crate) struct Flat<'a>(pub &'a Index);
+pub(crate) struct Flat<'a>(pub &'a Parts);
 
 impl Kind for Flat<'_> {
     fn nearest(&self, ask: Ask<'_>, scratch: &mut Scratch) -> Option<Vec<(f32, Slot)>> {
@@ -23,7 +24,7 @@ impl Flat<'_> {
         slots: impl Iterator<Item = Slot>,
         scratch: &mut Scratch,
     ) -> Vec<(f32, Slot)> {
-        let Scratch { pool, batch, distances, .. } = scratch;
+        let WalkMemory { pool, batch, distances, .. } = &mut scratch.memory;
         pool.begin(options.k);
         batch.clear();
         let measure = |batch: &mut Vec<Slot>, pool: &mut Pool, distances: &mut Vec<f32>| {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::arena::{Arena, NoMemory};
 use crate::kernel::prefetch;
-use crate::params::Slot;
+use crate::slot::Slot;
 
 /// Links by slot and layer.
 pub(crate) struct Graph {

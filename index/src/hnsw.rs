@@ -5,16 +5,17 @@ use std::sync::Arc;
 use crate::fast::{Coded, FastWalk, Generation};
 use crate::flat::Flat;
 use crate::graph::Entry;
-use crate::index::Index;
 use crate::kind::{Ask, Kind};
-use crate::params::Slot;
+use crate::parts::Parts;
 use crate::pool::key;
 use crate::scalar::ScalarNear;
 use crate::scratch::Scratch;
+use crate::slot::Slot;
 use crate::walk::{Distances, Ended, Exact, Walk};
+use crate::walk_memory::WalkMemory;
 
 /// The graph of an index, and the slots that are not in it yet.
-pub(crate) struct Hnsw<'a>(pub &'a Index);
+pub(crate) struct Hnsw<'a>(pub &'a Parts);
 
 impl Kind for Hnsw<'_> {
     /// The nearest by a walk, and a scan of what is not in the graph yet. `None` if it found too few, or if it became
@@ -30,10 +31,10 @@ impl Hnsw<'_> {
     /// The nearest by a walk, and of those that were found elsewhere. `None` if they are too few, or if the walk became longer
     /// than a scan of everything.
     pub fn walk(&self, ask: Ask<'_>, found: Vec<(f32, Slot)>, scratch: &mut Scratch) -> Option<Vec<(f32, Slot)>> {
-        let Self(index) = self;
+        let Self(parts) = self;
         let k = ask.options.k;
-        let entry = index.graph.entry()?;
-        if let Some(fast) = &index.fast {
+        let entry = parts.graph.entry()?;
+        if let Some(fast) = &parts.fast {
             let mut cached = scratch.generation.take();
             let generation = fast.current(&mut cached).map(Arc::as_ref);
             let ended = generation.map(|generation| self.walk_fast(generation, ask, entry, scratch));
@@ -44,7 +45,7 @@ impl Hnsw<'_> {
                 Some(Coding::Coarse) | None => {}
             }
         }
-        if let Some(scalar) = &index.scalar {
+        if let Some(scalar) = &parts.scalar {
             let mut codes = std::mem::take(&mut scratch.scalar);
             let near = scalar.near(&ask.query, &mut codes);
             let ended = near.map(|near| self.walk_scalar(near, ask, entry, scratch));
@@ -55,7 +56,7 @@ impl Hnsw<'_> {
                 Some(Coding::Coarse) | None => {}
             }
         }
-        let near = Exact { rows: &index.rows, query: ask.query };
+        let near = Exact { rows: &parts.rows, query: ask.query };
         let ended = self.walk_by(near, ask, entry, scratch);
         if ended == Ended::OverBudget {
             return None;
@@ -72,18 +73,18 @@ impl Hnsw<'_> {
         let (begin, walk) = (Walk { graph: &self.0.graph, near }, FastWalk { graph: &self.0.graph, generation });
         let breadth = self.0.growth.breadth(options.k, ef, near.origin());
         let ended = if options.filter.is_none() && !self.0.states.any_buried() {
-            begin.begin(entry, breadth, self.0.slots(), scratch, |_| true);
-            walk.layer(&asked, scratch, usize::MAX, |_| true)
+            begin.begin(entry, breadth, self.0.slots(), &mut scratch.memory, |_| true);
+            walk.layer(&asked, &mut scratch.memory, usize::MAX, |_| true)
         } else {
             let is_result = |slot| self.0.states.is_live(slot) && options.filter.is_none_or(|filter| filter(slot));
-            begin.begin(entry, breadth, self.0.slots(), scratch, is_result);
-            walk.layer(&asked, scratch, WALK_PER_EF_MIN * ef + live / WALK_SHARE, is_result)
+            begin.begin(entry, breadth, self.0.slots(), &mut scratch.memory, is_result);
+            walk.layer(&asked, &mut scratch.memory, WALK_PER_EF_MIN * ef + live / WALK_SHARE, is_result)
         };
         scratch.asked = asked;
         if ended == Ended::OverBudget {
             return Coding::OverBudget;
         }
-        let Scratch { pool, batch, distances, .. } = scratch;
+        let WalkMemory { pool, batch, distances, .. } = &mut scratch.memory;
         batch.clear();
         let count = (options.k + options.k / 2 + RERANK_MIN).max(ef / RERANK_EF_SHARE);
         batch.extend(pool.iter().take(count).map(|(_, slot)| slot));
@@ -115,7 +116,7 @@ impl Hnsw<'_> {
         if self.walk_by(near, ask, entry, scratch) == Ended::OverBudget {
             return Coding::OverBudget;
         }
-        let Scratch { pool, batch, distances, .. } = scratch;
+        let WalkMemory { pool, batch, distances, .. } = &mut scratch.memory;
         batch.clear();
         batch.extend(pool.iter().map(|(_, slot)| slot));
         distances.resize(batch.len(), 0.0);
@@ -158,12 +159,12 @@ impl Hnsw<'_> {
         let breadth = self.0.growth.breadth(options.k, ef, near.origin());
         let walk = Walk { graph: &self.0.graph, near };
         if options.filter.is_none() && !self.0.states.any_buried() {
-            walk.begin(entry, breadth, self.0.slots(), scratch, |_| true);
-            walk.layer(0, scratch, usize::MAX, |_| true)
+            walk.begin(entry, breadth, self.0.slots(), &mut scratch.memory, |_| true);
+            walk.layer(0, &mut scratch.memory, usize::MAX, |_| true)
         } else {
             let is_result = |slot| self.0.states.is_live(slot) && options.filter.is_none_or(|filter| filter(slot));
-            walk.begin(entry, breadth, self.0.slots(), scratch, is_result);
-            walk.layer(0, scratch, WALK_PER_EF_MIN * ef + live / WALK_SHARE, is_result)
+            walk.begin(entry, breadth, self.0.slots(), &mut scratch.memory, is_result);
+            walk.layer(0, &mut scratch.memory, WALK_PER_EF_MIN * ef + live / WALK_SHARE, is_result)
         }
     }
 }
@@ -181,7 +182,7 @@ enum Coding {
 
 /// What a walk and the scan of the tail found together; `None` if that is too few.
 fn merge(mut found: Vec<(f32, Slot)>, scratch: &Scratch, k: usize) -> Option<Vec<(f32, Slot)>> {
-    found.extend(scratch.pool.iter().take(k));
+    found.extend(scratch.memory.pool.iter().take(k));
     found.sort_unstable_by_key(|(distance, slot)| key(*distance, *slot));
     found.dedup();
     (found.len() >= k).then_some(found)

@@ -1,9 +1,10 @@
 //! What every kind of index does: find what is nearest. The graph is one ([`hnsw`](crate::hnsw)), looking at everything
 //! is the other ([`flat`](crate::flat)).
 
-use crate::params::{SearchOptions, Slot};
+use crate::params::SearchOptions;
 use crate::rows::Query;
 use crate::scratch::Scratch;
+use crate::slot::Slot;
 
 /// What is looked for. Whoever asks is counted among the readers.
 #[derive(Clone, Copy)]

@@ -6,21 +6,23 @@
 
 mod arena;
 mod arenas;
-mod breadth;
 mod consolidate;
 mod dump;
 mod error;
 mod fast;
 mod flat;
 mod graph;
+mod growth;
 mod hnsw;
 mod index;
 mod kernel;
 mod kind;
 mod link;
 mod load;
+mod measure;
 mod meetings;
 mod params;
+mod parts;
 mod pieces;
 mod pool;
 mod projection;
@@ -28,12 +30,14 @@ mod readers;
 mod rows;
 mod scalar;
 mod scratch;
+mod slot;
 mod slot_set;
 mod states;
 mod sync;
 #[cfg(test)]
 mod tests;
 mod walk;
+mod walk_memory;
 
 pub use arenas::{ArenaPieces, ArenaSink, ArenaSource, PIECE_MULTIPLE};
 pub use dump::NODE_BYTES;
@@ -44,6 +48,7 @@ pub use kernel::Kernel;
 pub use kernel::cases as kernel_cases;
 pub use params::{
     COSINE_NORM_MIN, DIM_MAX, EF_CONSTRUCTION_MAX, EF_MAX, Hit, K_MAX, M_MAX, M_MIN, Metric, NORM_MAX, Params, Profile,
-    SLOT_MAX, SearchOptions, Slot,
+    SearchOptions,
 };
 pub use readers::Reading;
+pub use slot::{SLOT_MAX, Slot};

@@ -16,16 +16,18 @@
 use std::cell::Cell;
 use std::sync::atomic::Ordering;
 
-use crate::breadth::Growth;
 use crate::fast::{Coded, FastWalk, Generation, Projections};
 use crate::graph::{Entry, Graph};
-use crate::params::{Metric, Slot};
+use crate::growth::Growth;
+use crate::params::Metric;
 use crate::pool::key;
 use crate::rows::Rows;
 use crate::scalar::ScalarCodes;
 use crate::scratch::Scratch;
+use crate::slot::Slot;
 use crate::states::States;
 use crate::walk::{Distances, Exact, Walk};
+use crate::walk_memory::WalkMemory;
 
 /// Inserts nodes.
 pub(crate) struct Linker<'a> {
@@ -163,14 +165,15 @@ impl Linker<'_> {
             let near = Coded { generation, query: &asked };
             self.layers(new, entry, near, scratch, &mut chosen, nearest, &|layer, scratch| {
                 if layer > 0 {
-                    Walk { graph: self.graph, near }.layer(layer, scratch, self.budget(), |slot| self.may_link(slot));
+                    Walk { graph: self.graph, near }
+                        .layer(layer, &mut scratch.memory, self.budget(), |slot| self.may_link(slot));
                 } else {
                     let walk = FastWalk { graph: self.graph, generation };
-                    walk.layer(&asked, scratch, self.budget(), |slot| self.may_link(slot));
+                    walk.layer(&asked, &mut scratch.memory, self.budget(), |slot| self.may_link(slot));
                 }
             });
             scratch.asked = asked;
-            let Scratch { pool, distances, .. } = &*scratch;
+            let WalkMemory { pool, distances, .. } = &scratch.memory;
             let near = distances.len().min(COARSE_SAMPLE);
             if !generation.is_coarse(pool.iter().map(|(distance, _)| distance), &distances[..near]) {
                 chosen.reverse();
@@ -182,9 +185,10 @@ impl Linker<'_> {
             let mut codes = std::mem::take(&mut scratch.scalar);
             let is_chosen = scalar.near(&query, &mut codes).is_some_and(|near| {
                 self.layers(new, entry, near, scratch, &mut chosen, nearest, &|layer, scratch| {
-                    Walk { graph: self.graph, near }.layer(layer, scratch, self.budget(), |slot| self.may_link(slot));
+                    Walk { graph: self.graph, near }
+                        .layer(layer, &mut scratch.memory, self.budget(), |slot| self.may_link(slot));
                 });
-                let Scratch { pool, distances, .. } = &*scratch;
+                let WalkMemory { pool, distances, .. } = &scratch.memory;
                 let sampled = distances.len().min(COARSE_SAMPLE);
                 !near.is_coarse(pool.iter().map(|(distance, _)| distance), &distances[..sampled])
             });
@@ -197,7 +201,8 @@ impl Linker<'_> {
         }
         let near = Exact { rows: self.rows, query };
         self.layers(new, entry, near, scratch, &mut chosen, nearest, &|layer, scratch| {
-            Walk { graph: self.graph, near }.layer(layer, scratch, self.budget(), |slot| self.may_link(slot));
+            Walk { graph: self.graph, near }
+                .layer(layer, &mut scratch.memory, self.budget(), |slot| self.may_link(slot));
         });
         chosen.reverse();
         chosen
@@ -230,15 +235,20 @@ impl Linker<'_> {
         walk: &dyn Fn(usize, &mut Scratch),
     ) {
         let top = new.level.min(entry.level);
-        let start = Walk { graph: self.graph, near }.descend(entry, top, &mut scratch.batch, &mut scratch.distances);
-        scratch.pool.begin_walk(self.growth.breadth_to_link(self.ef_construction, near.origin()));
-        scratch.pool.insert(start.0, start.1, || self.may_link(start.1));
+        let start = Walk { graph: self.graph, near }.descend(
+            entry,
+            top,
+            &mut scratch.memory.batch,
+            &mut scratch.memory.distances,
+        );
+        scratch.memory.pool.begin_walk(self.growth.breadth_to_link(self.ef_construction, near.origin()));
+        scratch.memory.pool.insert(start.0, start.1, || self.may_link(start.1));
         for layer in (0..=top).rev() {
-            scratch.visited.begin(self.states.slots() as usize);
-            scratch.visited.insert(new.slot);
-            scratch.pool.rewind();
-            for seed in scratch.pool.slots() {
-                scratch.visited.insert(seed);
+            scratch.memory.visited.begin(self.states.slots() as usize);
+            scratch.memory.visited.insert(new.slot);
+            scratch.memory.pool.rewind();
+            for seed in scratch.memory.pool.slots() {
+                scratch.memory.visited.insert(seed);
             }
             walk(layer, scratch);
             self.measure(new.slot, scratch, nearest);
@@ -253,10 +263,10 @@ impl Linker<'_> {
     fn measure(&self, new: Slot, scratch: &mut Scratch, nearest: &mut Vec<Near>) {
         nearest.clear();
         if self.generation.is_none() && self.scalar.is_none() {
-            nearest.extend(scratch.pool.iter());
+            nearest.extend(scratch.memory.pool.iter());
             return;
         }
-        let Scratch { pool, batch, distances, .. } = scratch;
+        let WalkMemory { pool, batch, distances, .. } = &mut scratch.memory;
         batch.clear();
         batch.extend(pool.iter().map(|(_, slot)| slot));
         distances.resize(batch.len(), 0.0);

@@ -15,8 +15,9 @@ use crate::error::LoadError;
 use crate::fast::Model;
 use crate::graph::{Entry, Graph, LEVEL_MAX};
 use crate::index::Index;
-use crate::params::{M_MAX, Params, Profile, SLOT_MAX, Slot};
+use crate::params::{M_MAX, Params, Profile};
 use crate::pieces::{Pieces, for_slots, processors};
+use crate::slot::{SLOT_MAX, Slot};
 
 /// What the header says that the parameters do not.
 struct Header {
@@ -51,15 +52,15 @@ impl Index {
         index.place(&mut nodes);
         for (slot, node) in (0..).zip(&nodes) {
             if node.flags & STORED != 0 {
-                index.states.restore(slot, node.flags & LINKED != 0, node.flags & BURIED != 0);
+                index.parts.states.restore(slot, node.flags & LINKED != 0, node.flags & BURIED != 0);
             }
         }
-        index.states.restored(header.slots);
-        if let Some(entry) = index.graph.entry() {
-            index.with_linker(|linker, scratch| linker.lead_to_first(entry, &mut scratch.projections));
+        index.parts.states.restored(header.slots);
+        if let Some(entry) = index.parts.graph.entry() {
+            index.parts.with_linker(|linker, scratch| linker.lead_to_first(entry, &mut scratch.projections));
         }
         index.load_model(source, &header)?;
-        index.measure_growth();
+        index.parts.measure_growth();
         Ok(index)
     }
 
@@ -75,8 +76,11 @@ impl Index {
         if format != FORMAT && format != FORMAT_WITHOUT_PROFILE {
             return Err(invalid(HEADER, "format", format.into(), format!("this version reads format {FORMAT}")));
         }
-        let expected =
-            [("dim", self.params.dim as u32), ("metric", metric_code(self.params.metric)), ("m", self.params.m as u32)];
+        let expected = [
+            ("dim", self.parts.params.dim as u32),
+            ("metric", metric_code(self.parts.params.metric)),
+            ("m", self.parts.params.m as u32),
+        ];
         for (field, expected) in expected {
             let value = u32::from_le_bytes(header.next());
             if value != expected {
@@ -110,11 +114,11 @@ impl Index {
     /// Reads the model that codes are made by, where both the dump and the profile have one. A dump of another profile
     /// serves as well: codes follow from vectors and links, and a model can be learned anew.
     fn load_model(&self, source: &dyn ArenaSource, header: &Header) -> Result<(), LoadError> {
-        let Some(fast) = self.fast.as_ref().filter(|_| header.learned > 0) else { return Ok(()) };
+        let Some(fast) = self.parts.fast.as_ref().filter(|_| header.learned > 0) else { return Ok(()) };
         let values = Model::values_of(fast.shape());
         let bytes = Pieces::open(source, MODEL, (values * size_of::<f32>()) as u64)?.whole()?;
         let model: Vec<f32> = bytes.as_chunks().0.iter().map(|value| f32::from_le_bytes(*value)).collect();
-        let model = Model::restore(&model, fast.shape(), self.kernel).ok_or_else(|| {
+        let model = Model::restore(&model, fast.shape(), self.parts.kernel).ok_or_else(|| {
             invalid(MODEL, "values", values as u64, "a slope, a step, an origin and rows of length one".into())
         })?;
         let begun = fast.begin_warming(model, header.learned as usize, header.slots);
@@ -125,10 +129,10 @@ impl Index {
     fn make_room(&self, nodes: &[Node]) -> Result<(), LoadError> {
         let Some(last) = nodes.len().checked_sub(1) else { return Ok(()) };
         let last = last as Slot;
-        let room = self.states.reserve(last).and_then(|()| self.rows.reserve(last));
+        let room = self.parts.states.reserve(last).and_then(|()| self.parts.rows.reserve(last));
         room.map_err(|error| LoadError::Index(error.into()))?;
         for (slot, node) in (0..).zip(nodes).filter(|(_, node)| node.flags & STORED != 0) {
-            let room = self.graph.reserve(slot, node.level.into());
+            let room = self.parts.graph.reserve(slot, node.level.into());
             room.map_err(|error| LoadError::Index(error.into()))?;
         }
         Ok(())
@@ -136,13 +140,13 @@ impl Index {
 
     /// Copies the vectors, then checks them: a vector may lie in two pieces.
     fn load_vectors(&self, source: &dyn ArenaSource, nodes: &[Node]) -> Result<(), LoadError> {
-        let dim = self.params.dim;
+        let dim = self.parts.params.dim;
         let row_bytes = dim * size_of::<f32>();
         let pieces = Pieces::open(source, VECTORS, (nodes.len() * row_bytes) as u64)?;
         pieces.for_each(|first, bytes| {
             for (slot, at, part) in parts(first, bytes, row_bytes) {
                 if nodes[slot as usize].flags & STORED != 0 {
-                    self.rows.restore(slot, at, part);
+                    self.parts.rows.restore(slot, at, part);
                 }
             }
             Ok(())
@@ -152,9 +156,9 @@ impl Index {
             || (),
             |slots, ()| {
                 for slot in slots.filter(|slot| nodes[*slot as usize].flags & STORED != 0) {
-                    let check = self.params.check_vector(self.rows.vector(slot));
+                    let check = self.parts.params.check_vector(self.parts.rows.vector(slot));
                     let norm = check.map_err(|source| LoadError::Vector { slot, source })?;
-                    self.rows.restore_norm(slot, norm);
+                    self.parts.rows.restore_norm(slot, norm);
                 }
                 Ok(())
             },
@@ -163,11 +167,11 @@ impl Index {
 
     /// Copies the links, then checks them.
     fn load_links(&self, source: &dyn ArenaSource, header: &Header, nodes: &[Node]) -> Result<(), LoadError> {
-        let list_bytes = self.graph.degree_max(0) * size_of::<u32>();
+        let list_bytes = self.parts.graph.degree_max(0) * size_of::<u32>();
         let pieces = Pieces::open(source, LINKS0, (nodes.len() * list_bytes) as u64)?;
         pieces.for_each(|first, bytes| {
             for (slot, at, part) in parts(first, bytes, list_bytes) {
-                match self.graph.links(slot, 0) {
+                match self.parts.graph.links(slot, 0) {
                     // A slot that was skipped may have no memory of its own. It has no links either.
                     [] if part.iter().all(|byte| *byte == 0) => {}
                     [] => return Err(invalid(LINKS0, "link", 0, format!("slot {slot} is not stored"))),
@@ -176,21 +180,21 @@ impl Index {
             }
             Ok(())
         })?;
-        let list_bytes = self.graph.degree_max(1) * size_of::<u32>();
+        let list_bytes = self.parts.graph.degree_max(1) * size_of::<u32>();
         let pieces = Pieces::open(source, UPPER, u64::from(header.blocks) * list_bytes as u64)?;
         pieces.for_each(|first, bytes| {
             for (block, at, part) in parts(first, bytes, list_bytes) {
-                Graph::restore(&self.graph.block(block)[at..], part);
+                Graph::restore(&self.parts.graph.block(block)[at..], part);
             }
             Ok(())
         })?;
         // Counting in place costs a locked access to a line far away for every other link, so each thread counts for
         // itself, where that takes little memory beside the vectors.
         let counts = processors() * size_of::<u32>() * COUNTS_SHARE;
-        let apart = if counts <= self.params.dim * size_of::<f32>() { nodes.len() } else { 0 };
+        let apart = if counts <= self.parts.params.dim * size_of::<f32>() { nodes.len() } else { 0 };
         for_slots(
             header.slots,
-            || Elders { graph: &self.graph, counts: vec![0; apart] },
+            || Elders { graph: &self.parts.graph, counts: vec![0; apart] },
             |slots, elders| {
                 for slot in slots {
                     for layer in 0..=usize::from(nodes[slot as usize].level) {
@@ -208,7 +212,7 @@ impl Index {
         let is_linked = node.flags & LINKED != 0;
         let mut list = [0; LINKS_MAX];
         let mut count = 0;
-        for (at, link) in self.graph.links(slot, layer).iter().enumerate() {
+        for (at, link) in self.parts.graph.links(slot, layer).iter().enumerate() {
             let link = link.load(Ordering::Relaxed);
             let Some(other) = link.checked_sub(1) else { continue };
             let fits = nodes
@@ -235,7 +239,7 @@ impl Index {
     /// is reached in a circle.
     fn drop_unreachable(&self, nodes: &mut [Node]) -> Result<(), LoadError> {
         let first = linked(nodes).map(|(_, node)| node.order).min();
-        let elders = |slot| self.graph.elders(slot);
+        let elders = |slot| self.parts.graph.elders(slot);
         let is_lost = |slot, node: &Node| Some(node.order) != first && elders(slot).load(Ordering::Relaxed) == 0;
         let mut lost: Vec<Slot> =
             linked(nodes).filter(|(slot, node)| is_lost(*slot, node)).map(|(slot, _)| slot).collect();
@@ -244,7 +248,7 @@ impl Index {
             let node = &mut nodes[slot as usize];
             node.flags &= !LINKED;
             let order = node.order;
-            for other in self.graph.neighbours(slot, 0).filter(|other| nodes[*other as usize].order > order) {
+            for other in self.parts.graph.neighbours(slot, 0).filter(|other| nodes[*other as usize].order > order) {
                 if elders(other).fetch_sub(1, Ordering::Relaxed) == 1 {
                     lost.push(other);
                 }
@@ -256,7 +260,7 @@ impl Index {
         }
         for slot in &lost {
             (0..=usize::from(nodes[*slot as usize].level))
-                .for_each(|layer| self.graph.set_neighbours(*slot, layer, &[]));
+                .for_each(|layer| self.parts.graph.set_neighbours(*slot, layer, &[]));
         }
         for_slots(
             nodes.len() as u32,
@@ -265,9 +269,9 @@ impl Index {
                 for slot in slots.filter(|slot| nodes[*slot as usize].flags & LINKED != 0) {
                     for layer in 0..=usize::from(nodes[slot as usize].level) {
                         let is_kept = |other: &Slot| nodes[*other as usize].flags & LINKED != 0;
-                        if !self.graph.neighbours(slot, layer).all(|other| is_kept(&other)) {
-                            let kept: Vec<Slot> = self.graph.neighbours(slot, layer).filter(is_kept).collect();
-                            self.graph.set_neighbours(slot, layer, &kept);
+                        if !self.parts.graph.neighbours(slot, layer).all(|other| is_kept(&other)) {
+                            let kept: Vec<Slot> = self.parts.graph.neighbours(slot, layer).filter(is_kept).collect();
+                            self.parts.graph.set_neighbours(slot, layer, &kept);
                         }
                     }
                 }
@@ -286,15 +290,15 @@ impl Index {
                 nodes[slot as usize].order = order;
             }
         }
-        linked(nodes).for_each(|(slot, node)| self.graph.set_order(slot, node.order));
-        self.graph.set_orders(linked(nodes).map(|(_, node)| node.order).max().unwrap_or(0));
+        linked(nodes).for_each(|(slot, node)| self.parts.graph.set_order(slot, node.order));
+        self.parts.graph.set_orders(linked(nodes).map(|(_, node)| node.order).max().unwrap_or(0));
         if let Some((slot, _)) = linked(nodes).min_by_key(|(_, node)| node.order) {
-            self.graph.set_first(slot);
+            self.parts.graph.set_first(slot);
         }
         let highest = linked(nodes).max_by_key(|(_, node)| (node.level, std::cmp::Reverse(node.order)));
         if let Some((slot, node)) = highest {
             // The graph is empty: nothing is there before.
-            let _ = self.graph.enter_first(Entry { slot, level: node.level.into() });
+            let _ = self.parts.graph.enter_first(Entry { slot, level: node.level.into() });
         }
     }
 }

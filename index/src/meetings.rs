@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::params::Slot;
+use crate::slot::Slot;
 
 /// Nodes that are being linked. Of two that are linked at the same time each is told of the other.
 #[derive(Default)]

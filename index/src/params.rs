@@ -2,12 +2,8 @@
 
 use crate::error::{IndexError, VectorError};
 use crate::kernel::Kernel;
+use crate::slot::Slot;
 
-/// A dense number that names one version of one point. The caller assigns slots, in ascending order.
-pub type Slot = u32;
-
-/// Highest slot that can be stored.
-pub const SLOT_MAX: Slot = (1 << 30) - 1;
 /// Largest dimension of a vector.
 pub const DIM_MAX: usize = 16_384;
 /// Smallest `m`.

@@ -1,9 +1,30 @@
 //! The candidates of a walk, nearest first, how many of them may be results, and how far the walk goes.
 
-use crate::breadth::Breadth;
 use crate::kernel::Kernel;
 use crate::kernel::sorted::Run;
-use crate::params::{SLOT_MAX, Slot};
+use crate::slot::{SLOT_MAX, Slot};
+
+/// How far a walk goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Breadth {
+    /// Results that it keeps at most.
+    pub most: usize,
+    /// Results that it has before it ends because of a distance.
+    pub least: usize,
+    /// Results that are wanted, no more than `least`.
+    pub k: usize,
+    /// How many times as far as the last of these it looks,
+    pub stretch: f32,
+    /// measured from this distance on.
+    pub origin: f32,
+}
+
+impl Breadth {
+    /// Until the nearest so many are found, as HNSW has it.
+    pub fn fixed(ef: usize) -> Self {
+        Self { most: ef, least: ef, k: ef, stretch: 1.0, origin: 0.0 }
+    }
+}
 
 /// Nodes that a walk has measured, in order of distance, ties by slot; at most so many of them may be results.
 ///

@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::arena::{Arena, NoMemory};
 use crate::kernel::{Kernel, Measure, MeasureRows, prefetch};
-use crate::params::{Metric, Slot};
+use crate::params::Metric;
+use crate::slot::Slot;
 
 /// Vectors by slot. With each goes, under cosine, the inverse of its norm, and under dot the square of it: behind the
 /// vector in its last cache line if there is room, so that one sequence of lines holds all that a distance needs.

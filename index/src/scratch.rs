@@ -4,17 +4,12 @@ use std::sync::{Arc, Mutex, TryLockError};
 
 use crate::fast::{FastQuery, Generation, Projections};
 use crate::kernel::Kernel;
-use crate::params::Slot;
-use crate::pool::Pool;
 use crate::scalar::ScalarQuery;
+use crate::walk_memory::WalkMemory;
 
-/// What one walk needs.
+/// What one search or one insertion needs.
 pub(crate) struct Scratch {
-    pub pool: Pool,
-    pub visited: Visited,
-    /// Neighbours to be measured, and their distances.
-    pub batch: Vec<Slot>,
-    pub distances: Vec<f32>,
+    pub memory: WalkMemory,
     pub query: AlignedQuery,
     /// For walks on codes: the generation that was used last, a query to it, and projected vectors.
     pub generation: Option<Arc<Generation>>,
@@ -26,53 +21,13 @@ pub(crate) struct Scratch {
 impl Scratch {
     fn new(kernel: Kernel) -> Self {
         Self {
-            pool: Pool::new(kernel),
-            visited: Visited::default(),
-            batch: Vec::new(),
-            distances: Vec::new(),
+            memory: WalkMemory::new(kernel),
             query: AlignedQuery::default(),
             generation: None,
             asked: FastQuery::default(),
             projections: Projections::default(),
             scalar: ScalarQuery::default(),
         }
-    }
-}
-
-/// Which slots a walk has seen. A slot is marked with the number of the walk, so that forgetting costs nothing but
-/// every 255th time.
-#[derive(Default)]
-pub(crate) struct Visited {
-    marks: Vec<u8>,
-    walk: u8,
-}
-
-impl Visited {
-    /// Forgets every slot. `slots` is how many there are; there may become more.
-    pub fn begin(&mut self, slots: usize) {
-        if self.marks.len() < slots {
-            self.marks.resize(slots.next_power_of_two(), 0);
-        }
-        self.walk = self.walk.wrapping_add(1);
-        if self.walk == 0 {
-            self.marks.fill(0);
-            self.walk = 1;
-        }
-    }
-
-    /// Marks a slot. Whether it was new.
-    #[inline(always)]
-    pub fn insert(&mut self, slot: Slot) -> bool {
-        let slot = slot as usize;
-        if slot >= self.marks.len() {
-            self.grow(slot);
-        }
-        std::mem::replace(&mut self.marks[slot], self.walk) != self.walk
-    }
-
-    #[cold]
-    fn grow(&mut self, slot: usize) {
-        self.marks.resize((slot + 1).next_power_of_two(), 0);
     }
 }
 
@@ -159,21 +114,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn visited_forgets_between_walks_over_every_turn_of_its_counter() {
-        let mut visited = Visited::default();
-        for walk in 0..600u32 {
-            visited.begin(10);
-            assert!(visited.insert(walk % 10) && visited.insert(1000 + walk), "walk {walk}");
-            assert!(!visited.insert(walk % 10) && !visited.insert(1000 + walk), "walk {walk}");
-        }
-    }
-
-    #[test]
     fn scratches_come_back() {
         let scratches = Scratches::new(Kernel::best());
         scratches.with(|outer| {
-            outer.batch.push(1);
-            scratches.with(|inner| assert!(inner.batch.is_empty()));
+            outer.memory.batch.push(1);
+            scratches.with(|inner| assert!(inner.memory.batch.is_empty()));
         });
         let kept = scratches.places.iter().filter(|place| place.lock().unwrap().is_some()).count();
         assert_eq!(kept, 2);

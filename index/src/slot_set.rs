@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::arena::NoMemory;
-use crate::params::Slot;
+use crate::slot::Slot;
 use crate::sync::{Arena, AtomicU32};
 
 /// A bit for each slot, and for each group of them an upper bound of how many are set, so that what is mostly empty is

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::arena::NoMemory;
-use crate::params::Slot;
+use crate::slot::Slot;
 use crate::slot_set::SlotSet;
 use crate::sync::{Arena, AtomicBool, AtomicU8, AtomicU32, AtomicUsize, spin_loop, yield_now};
 

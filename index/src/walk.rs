@@ -1,10 +1,11 @@
 //! Walking the graph towards a query: the paper's SEARCH-LAYER (algorithm 2), greedy above the layer that matters.
 
-use crate::breadth::Breadth;
 use crate::graph::{Entry, Graph};
-use crate::params::{Metric, Slot};
+use crate::params::Metric;
+use crate::pool::Breadth;
 use crate::rows::{Query, Rows};
-use crate::scratch::Scratch;
+use crate::slot::Slot;
+use crate::walk_memory::WalkMemory;
 
 /// How far stored slots are from what a walk looks for; lower is nearer.
 pub(crate) trait Distances {
@@ -90,11 +91,11 @@ impl<D: Distances> Walk<'_, D> {
         entry: Entry,
         breadth: Breadth,
         slots: usize,
-        scratch: &mut Scratch,
+        memory: &mut WalkMemory,
         is_result: impl Fn(Slot) -> bool,
     ) {
-        let start = self.descend(entry, 0, &mut scratch.batch, &mut scratch.distances);
-        let Scratch { pool, visited, .. } = scratch;
+        let start = self.descend(entry, 0, &mut memory.batch, &mut memory.distances);
+        let WalkMemory { pool, visited, .. } = memory;
         pool.begin_walk(breadth);
         visited.begin(slots);
         for (distance, slot) in [start, (self.distance(entry.slot), entry.slot)] {
@@ -107,8 +108,14 @@ impl<D: Distances> Walk<'_, D> {
     /// Fills the pool with the nodes of a layer that are nearest to the query. The pool holds where to begin.
     /// `is_result` says which nodes may be results; the others are walked through.
     #[inline]
-    pub fn layer(&self, layer: usize, scratch: &mut Scratch, budget: usize, is_result: impl Fn(Slot) -> bool) -> Ended {
-        let Scratch { pool, visited, batch, distances, .. } = scratch;
+    pub fn layer(
+        &self,
+        layer: usize,
+        memory: &mut WalkMemory,
+        budget: usize,
+        is_result: impl Fn(Slot) -> bool,
+    ) -> Ended {
+        let WalkMemory { pool, visited, batch, distances } = memory;
         let mut measured = 0;
         while let Some((distance, node)) = pool.expand() {
             let bound = pool.bound();

@@ -7,8 +7,9 @@ use crate::arena::NoMemory;
 use crate::fast::{Generation, Model, Projections, Shape, Warming};
 use crate::graph::Graph;
 use crate::kernel::Kernel;
-use crate::params::{Metric, Params, Profile, Slot};
+use crate::params::{Metric, Params, Profile};
 use crate::rows::Rows;
+use crate::slot::Slot;
 use crate::states::States;
 
 /// The codes of an index.

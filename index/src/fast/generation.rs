@@ -10,8 +10,9 @@ use crate::graph::Graph;
 use crate::kernel::fastscan::{self, LANES, Scan, Table};
 use crate::kernel::nibble::{LINE_BYTES, LINE_DIMS, NibbleQuery, Nibbles, nibbles_of};
 use crate::kernel::{Kernel, prefetch};
-use crate::params::{Metric, Slot};
+use crate::params::Metric;
 use crate::rows::{Query, Rows};
+use crate::slot::Slot;
 use crate::walk::Distances;
 
 /// A model, and all codes that were made by it.

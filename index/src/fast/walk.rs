@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 use crate::fast::{FastQuery, Generation};
 use crate::graph::Graph;
 use crate::kernel::fastscan::LANES;
-use crate::params::Slot;
-use crate::scratch::Scratch;
+use crate::slot::Slot;
 use crate::walk::Ended;
+use crate::walk_memory::WalkMemory;
 
 /// The graph, its codes, and a query to them.
 #[derive(Clone, Copy)]
@@ -23,11 +23,11 @@ impl FastWalk<'_> {
     pub fn layer(
         &self,
         query: &FastQuery,
-        scratch: &mut Scratch,
+        memory: &mut WalkMemory,
         budget: usize,
         is_result: impl Fn(Slot) -> bool,
     ) -> Ended {
-        let Scratch { pool, visited, batch, distances, .. } = scratch;
+        let WalkMemory { pool, visited, batch, distances } = memory;
         let mut measured = 0;
         let mut estimates = [0.0f32; LANES];
         // The node to expand next is chosen before the neighbours of this one are measured, so that its codes are under

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::fast::{Generation, Projections};
 use crate::graph::Graph;
-use crate::params::Slot;
 use crate::rows::Rows;
+use crate::slot::Slot;
 use crate::states::States;
 
 /// A generation whose codes are made slot by slot, by any number of threads, while nodes are linked: each node's codes

@@ -13,12 +13,16 @@ pub(crate) mod half;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 pub(crate) mod nibble;
+mod prefetch;
+mod rows;
 mod scalar;
 pub(crate) mod sorted;
 #[cfg(test)]
 mod tests;
 #[cfg(target_arch = "x86_64")]
 mod x86;
+
+pub(crate) use prefetch::prefetch;
 
 /// An instruction set that distances can be computed with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -117,56 +121,3 @@ impl Kernel {
         }
     }
 }
-
-/// Asks the processor to fetch the cache line at `at`. It may be any address: a fetch never faults.
-#[inline(always)]
-pub(crate) fn prefetch<T>(at: *const T) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch is a hint; it reads nothing that the program can see, whatever the address.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(at.cast());
-    }
-    #[cfg(target_arch = "aarch64")]
-    // SAFETY: as above.
-    unsafe {
-        std::arch::asm!("prfm pldl1keep, [{at}]", at = in(reg) at, options(nostack, readonly, preserves_flags));
-    }
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    let _ = at;
-}
-
-/// Asks for every cache line of a row of `dim` values and one more, where rows keep their norm.
-#[inline(always)]
-fn prefetch_row(row: *const f32, dim: usize) {
-    for line in 0..=(dim / LINE_VALUES).min(PREFETCH_LINES_MAX) {
-        prefetch(row.wrapping_add(line * LINE_VALUES));
-    }
-}
-
-/// Makes the one-to-many form of a one-to-one kernel.
-macro_rules! rows_of {
-    ($(#[$attribute:meta])* $rows:ident, $one:ident) => {
-        $(#[$attribute])*
-        pub(crate) unsafe fn $rows(query: *const f32, dim: usize, rows: &[*const f32], out: &mut [f32]) {
-            for row in &rows[..rows.len().min($crate::kernel::ROWS_AHEAD)] {
-                $crate::kernel::prefetch_row(*row, dim);
-            }
-            for (at, (row, out)) in rows.iter().zip(out).enumerate() {
-                if let Some(row) = rows.get(at + $crate::kernel::ROWS_AHEAD) {
-                    $crate::kernel::prefetch_row(*row, dim);
-                }
-                // SAFETY: the caller's promise on pointers, length and instruction set is the one asked for here.
-                *out = unsafe { $one(query, *row, dim) };
-            }
-        }
-    };
-}
-pub(crate) use rows_of;
-
-/// f32 values in a cache line.
-const LINE_VALUES: usize = 16;
-/// Rows that are fetched ahead of the one being measured.
-const ROWS_AHEAD: usize = 3;
-/// Lines of one row fetched ahead; the processor sees a longer sequence by itself.
-const PREFETCH_LINES_MAX: usize = 24;

@@ -1,7 +1,7 @@
 //! Portable kernels, and what the others are tested against. Eight sums side by side let the compiler use whatever
 //! vectors the target has for certain.
 
-use super::rows_of;
+use super::rows::rows_of;
 
 rows_of!(product_rows, product);
 rows_of!(squared_difference_rows, squared_difference);

@@ -4,7 +4,7 @@
 pub(crate) mod avx512 {
     use std::arch::x86_64::*;
 
-    use crate::kernel::rows_of;
+    use crate::kernel::rows::rows_of;
 
     macro_rules! kernel {
         ($rows:ident, $one:ident, |$sum:ident, $a:ident, $b:ident| $step:expr) => {
@@ -64,7 +64,7 @@ pub(crate) mod avx512 {
 pub(crate) mod avx2 {
     use std::arch::x86_64::*;
 
-    use crate::kernel::rows_of;
+    use crate::kernel::rows::rows_of;
 
     macro_rules! kernel {
         ($rows:ident, $one:ident, |$sum:ident, $a:ident, $b:ident| $step:expr) => {

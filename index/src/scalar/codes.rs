@@ -12,9 +12,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::arena::{Arena, NoMemory};
 use crate::kernel::codes::{MeasureCodes, measure};
 use crate::kernel::{Kernel, prefetch};
-use crate::params::{Metric, Slot};
+use crate::params::Metric;
 use crate::rows::{Query, Rows};
 use crate::scalar::quantizer::{Buffers, Gauge, Quantizer, Source};
+use crate::slot::Slot;
 use crate::states::States;
 use crate::walk::Distances;
 

@@ -3,9 +3,10 @@
 use std::sync::Mutex;
 
 use crate::kernel::Kernel;
-use crate::params::{Metric, Slot};
+use crate::params::Metric;
 use crate::rows::Rows;
 use crate::scalar::{ScalarCodes, ScalarQuery};
+use crate::slot::Slot;
 use crate::states::States;
 use crate::walk::Distances;
 

@@ -35,9 +35,9 @@ impl Slots {
 
 /// Every live slot can be reached from the entry, and none leads to a slot that is not a node.
 fn check_live_reached(index: &Index) {
-    let Some(entry) = index.graph.entry() else { return };
+    let Some(entry) = index.parts.graph.entry() else { return };
     let reached = reached(index, entry.slot);
-    let live = (0..index.slots() as Slot).filter(|slot| index.is_live(*slot) && index.states.is_linked(*slot));
+    let live = (0..index.slots() as Slot).filter(|slot| index.is_live(*slot) && index.parts.states.is_linked(*slot));
     let lost: Vec<Slot> = live.filter(|slot| !reached.contains(slot)).collect();
     assert!(lost.is_empty(), "{lost:?} cannot be reached from {entry:?}");
 }
@@ -54,8 +54,8 @@ fn what_is_buried_leaves_the_graph_and_its_slots_come_back() {
         consolidate_all(&index);
         check_graph(&index);
         for slot in 0..2_000 {
-            let is_gone = (0..=index.graph.level(slot))
-                .all(|layer| index.graph.neighbours(slot, layer).all(|other| other % 5 != 2));
+            let is_gone = (0..=index.parts.graph.level(slot))
+                .all(|layer| index.parts.graph.neighbours(slot, layer).all(|other| other % 5 != 2));
             assert!(is_gone || slot % 5 == 2, "{slot} links to a slot that was buried");
         }
         assert_eq!(index.buried(), 0);
@@ -63,7 +63,7 @@ fn what_is_buried_leaves_the_graph_and_its_slots_come_back() {
         vacant.sort();
         assert_eq!(vacant, buried);
         assert!(buried.iter().all(|slot| index.is_vacant(*slot) && index.vector(*slot).is_none()));
-        assert!(!index.states.any_buried(), "walks need not look for them");
+        assert!(!index.parts.states.any_buried(), "walks need not look for them");
         assert_eq!(index.take_vacant(), [], "each is handed out once");
         for slot in buried {
             index.store(slot, &vectors[slot as usize]).unwrap();
@@ -90,7 +90,7 @@ fn few_graves_are_left_alone_and_a_share_of_them_is_not() {
     assert!(!settled.is_settled() && settled.settle(64), "where there is nothing else to do, a twentieth is enough");
     while settled.settle(64) {}
     check_graph(&settled);
-    assert!(settled.is_settled() && settled.take_vacant().len() == 40 && !settled.states.any_buried());
+    assert!(settled.is_settled() && settled.take_vacant().len() == 40 && !settled.parts.states.any_buried());
     index.bury(99);
     assert!(index.consolidate(64));
     let small = built(params(4, Metric::Euclidean), &uniform(31, 4, 1));
@@ -188,13 +188,13 @@ fn replacing_all_points_ten_times_costs_neither_recall_nor_memory() {
 fn numbers_of_the_sequence_do_not_run_out() {
     let vectors = clustered(1_500, DIM, 73);
     let index = built(params(DIM, Metric::Euclidean), &vectors[..1_000]);
-    index.graph.set_orders(3 << 30);
+    index.parts.graph.set_orders(3 << 30);
     store_all(&index, 1_000..1_500, &vectors[1_000..]);
     link_all(&index);
-    assert!(index.graph.last_order() > 3 << 30);
+    assert!(index.parts.graph.last_order() > 3 << 30);
     (0..400).for_each(|slot| index.bury(slot));
     consolidate_all(&index);
-    assert_eq!(index.graph.last_order(), 1_500, "as many as there were nodes");
+    assert_eq!(index.parts.graph.last_order(), 1_500, "as many as there were nodes");
     check_graph(&index);
 }
 
@@ -526,7 +526,7 @@ fn a_dump_in_the_middle_of_a_round_loads_whole() {
     for steps in [1, 5, 15, 25, 31] {
         let index = built(params(DIM, Metric::Euclidean), &vectors);
         // The oldest leave, the entry and everybody's elders among them.
-        let entry = index.graph.entry().unwrap().slot;
+        let entry = index.parts.graph.entry().unwrap().slot;
         (0..600).chain([entry]).for_each(|slot| index.bury(slot));
         for _ in 0..steps {
             assert!(index.consolidate(64));

@@ -98,9 +98,9 @@ fn threads_that_begin_an_index_together_agree_on_its_first_node() {
                 });
             }
         });
-        let linked = (0..8).filter(|slot| index.states.is_linked(*slot)).count();
+        let linked = (0..8).filter(|slot| index.parts.states.is_linked(*slot)).count();
         assert_eq!((linked, index.unlinked()), (8, 0));
-        let first = (0..8).min_by_key(|slot| index.graph.order(*slot)).unwrap();
+        let first = (0..8).min_by_key(|slot| index.parts.graph.order(*slot)).unwrap();
         assert_eq!(reached(&index, first).len(), 8, "seed {seed}");
     }
 }

@@ -137,7 +137,7 @@ fn nodes_that_lost_their_last_link_are_linked_again() {
     let loaded = Index::load(params, &dump).unwrap();
     assert!(loaded.unlinked() >= 4, "the three, and the one that was not linked: {}", loaded.unlinked());
     for slot in [100, 150, 200] {
-        assert!(!loaded.states.is_linked(slot));
+        assert!(!loaded.parts.states.is_linked(slot));
         assert_eq!(walked(&loaded, &loaded.vector(slot).unwrap(), &SearchOptions::new(1, 50))[0].slot, slot);
     }
     link_all(&loaded);

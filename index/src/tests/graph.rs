@@ -77,18 +77,18 @@ fn a_walk_goes_on_from_the_entry_where_the_descent_ends_in_a_corner() {
     for profile in Profile::ALL {
         let vectors = uniform(1_200, 3, 7);
         let index = built(Params { profile, ..params(3, Metric::Euclidean) }, &vectors);
-        let entry = index.graph.entry().unwrap();
+        let entry = index.parts.graph.entry().unwrap();
         let mut corners = 0;
         for query in &vectors[..40] {
-            let near = Exact { rows: &index.rows, query: index.rows.query_of(query, 1.0) };
+            let near = Exact { rows: &index.parts.rows, query: index.parts.rows.query_of(query, 1.0) };
             let (mut batch, mut distances) = (Vec::new(), Vec::new());
-            let (_, start) = Walk { graph: &index.graph, near }.descend(entry, 0, &mut batch, &mut distances);
+            let (_, start) = Walk { graph: &index.parts.graph, near }.descend(entry, 0, &mut batch, &mut distances);
             let expected = index.search_exact(query, &SearchOptions::new(1, 1_200)).unwrap();
             if start != entry.slot && start != expected[0].slot {
-                let links: Vec<Slot> = index.graph.neighbours(start, 0).collect();
-                index.graph.set_neighbours(start, 0, &[]);
+                let links: Vec<Slot> = index.parts.graph.neighbours(start, 0).collect();
+                index.parts.graph.set_neighbours(start, 0, &[]);
                 assert_eq!(walked(&index, query, &SearchOptions::new(1, 1_200)), expected, "{profile:?} from {start}");
-                index.graph.set_neighbours(start, 0, &links);
+                index.parts.graph.set_neighbours(start, 0, &links);
                 corners += 1;
             }
         }
@@ -104,7 +104,7 @@ fn walks_end_at_a_distance_that_so_many_candidates_have_on_average() {
     {
         let vectors = uniform(4_000, dim, 8);
         let index = built(params(dim, metric), &vectors);
-        let breadth = index.growth.breadth(10, 50, Some(0.0));
+        let breadth = index.parts.growth.breadth(10, 50, Some(0.0));
         assert_eq!((breadth.most, breadth.least, breadth.k), (100, 25, 10));
         let looked_at = vectors.iter().step_by(41).map(|query| {
             let hits = index.search_exact(query, &SearchOptions::new(101, 101)).unwrap();
@@ -121,11 +121,11 @@ fn walks_end_at_a_distance_that_so_many_candidates_have_on_average() {
         assert!((40.0..60.0).contains(&mean), "{dim} {metric:?}: {mean}");
         assert!(looked_at.iter().max() > looked_at.iter().min(), "{dim} {metric:?}: all as many");
         let loaded = Index::load(index.params().clone(), &Arenas::of(&index)).unwrap();
-        let again = loaded.growth.breadth(10, 50, Some(0.0)).stretch;
+        let again = loaded.parts.growth.breadth(10, 50, Some(0.0)).stretch;
         assert!((again / breadth.stretch - 1.0).abs() < 0.1, "{again} after loading, {} before", breadth.stretch);
     }
     let none = built(params(8, Metric::Dot), &uniform(2_000, 8, 8));
-    assert_eq!(none.growth.breadth(10, 50, None).least, 50, "inner products are no distances");
+    assert_eq!(none.parts.growth.breadth(10, 50, None).least, 50, "inner products are no distances");
 }
 
 /// How far walks go is found out by walks alone, however much is stored that is not in the graph yet.
@@ -136,8 +136,8 @@ fn growth_is_measured_in_the_graph_and_not_in_what_waits_for_it() {
     let index = Index::new(params(8, Metric::Euclidean)).unwrap();
     store_all(&index, 0..12_000, &vectors);
     (0..2_000).for_each(|slot| index.link(slot));
-    alone.measure_growth();
-    index.measure_growth();
-    let [alone, index] = [&alone, &index].map(|index| index.growth.breadth(10, 50, Some(0.0)).stretch);
+    alone.parts.measure_growth();
+    index.parts.measure_growth();
+    let [alone, index] = [&alone, &index].map(|index| index.parts.growth.breadth(10, 50, Some(0.0)).stretch);
     assert!(alone > 1.0 && (index / alone - 1.0).abs() < 0.1, "{index} for {alone}");
 }

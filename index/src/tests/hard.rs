@@ -42,7 +42,7 @@ fn buried_slots_cost_no_recall() {
 fn the_entry_may_be_buried_and_so_may_everything() {
     let vectors = clustered(2_000, DIM, 23);
     let index = built(params(DIM, Metric::Euclidean), &vectors);
-    let entry = index.graph.entry().unwrap().slot;
+    let entry = index.parts.graph.entry().unwrap().slot;
     index.bury(entry);
     let hits = walked(&index, &vectors[entry as usize], &SearchOptions::new(5, 32));
     assert!(hits.len() == 5 && hits.iter().all(|hit| hit.slot != entry));
@@ -70,7 +70,7 @@ fn a_slot_that_is_buried_before_it_is_linked_never_is() {
     link_all(&index);
     index.link(0);
     assert_eq!(index.unlinked(), 0);
-    assert_eq!(reached(&index, index.graph.entry().unwrap().slot), (0..600).map(|at| 2 * at + 1).collect());
+    assert_eq!(reached(&index, index.parts.graph.entry().unwrap().slot), (0..600).map(|at| 2 * at + 1).collect());
     assert_eq!(index.vector(0).as_ref(), Some(&vectors[0]), "a buried slot keeps its vector");
 }
 

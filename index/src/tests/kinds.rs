@@ -15,7 +15,7 @@ fn no_graph_is_made_of_few_and_one_of_all_is_made_of_many() {
     // What is buried is no node, so it is vacant without more ado.
     while index.consolidate(64) {}
     let vacant = index.take_vacant();
-    assert_eq!((vacant.len(), index.graph.entry()), (200, None));
+    assert_eq!((vacant.len(), index.parts.graph.entry()), (200, None));
     for slot in vacant {
         index.store(slot, &vectors[slot as usize]).unwrap();
     }

@@ -74,7 +74,7 @@ fn reached(index: &Index, from: Slot) -> HashSet<Slot> {
     let mut reached = HashSet::from([from]);
     let mut waiting = vec![from];
     while let Some(slot) = waiting.pop() {
-        waiting.extend(index.graph.neighbours(slot, 0).filter(|other| reached.insert(*other)));
+        waiting.extend(index.parts.graph.neighbours(slot, 0).filter(|other| reached.insert(*other)));
     }
     reached
 }
@@ -83,7 +83,7 @@ fn reached(index: &Index, from: Slot) -> HashSet<Slot> {
 /// the elders are counted right; and every linked slot can be reached from the first, and from the entry.
 fn check_graph(index: &Index) {
     if let Some(first) = check_links(index) {
-        let entry = index.graph.entry().unwrap();
+        let entry = index.parts.graph.entry().unwrap();
         check_reached(index, first);
         check_reached(index, entry.slot);
     }
@@ -92,48 +92,48 @@ fn check_graph(index: &Index) {
 /// Every linked slot can be reached from this one.
 fn check_reached(index: &Index, from: Slot) {
     let reached = reached(index, from);
-    let linked = (0..index.slots() as Slot).filter(|slot| index.states.is_linked(*slot));
+    let linked = (0..index.slots() as Slot).filter(|slot| index.parts.states.is_linked(*slot));
     let lost: Vec<Slot> = linked.filter(|slot| !reached.contains(slot)).collect();
     assert!(lost.is_empty(), "{} slots cannot be reached from {from}: {lost:?}", lost.len());
 }
 
 /// All of that but what can be reached. Gives the first slot.
 fn check_links(index: &Index) -> Option<Slot> {
-    let linked: Vec<Slot> = (0..index.slots() as Slot).filter(|slot| index.states.is_linked(*slot)).collect();
+    let linked: Vec<Slot> = (0..index.slots() as Slot).filter(|slot| index.parts.states.is_linked(*slot)).collect();
     let mut elders: BTreeMap<Slot, u32> = BTreeMap::new();
     for slot in &linked {
-        for layer in 0..=index.graph.level(*slot) {
-            let list: Vec<Slot> = index.graph.neighbours(*slot, layer).collect();
+        for layer in 0..=index.parts.graph.level(*slot) {
+            let list: Vec<Slot> = index.parts.graph.neighbours(*slot, layer).collect();
             assert_eq!(list.iter().collect::<HashSet<_>>().len(), list.len(), "{slot} links twice to one slot");
             for other in list {
                 assert_ne!(other, *slot, "{slot} links to itself");
-                assert!(index.states.is_linked(other), "{slot} links to {other}, which is not linked");
-                assert!(index.graph.level(other) >= layer, "{slot} links to {other} on layer {layer}");
-                if layer == 0 && index.graph.order(*slot) < index.graph.order(other) {
+                assert!(index.parts.states.is_linked(other), "{slot} links to {other}, which is not linked");
+                assert!(index.parts.graph.level(other) >= layer, "{slot} links to {other} on layer {layer}");
+                if layer == 0 && index.parts.graph.order(*slot) < index.parts.graph.order(other) {
                     *elders.entry(other).or_default() += 1;
                 }
             }
         }
     }
     for slot in &linked {
-        let counted = index.graph.elders(*slot).load(std::sync::atomic::Ordering::Relaxed);
+        let counted = index.parts.graph.elders(*slot).load(std::sync::atomic::Ordering::Relaxed);
         assert_eq!(counted, elders.get(slot).copied().unwrap_or(0), "elders of {slot}");
     }
-    let first = linked.iter().min_by_key(|slot| index.graph.order(**slot)).copied()?;
-    let entry = index.graph.entry().unwrap();
-    assert_eq!(Some(entry.level), linked.iter().map(|slot| index.graph.level(*slot)).max());
+    let first = linked.iter().min_by_key(|slot| index.parts.graph.order(**slot)).copied()?;
+    let entry = index.parts.graph.entry().unwrap();
+    assert_eq!(Some(entry.level), linked.iter().map(|slot| index.parts.graph.level(*slot)).max());
     Some(first)
 }
 
 /// Every linked slot has the codes that it would have, had they been made in peace.
 fn check_codes(index: &Index) {
-    let generation = index.fast.as_ref().unwrap().keep().unwrap();
-    let linked = || (0..index.slots() as Slot).filter(|slot| index.states.is_linked(*slot));
-    let found: Vec<_> = linked().map(|slot| generation.codes_of(&index.graph, slot)).collect();
+    let generation = index.parts.fast.as_ref().unwrap().keep().unwrap();
+    let linked = || (0..index.slots() as Slot).filter(|slot| index.parts.states.is_linked(*slot));
+    let found: Vec<_> = linked().map(|slot| generation.codes_of(&index.parts.graph, slot)).collect();
     let mut seen = Default::default();
     for (slot, found) in linked().zip(found) {
-        generation.encode(&index.rows, &index.graph, slot, &mut seen);
-        assert!(found == generation.codes_of(&index.graph, slot), "the codes of slot {slot}");
+        generation.encode(&index.parts.rows, &index.parts.graph, slot, &mut seen);
+        assert!(found == generation.codes_of(&index.parts.graph, slot), "the codes of slot {slot}");
     }
 }
 

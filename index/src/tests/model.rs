@@ -199,6 +199,6 @@ fn memory_follows_the_slots() {
     assert_eq!(index.memory_bytes(), 0);
     store_all(&index, 0..1_000, &uniform(1_000, 100, 1));
     // 448 bytes of row, 128 of links, 16 of node, 1 of state; two sets of 32 words and a count; a line for each upper layer.
-    let blocks: usize = (0..1_000).map(|slot| index.graph.level(slot)).sum();
+    let blocks: usize = (0..1_000).map(|slot| index.parts.graph.level(slot)).sum();
     assert_eq!(index.memory_bytes(), 1_000 * (448 + 128 + 16 + 1) + 2 * (32 + 1) * 4 + 64 * blocks);
 }

@@ -18,7 +18,7 @@ fn a_loaded_index_answers_alike_without_linking() {
         let loaded = Index::load(params(DIM, metric), &dump).unwrap();
         assert_eq!((loaded.unlinked(), loaded.next_unlinked()), (0, None), "nothing is to be linked");
         assert_eq!((loaded.slots(), loaded.len_live()), (2_500, 2_000));
-        assert_eq!(loaded.graph.entry(), index.graph.entry());
+        assert_eq!(loaded.parts.graph.entry(), index.parts.graph.entry());
         check_graph(&loaded);
         warm_all(&loaded);
         for query in &clustered(50, DIM, 42) {

@@ -2,7 +2,7 @@
 
 use std::arch::aarch64::*;
 
-use super::{REBIAS, half_rows_of};
+use super::rows::{REBIAS, half_rows_of};
 
 macro_rules! kernel {
     ($rows:ident, $one:ident, |$sum:ident, $a:ident, $b:ident| $step:expr) => {

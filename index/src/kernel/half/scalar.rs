@@ -1,6 +1,6 @@
 //! Portable kernels: the bits are shifted into place, so that the compiler may use vectors that know no binary16.
 
-use super::{REBIAS, half_rows_of};
+use super::rows::{REBIAS, half_rows_of};
 
 half_rows_of!(product_rows, product);
 half_rows_of!(squared_difference_rows, squared_difference);

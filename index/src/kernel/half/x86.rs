@@ -4,7 +4,7 @@
 pub(crate) mod avx512 {
     use std::arch::x86_64::*;
 
-    use crate::kernel::half::half_rows_of;
+    use crate::kernel::half::rows::half_rows_of;
 
     macro_rules! kernel {
         ($rows:ident, $one:ident, |$sum:ident, $a:ident, $b:ident| $step:expr) => {
@@ -70,7 +70,7 @@ pub(crate) mod avx512 {
 pub(crate) mod avx2 {
     use std::arch::x86_64::*;
 
-    use crate::kernel::half::half_rows_of;
+    use crate::kernel::half::rows::half_rows_of;
 
     macro_rules! kernel {
         ($rows:ident, $one:ident, |$sum:ident, $a:ident, $b:ident| $step:expr) => {
