@@ -2,18 +2,18 @@
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use crate::arena::NoMemory;
-use crate::consolidate::{Rounds, Share};
+use crate::build::consolidate::{Rounds, Share};
+use crate::build::meetings::Meetings;
+use crate::codes::fast::Fast;
 use crate::error::{IndexError, VectorError};
-use crate::fast::Fast;
-use crate::flat::Flat;
-use crate::hnsw::Hnsw;
 use crate::kernel::Kernel;
-use crate::kind::{Ask, Kind};
-use crate::meetings::Meetings;
+use crate::memory::arena::NoMemory;
+use crate::memory::readers::Reading;
 use crate::params::{Hit, Params, SearchOptions};
 use crate::parts::Parts;
-use crate::readers::Reading;
+use crate::search::flat::Flat;
+use crate::search::hnsw::Hnsw;
+use crate::search::kind::{Ask, Kind};
 use crate::slot::{SLOT_MAX, Slot};
 
 /// Vectors by slot, found by nearness. All methods take `&self`: any number of threads search, link and bury while

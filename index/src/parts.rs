@@ -3,17 +3,17 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use crate::fast::Fast;
-use crate::graph::Graph;
-use crate::growth::Growth;
+use crate::build::link::Linker;
+use crate::codes::fast::Fast;
+use crate::codes::scalar::ScalarCodes;
 use crate::kernel::Kernel;
-use crate::link::Linker;
+use crate::memory::graph::Graph;
+use crate::memory::readers::Readers;
+use crate::memory::rows::Rows;
+use crate::memory::states::States;
 use crate::params::{Metric, Params, Profile};
-use crate::readers::Readers;
-use crate::rows::Rows;
-use crate::scalar::ScalarCodes;
-use crate::scratch::{Scratch, Scratches};
-use crate::states::States;
+use crate::search::growth::Growth;
+use crate::search::scratch::{Scratch, Scratches};
 
 /// The vectors, the graph over them, the states of slots, and the codes.
 pub(crate) struct Parts {

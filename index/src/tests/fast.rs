@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::LoadError;
-use crate::fast::FastQuery;
+use crate::codes::fast::FastQuery;
 use crate::kernel::fastscan::LANES;
 
 const DIM: usize = 40;

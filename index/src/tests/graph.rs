@@ -1,7 +1,7 @@
 //! The graph's own promises: everything can be reached, and one thread and one seed make one graph.
 
 use super::*;
-use crate::walk::{Exact, Walk};
+use crate::search::walk::{Exact, Walk};
 
 #[test]
 fn duplicates_do_not_cut_anything_off() {

@@ -1,0 +1,216 @@
+//! The generation of codes that is in use, and when the next one is made.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+
+use crate::codes::fast::{Generation, Model, Projections, Shape, Warming};
+use crate::kernel::Kernel;
+use crate::memory::arena::NoMemory;
+use crate::memory::graph::Graph;
+use crate::memory::rows::Rows;
+use crate::memory::states::States;
+use crate::params::{Metric, Params, Profile};
+use crate::slot::Slot;
+
+/// The codes of an index.
+pub(crate) struct Fast {
+    shape: Shape,
+    metric: Metric,
+    lanes: usize,
+    seed: u64,
+    kernel: Kernel,
+    /// Number of the generation in use; 0 while there is none.
+    number: AtomicU64,
+    kept: Mutex<Kept>,
+    /// Slots stored since the generation in use was put there.
+    stored: AtomicUsize,
+    /// One more than the highest slot that room was asked for.
+    rooms: AtomicU32,
+    /// Whether codes are being made by a model that was loaded, and there are none to go by.
+    is_warming: AtomicBool,
+    /// Held for reading while a slot is linked, and for writing while a generation takes the place of another.
+    linking: RwLock<()>,
+}
+
+/// What is only touched under the lock.
+#[derive(Default)]
+struct Kept {
+    /// The generation in use.
+    current: Option<Arc<Generation>>,
+    /// The one that is being made of what was loaded; then there is none in use.
+    warming: Option<Arc<Warming>>,
+}
+
+impl Fast {
+    /// No codes yet; `None` where the profile and metric of an index have none.
+    pub fn new(params: &Params, kernel: Kernel) -> Option<Self> {
+        (params.profile == Profile::Fast && params.metric != Metric::Manhattan).then(|| Self {
+            shape: Shape::new(params.dim),
+            metric: params.metric,
+            lanes: 2 * params.m,
+            seed: params.seed,
+            kernel,
+            number: AtomicU64::new(0),
+            kept: Mutex::default(),
+            stored: AtomicUsize::new(0),
+            rooms: AtomicU32::new(0),
+            is_warming: AtomicBool::new(false),
+            linking: RwLock::default(),
+        })
+    }
+
+    /// The generation in use. `cached` is what the caller used before, or nothing: asking again costs no lock.
+    #[inline]
+    pub fn current<'c>(&self, cached: &'c mut Option<Arc<Generation>>) -> Option<&'c Arc<Generation>> {
+        let number = self.number.load(Ordering::Acquire);
+        if cached.as_ref().map_or(0, |cached| cached.number) != number {
+            cached.clone_from(&self.kept().current);
+        }
+        cached.as_ref()
+    }
+
+    /// Keeps what was used in `place` for the next time, unless there is a newer one by now: memory is for what is in use.
+    pub fn keep_cached(&self, cached: Option<Arc<Generation>>, place: &mut Option<Arc<Generation>>) {
+        *place = cached.filter(|cached| cached.number == self.number.load(Ordering::Acquire));
+    }
+
+    /// Makes room for the codes of a slot. The caller stores, and so no generation is being put in place.
+    pub fn reserve(&self, slot: Slot) -> Result<(), NoMemory> {
+        self.stored.fetch_add(1, Ordering::Relaxed);
+        self.make_room(slot)
+    }
+
+    /// The same for every slot up to this one, of which none is stored yet.
+    pub fn make_room(&self, slot: Slot) -> Result<(), NoMemory> {
+        self.rooms.fetch_max(slot + 1, Ordering::Relaxed);
+        match &*self.kept() {
+            Kept { current: Some(generation), .. } => generation.reserve(slot),
+            Kept { warming: Some(warming), .. } => warming.generation().reserve(slot),
+            Kept { current: None, warming: None } => Ok(()),
+        }
+    }
+
+    /// Holds the generation in use in its place while a slot is linked.
+    pub fn hold(&self) -> RwLockReadGuard<'_, ()> {
+        self.linking.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether there are so many more slots than the generation in use was learned from, or so many were used again, that
+    /// it is time for another.
+    #[inline]
+    pub fn is_due(&self, slots: usize, cached: &mut Option<Arc<Generation>>) -> bool {
+        if self.is_warming.load(Ordering::Acquire) {
+            return false;
+        }
+        let Some(generation) = self.current(cached) else { return slots >= LEARN_SLOTS_MIN };
+        slots >= generation.slots.saturating_mul(GROWTH)
+            || self.stored.load(Ordering::Relaxed) >= slots.saturating_mul(GROWTH)
+    }
+
+    /// Learns a new generation from what is stored and makes all codes anew, unless another thread is about to. No slot is
+    /// linked meanwhile; searches go on, and so do those who store, but for a moment at the end. The caller reads.
+    pub fn renew(&self, rows: &Rows, graph: &Graph, states: &States, storing: &Mutex<()>) -> Result<(), NoMemory> {
+        let _linking = self.linking.write().unwrap_or_else(PoisonError::into_inner);
+        let slots = states.slots();
+        if !self.is_due(slots as usize, &mut None) {
+            return Ok(());
+        }
+        let mut sample = Vec::new();
+        let step = (slots as usize).div_ceil(SAMPLE).max(1);
+        // The caller has been reading since before: only slots that are retired by now may be stored anew meanwhile.
+        for slot in (0..slots).step_by(step).filter(|slot| states.is_readable(*slot)) {
+            let query = rows.query(slot);
+            let scale = if self.metric == Metric::Cosine { query.norm() } else { 1.0 };
+            sample.extend(query.values().iter().map(|value| value * scale));
+        }
+        if sample.is_empty() {
+            return Ok(());
+        }
+        let model = Model::train(&sample, self.shape, self.seed, self.kernel);
+        let number = self.number.load(Ordering::Relaxed) + 1;
+        let generation = Generation::new(number, slots as usize, model, self.metric, self.lanes, self.kernel);
+        let mut seen = Projections::default();
+        for slot in 0..slots {
+            generation.reserve(slot)?;
+            if states.is_linked(slot) {
+                generation.encode(rows, graph, slot, &mut seen);
+            }
+        }
+        let _storing = storing.lock().unwrap_or_else(PoisonError::into_inner);
+        for slot in slots..self.rooms.load(Ordering::Relaxed) {
+            generation.reserve(slot)?;
+        }
+        self.kept().current = Some(Arc::new(generation));
+        self.stored.store(0, Ordering::Relaxed);
+        self.number.store(number, Ordering::Release);
+        Ok(())
+    }
+
+    /// How many dimensions models have.
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// The generation in use or in the making, to keep.
+    pub fn keep(&self) -> Option<Arc<Generation>> {
+        let Kept { current, warming } = &*self.kept();
+        current.clone().or_else(|| warming.as_ref().map(|warming| Arc::clone(&warming.generation)))
+    }
+
+    /// Puts a model that was loaded in the place of none, with room for the codes of so many slots, which
+    /// [`Self::warm`] makes. Nobody else uses the index yet.
+    pub fn begin_warming(&self, model: Model, learned: usize, slots: u32) -> Result<(), NoMemory> {
+        let generation = Generation::new(1, learned, model, self.metric, self.lanes, self.kernel);
+        if let Some(last) = slots.checked_sub(1) {
+            generation.reserve(last)?;
+        }
+        self.kept().warming = Some(Arc::new(Warming::new(generation, slots)));
+        self.is_warming.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// The codes in the making, if there are any. Who links writes codes there too; the lock of [`Self::hold`] keeps
+    /// them from being taken into use meanwhile.
+    pub fn warming(&self) -> Option<Arc<Warming>> {
+        if !self.is_warming.load(Ordering::Acquire) {
+            return None;
+        }
+        self.kept().warming.clone()
+    }
+
+    /// Makes the codes of up to so many slots; takes them into use once all are made. Whether there may be more to do.
+    pub fn warm(&self, rows: &Rows, graph: &Graph, states: &States, slots: usize) -> bool {
+        let Some(warming) = self.warming() else { return false };
+        if warming.encode(rows, graph, states, slots) {
+            // Who links either sees codes in the making, or those in use: never neither.
+            let _linking = self.linking.write().unwrap_or_else(PoisonError::into_inner);
+            let mut kept = self.kept();
+            kept.current = kept.warming.take().map(|warming| Arc::clone(&warming.generation));
+            self.number.store(warming.generation.number, Ordering::Release);
+            self.is_warming.store(false, Ordering::Release);
+        }
+        warming.has_more()
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes of memory that the codes of one slot take, once there are any.
+    pub fn bytes_per_slot(&self) -> usize {
+        Generation::words_per_slot(self.shape, self.lanes).iter().sum::<usize>() * size_of::<u32>()
+    }
+
+    /// Bytes of memory that the codes of so many slots take.
+    pub fn bytes(&self, slots: usize) -> usize {
+        self.keep().map_or(0, |generation| generation.bytes(slots))
+    }
+}
+
+/// With fewer slots nothing is learned: searches scan them.
+const LEARN_SLOTS_MIN: usize = 1_000;
+/// A generation is followed by another when there are so many times the slots that it was learned from, or when so many
+/// times as many as there are were stored since.
+const GROWTH: usize = 4;
+/// Vectors that a model is learned from.
+const SAMPLE: usize = 2048;

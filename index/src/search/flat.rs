@@ -1,0 +1,49 @@
+//! Looking at every slot: exact, and for few of them the quickest way too.
+
+use crate::parts::Parts;
+use crate::search::kind::{Ask, Kind};
+use crate::search::pool::Pool;
+use crate::search::scratch::Scratch;
+use crate::search::walk_memory::WalkMemory;
+use crate::slot::Slot;
+
+/// The slots of an index, without its graph.
+pub(crate) struct Flat<'a>(pub &'a Parts);
+
+impl Kind for Flat<'_> {
+    fn nearest(&self, ask: Ask<'_>, scratch: &mut Scratch) -> Option<Vec<(f32, Slot)>> {
+        Some(self.scan(ask, self.0.states.live_slots(), scratch))
+    }
+}
+
+impl Flat<'_> {
+    /// The nearest of these slots that pass the filter.
+    pub fn scan(
+        &self,
+        Ask { query, options, .. }: Ask<'_>,
+        slots: impl Iterator<Item = Slot>,
+        scratch: &mut Scratch,
+    ) -> Vec<(f32, Slot)> {
+        let WalkMemory { pool, batch, distances, .. } = &mut scratch.memory;
+        pool.begin(options.k);
+        batch.clear();
+        let measure = |batch: &mut Vec<Slot>, pool: &mut Pool, distances: &mut Vec<f32>| {
+            distances.resize(batch.len(), 0.0);
+            self.0.rows.distances(query, batch, distances);
+            for (distance, slot) in distances.iter().zip(batch.drain(..)) {
+                pool.insert(*distance, slot, || true);
+            }
+        };
+        for slot in slots.filter(|slot| options.filter.is_none_or(|filter| filter(*slot))) {
+            batch.push(slot);
+            if batch.len() == SCAN_BATCH {
+                measure(batch, pool, distances);
+            }
+        }
+        measure(batch, pool, distances);
+        pool.iter().collect()
+    }
+}
+
+/// Slots measured at once by a scan.
+const SCAN_BATCH: usize = 32;
