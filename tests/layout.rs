@@ -27,12 +27,13 @@ const CRATES: [&str; 11] = [
     "supervise/src",
 ];
 /// Crates whose modules are in order already.
-const IN_ORDER: [&str; 9] = [
+const IN_ORDER: [&str; 10] = [
     "model/src",
     "index/src",
     "storage/src",
     "certs/src",
     "mesh/src",
+    "engine/src",
     "net/src",
     "node/src",
     "supervise/src",

@@ -4,14 +4,16 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use vecino_index::{Index, Reading};
-use vecino_model::{CollectionId, CollectionSchema, Fields, PointId, Record, RecordValue, Vector, position};
+use vecino_model::{CollectionId, CollectionSchema, PointId, Record, RecordValue, position};
 use vecino_storage::SnapshotStore;
 use vecino_supervise::Panicked;
 
 use crate::faults::Faults;
+use crate::fields::FieldIndexes;
 use crate::indexers::{Indexers, Linkable};
+use crate::key::{Entry, Key};
 use crate::resources::Share;
-use crate::tables::{Entry, Key, Live, Tables};
+use crate::tables::Tables;
 use crate::tails::Tail;
 
 /// What readers, the writer and the indexers share.
@@ -20,8 +22,7 @@ pub(crate) struct Core {
     pub(crate) id: CollectionId,
     pub(crate) schema: CollectionSchema,
     pub(crate) tables: RwLock<Tables>,
-    /// In the schema's order of fields.
-    pub(crate) indexes: Vec<(String, Index)>,
+    pub(crate) fields: FieldIndexes,
     pub(crate) snapshots: Mutex<SnapshotStore>,
     /// The tables hold every record before this log sequence number.
     pub(crate) next_lsn: AtomicU64,
@@ -46,31 +47,22 @@ impl Core {
         Key { position: position(self.id, id), id: id.clone() }
     }
 
-    pub(crate) fn index(&self, field: &str) -> Option<&Index> {
-        self.indexes.iter().find(|(name, _)| name == field).map(|(_, index)| index)
-    }
-
     /// While it lives, what a slot of the tables holds stays what it is.
     pub(crate) fn reading(&self) -> Vec<Reading<'_>> {
-        self.indexes.iter().map(|(_, index)| index.reading()).collect()
-    }
-
-    pub(crate) fn vectors(&self, live: &Live) -> Fields {
-        let vector = |(name, index): &(String, Index)| Some((name.clone(), Vector(index.vector(live.slot)?)));
-        self.indexes.iter().filter_map(vector).collect()
+        self.fields.reading()
     }
 
     pub(crate) fn record(&self, id: PointId, entry: Entry) -> Record {
         let Entry { version, live } = entry;
-        let value = live.map(|live| RecordValue { vectors: self.vectors(&live), payload: live.payload.to_vec() });
+        let value =
+            live.map(|live| RecordValue { vectors: self.fields.vectors(live.slot), payload: live.payload.to_vec() });
         Record { id, version, value }
     }
 
     /// Has the account say what the collection really takes.
     pub(crate) fn settle_memory(&self) {
-        let indexes: usize = self.indexes.iter().map(|(_, index)| index.memory_bytes()).sum();
         let tables = self.tables().memory_bytes();
-        self.share.account.hold((indexes + tables) as u64);
+        self.share.account.hold((self.fields.memory_bytes() + tables) as u64);
     }
 
     /// Codes of many slots may have to be made: every indexer takes part.
@@ -90,7 +82,7 @@ impl Linkable for Core {
         if self.faults.is_linking_given_up() {
             return Vec::new();
         }
-        self.indexes.iter().map(|(_, index)| index).collect()
+        self.fields.graphs().collect()
     }
 
     fn progressed(&self) {

@@ -9,7 +9,7 @@ use std::ops::Bound;
 
 use vecino_model::PointId;
 
-use crate::tables::{Entry, Key};
+use crate::key::{Entry, Key};
 
 /// Entries by key.
 #[derive(Debug, Default, PartialEq)]
@@ -20,7 +20,7 @@ pub(crate) struct Entries {
 }
 
 /// Where a key is, or would be.
-pub(crate) enum Place<'a> {
+pub(crate) enum Lookup<'a> {
     Known(&'a mut Entry),
     Vacant(Vacancy<'a>),
 }
@@ -56,18 +56,18 @@ impl Entries {
     }
 
     /// Where a key is, or would be.
-    pub fn place(&mut self, key: &Key) -> Place<'_> {
+    pub fn look_up(&mut self, key: &Key) -> Lookup<'_> {
         let Self { first, beside } = self;
         match first.entry(key.position) {
-            btree_map::Entry::Vacant(place) => Place::Vacant(Vacancy::First(place)),
+            btree_map::Entry::Vacant(place) => Lookup::Vacant(Vacancy::First(place)),
             btree_map::Entry::Occupied(place) => {
                 let (id, entry) = place.into_mut();
                 if *id == key.id {
-                    return Place::Known(entry);
+                    return Lookup::Known(entry);
                 }
                 match beside.entry(key.clone()) {
-                    btree_map::Entry::Vacant(place) => Place::Vacant(Vacancy::Beside(place)),
-                    btree_map::Entry::Occupied(place) => Place::Known(place.into_mut()),
+                    btree_map::Entry::Vacant(place) => Lookup::Vacant(Vacancy::Beside(place)),
+                    btree_map::Entry::Occupied(place) => Lookup::Known(place.into_mut()),
                 }
             }
         }
@@ -135,12 +135,12 @@ mod tests {
             let key = |position: u64, id: u64| Key { position, id: id.into() };
             for (position, id, time) in writes {
                 let key = key(position, id);
-                match entries.place(&key) {
-                    Place::Known(known) => {
+                match entries.look_up(&key) {
+                    Lookup::Known(known) => {
                         prop_assert_eq!(&*known, &oracle[&key]);
                         *known = entry(time);
                     }
-                    Place::Vacant(place) => {
+                    Lookup::Vacant(place) => {
                         prop_assert!(!oracle.contains_key(&key));
                         place.insert(key.clone(), entry(time));
                     }

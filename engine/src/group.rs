@@ -7,15 +7,16 @@ use tokio::sync::oneshot;
 use vecino_model::{Outcome, Record, Version};
 use vecino_storage::LogError;
 
-use crate::collection::ApplyError;
+use crate::collection::errors::ApplyError;
+use crate::fields::Extent;
+use crate::key::Key;
 use crate::memory::Reservation;
-use crate::tables::Key;
 
 /// Where the outcomes of one batch go.
 pub(crate) type Answer = oneshot::Sender<Result<Vec<Outcome>, ApplyError>>;
 
-/// Which record: the number of its batch in the group, and its place there.
-pub(crate) type Place = (usize, usize);
+/// Which record of a group: the number of its batch, and its number in the batch.
+pub(crate) type InBatch = (usize, usize);
 
 /// Batches that are logged and flushed together.
 #[derive(Default)]
@@ -30,7 +31,9 @@ pub(crate) struct Group {
     pub puts: usize,
     /// Memory that they will take.
     pub room: Option<Reservation>,
-    /// Who waits for a flush after the batches.
+    /// How far the index of each field will reach.
+    pub extent: Extent,
+    /// Where to say that the log was flushed after the batches.
     pub flushes: Vec<oneshot::Sender<Result<u64, LogError>>>,
     /// Where the log is to be cut after all that.
     pub cut: Option<u64>,
@@ -38,12 +41,12 @@ pub(crate) struct Group {
     /// Newest version of each point in `accepted`.
     pending: HashMap<Key, Version>,
     /// Records that need no logging because an accepted one is newer, and that one's version: its fate is theirs.
-    overtaken: Vec<(Place, Key, Version)>,
+    overtaken: Vec<(InBatch, Key, Version)>,
 }
 
 /// A record that is to be logged.
 pub(crate) struct Accepted {
-    pub place: Place,
+    pub in_batch: InBatch,
     pub key: Key,
     pub record: Record,
     /// Where it lies among what is encoded of its batch.
@@ -83,14 +86,14 @@ impl Group {
     }
 
     /// A record than which another of the group is newer.
-    pub fn overtake(&mut self, place: Place, key: Key, newer: Version) -> Outcome {
-        self.overtaken.push((place, key, newer));
+    pub fn overtake(&mut self, in_batch: InBatch, key: Key, newer: Version) -> Outcome {
+        self.overtaken.push((in_batch, key, newer));
         Outcome::Written(newer)
     }
 
     /// What was accepted, as it is logged.
     pub fn logged(&self) -> Vec<&[u8]> {
-        self.accepted.iter().map(|accepted| &self.encoded[accepted.place.0][accepted.encoded.clone()]).collect()
+        self.accepted.iter().map(|accepted| &self.encoded[accepted.in_batch.0][accepted.encoded.clone()]).collect()
     }
 
     /// Takes records out again that cannot be logged, with what their senders are told.
@@ -99,18 +102,18 @@ impl Group {
         self.accepted = kept;
         let gone: Vec<Accepted> = gone;
         let mut lost = HashSet::with_capacity(gone.len());
-        for Accepted { place, key, record, encoded } in gone {
+        for Accepted { in_batch, key, record, encoded } in gone {
             self.bytes -= encoded.len();
             self.puts -= usize::from(record.value.is_some());
-            self.set(place, outcome);
+            self.set(in_batch, outcome);
             lost.insert((key, record.version));
         }
-        for (place, key, newer) in std::mem::take(&mut self.overtaken) {
+        for (in_batch, key, newer) in std::mem::take(&mut self.overtaken) {
             let newer = (key, newer);
             if lost.contains(&newer) {
-                self.set(place, outcome);
+                self.set(in_batch, outcome);
             } else {
-                self.overtaken.push((place, newer.0, newer.1));
+                self.overtaken.push((in_batch, newer.0, newer.1));
             }
         }
     }
@@ -123,13 +126,13 @@ impl Group {
     /// Tells everybody what became of their records.
     pub fn answer(self) {
         for (answer, outcomes) in self.answers {
-            // Who asked may have given up; what was written stays written.
+            // The sender may have given up; what was written stays written.
             let _ = answer.send(Ok(outcomes));
         }
     }
 
-    fn set(&mut self, (batch, place): Place, outcome: &Outcome) {
-        self.answers[batch].1[place] = outcome.clone();
+    fn set(&mut self, (batch, number): InBatch, outcome: &Outcome) {
+        self.answers[batch].1[number] = outcome.clone();
     }
 }
 
@@ -143,10 +146,10 @@ mod tests {
         Version { time, node: NodeId::from_bytes([1; 16]) }
     }
 
-    fn accepted(place: Place, id: u64, time: u64, is_put: bool) -> Accepted {
+    fn accepted(in_batch: InBatch, id: u64, time: u64, is_put: bool) -> Accepted {
         let value = is_put.then(|| RecordValue { vectors: Fields::new(), payload: Vec::new() });
         let record = Record { id: id.into(), version: version(time), value };
-        Accepted { place, key: Key { position: id, id: id.into() }, record, encoded: 0..10 }
+        Accepted { in_batch, key: Key { position: id, id: id.into() }, record, encoded: 0..10 }
     }
 
     #[test]

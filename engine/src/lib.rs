@@ -4,13 +4,15 @@
 pub mod ballast;
 mod collection;
 mod core;
+mod disk_fault;
 mod entries;
 mod faults;
+mod fields;
 mod group;
 pub mod indexers;
+mod key;
 pub mod memory;
 pub mod persist;
-mod points;
 pub mod progress;
 pub mod record;
 pub mod resources;
@@ -19,7 +21,9 @@ mod tables;
 pub mod tails;
 #[cfg(test)]
 mod tests;
-mod trouble;
 mod writer;
 
-pub use collection::*;
+pub use collection::{ApplyError, Collection, Page, SearchError, SearchRequest};
+pub use disk_fault::DiskFault;
+pub use key::Key;
+pub use persist::{OpenError, TakeError};

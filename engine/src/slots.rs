@@ -1,76 +1,110 @@
 //! Which slot a new version of a point takes: one that is vacant again, or one above all others.
 
-use vecino_index::{Index, Slot};
+use vecino_index::Slot;
 
+use crate::fields::FieldIndexes;
 use crate::tables::Tables;
 
 /// Slots that hold nothing in any field's index, and that nobody reads.
 #[derive(Debug, Default)]
 pub(crate) struct Slots {
+    /// Descending, so that the lowest is given first.
     vacant: Vec<Slot>,
 }
 
 impl Slots {
     /// Those of a collection that was opened and that nobody else knows of yet.
-    pub fn of(tables: &Tables, indexes: &[(String, Index)]) -> Self {
+    pub fn of(tables: &Tables, fields: &FieldIndexes) -> Self {
         let slots = (0..tables.slots() as Slot).rev();
-        Self { vacant: slots.filter(|slot| tables.in_slot(*slot).is_none() && is_vacant(*slot, indexes)).collect() }
+        Self { vacant: slots.filter(|slot| tables.in_slot(*slot).is_none() && fields.is_vacant(*slot)).collect() }
     }
 
-    /// A slot for the next version; `next` is the one above all others. It is given once.
-    pub fn take(&mut self, indexes: &[(String, Index)], next: Slot) -> Slot {
-        self.look(indexes);
-        self.vacant.pop().unwrap_or(next)
+    /// A slot for the next version. It is given once.
+    pub fn take(&mut self, tables: &Tables, fields: &FieldIndexes) -> Slot {
+        self.look(tables, fields);
+        self.vacant.pop().unwrap_or(tables.slots() as Slot)
     }
 
     /// How many vacant slots will be given at least before one above all others is.
-    pub fn vacant(&mut self, indexes: &[(String, Index)]) -> usize {
-        self.look(indexes);
+    pub fn vacant(&mut self, tables: &Tables, fields: &FieldIndexes) -> usize {
+        self.look(tables, fields);
         self.vacant.len()
     }
 
     /// Looks for slots that have become vacant, where none is known.
-    fn look(&mut self, indexes: &[(String, Index)]) {
+    fn look(&mut self, tables: &Tables, fields: &FieldIndexes) {
         if self.vacant.is_empty() {
-            for (_, index) in indexes {
-                // A slot is taken out of one field's graph sooner than out of another's, and the last one counts.
-                self.vacant.extend(index.take_vacant().into_iter().filter(|slot| is_vacant(*slot, indexes)));
-            }
-            self.vacant.sort_unstable_by(|a, b| b.cmp(a));
+            let vacant = fields.take_vacant().into_iter().rev();
+            // A point that no field took has its slot all the same.
+            self.vacant = vacant.filter(|slot| tables.in_slot(*slot).is_none()).collect();
         }
     }
 }
 
-fn is_vacant(slot: Slot, indexes: &[(String, Index)]) -> bool {
-    indexes.iter().all(|(_, index)| index.is_vacant(slot))
-}
-
 #[cfg(test)]
 mod tests {
-    use vecino_index::{Metric, Params};
+    use std::collections::BTreeMap;
+
+    use vecino_index::Index;
+    use vecino_model::{CollectionId, CollectionSchema, FieldSchema, Fields, Fsync, Metric, Vector};
 
     use super::*;
 
+    fn fields_a_and_b() -> FieldIndexes {
+        let field = FieldSchema { dim: 1, metric: Metric::Dot, m: 8, ef_construction: 40, profile: Default::default() };
+        let fields = BTreeMap::from(["a", "b"].map(|name| (name.to_owned(), field.clone())));
+        let schema = CollectionSchema { fields, replication_factor: 1, fsync: Fsync::Always };
+        FieldIndexes::new(CollectionId([1; 16]), &schema).unwrap()
+    }
+
+    fn vectors(names: &[&str]) -> Fields {
+        names.iter().map(|name| ((*name).to_owned(), Vector(vec![1.0]))).collect()
+    }
+
+    /// Tables whose slots below `slots` are all in use or were.
+    fn tables(slots: usize) -> Tables {
+        let mut tables = Tables::default();
+        tables.skip_slots_below(slots);
+        tables
+    }
+
+    fn take_all(slots: &mut Slots, tables: &Tables, fields: &FieldIndexes) -> Vec<Slot> {
+        std::iter::repeat_with(|| slots.take(tables, fields)).take_while(|slot| *slot != 200).collect()
+    }
+
+    fn consolidate(index: &Index) {
+        while index.consolidate(64) {}
+    }
+
     #[test]
     fn a_slot_is_given_again_when_it_is_vacant_in_every_field_and_once() {
-        let indexes = ["a", "b"].map(|name| (name.to_owned(), Index::new(Params::new(1, Metric::Dot)).unwrap()));
-        let [a, b] = indexes.each_ref().map(|(_, index)| index);
+        let fields = fields_a_and_b();
         for slot in 0..200 {
-            a.store(slot, &[1.0]).unwrap();
-            if slot % 2 == 0 {
-                b.store(slot, &[1.0]).unwrap();
-            }
+            fields.store(slot, &vectors(if slot % 2 == 0 { &["a", "b"] } else { &["a"] })).unwrap();
         }
-        let mut slots = Slots::of(&Tables::default(), &indexes);
-        let mut take_all = || -> Vec<Slot> {
-            std::iter::repeat_with(|| slots.take(&indexes, 200)).take_while(|slot| *slot != 200).collect()
-        };
-        assert!(take_all().is_empty());
-        (0..150).for_each(|slot| indexes.iter().for_each(|(_, index)| index.bury(slot)));
-        while a.consolidate(64) {}
-        assert_eq!(take_all(), (0..150).filter(|slot| slot % 2 == 1).collect::<Vec<_>>(), "these were never in b");
-        while b.consolidate(64) {}
-        assert_eq!(take_all(), (0..150).filter(|slot| slot % 2 == 0).collect::<Vec<_>>());
-        assert!(take_all().is_empty());
+        let [a, b] = fields.graphs().collect::<Vec<_>>().try_into().ok().unwrap();
+        let (tables, mut slots) = (tables(200), Slots::default());
+        assert!(take_all(&mut slots, &tables, &fields).is_empty());
+        (0..150).for_each(|slot| fields.bury(slot));
+        consolidate(a);
+        let never_in_b: Vec<Slot> = (0..150).filter(|slot| slot % 2 == 1).collect();
+        assert_eq!(take_all(&mut slots, &tables, &fields), never_in_b);
+        consolidate(b);
+        let others: Vec<Slot> = (0..150).filter(|slot| slot % 2 == 0).collect();
+        assert_eq!(take_all(&mut slots, &tables, &fields), others);
+        assert!(take_all(&mut slots, &tables, &fields).is_empty());
+    }
+
+    #[test]
+    fn a_slot_that_left_two_fields_before_anybody_looked_is_given_once() {
+        let fields = fields_a_and_b();
+        (0..200).for_each(|slot| fields.store(slot, &vectors(&["a", "b"])).unwrap());
+        (0..150).for_each(|slot| fields.bury(slot));
+        // The round ends, and then what left is vacated in both before the writer asks either.
+        for _ in 0..3 {
+            fields.graphs().for_each(consolidate);
+        }
+        let (tables, mut slots) = (tables(200), Slots::default());
+        assert_eq!(take_all(&mut slots, &tables, &fields), (0..150).collect::<Vec<_>>());
     }
 }

@@ -3,51 +3,13 @@
 //! Pure and in memory. [`Tables::apply`] is the one function that changes a point, for puts, deletes, repair and replay
 //! alike, and it only ever moves a point's version forward.
 
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use vecino_index::Slot;
-use vecino_model::{PointId, ScanCursor, Version};
+use vecino_model::{PointId, Version};
 
-use crate::entries::{Entries, Place};
-
-/// Where a point lies: ring order, so that ranges are contiguous and scans need no sorting.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Key {
-    /// Position on the ring.
-    pub position: u64,
-    /// Its id.
-    pub id: PointId,
-}
-
-impl Hash for Key {
-    /// The position tells ids apart well enough.
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.position.hash(state);
-    }
-}
-
-/// A live version of a point.
-#[derive(Debug, PartialEq)]
-pub struct Live {
-    /// Where it lies.
-    pub key: Key,
-    /// Its version.
-    pub version: Version,
-    /// Its slot in every vector field's index.
-    pub slot: Slot,
-    /// Its payload as MessagePack.
-    pub payload: Box<[u8]>,
-}
-
-/// What is known of one id.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Entry {
-    /// The newest version.
-    pub version: Version,
-    /// What it is; absent for a tombstone.
-    pub live: Option<Arc<Live>>,
-}
+use crate::entries::{Entries, Lookup};
+use crate::key::{Entry, Key, Live};
 
 /// What an applied record changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,8 +54,8 @@ impl Tables {
     ///
     /// Gives `None`, and changes nothing, where the point has this version or a newer one.
     pub fn apply(&mut self, key: Key, version: Version, value: Option<(Slot, Box<[u8]>)>) -> Option<Applied> {
-        let place = self.entries.place(&key);
-        if matches!(&place, Place::Known(known) if known.version >= version) {
+        let found = self.entries.look_up(&key);
+        if matches!(&found, Lookup::Known(known) if known.version >= version) {
             return None;
         }
         self.newest = self.newest.max(Some(version));
@@ -108,11 +70,11 @@ impl Tables {
             self.heap += heap_of_live(live);
         }
         let entry = Entry { version, live };
-        let before = match place {
-            Place::Known(known) => std::mem::replace(known, entry).live,
-            Place::Vacant(place) => {
+        let before = match found {
+            Lookup::Known(known) => std::mem::replace(known, entry).live,
+            Lookup::Vacant(vacancy) => {
                 self.heap += heap_of_id(&key.id);
-                place.insert(key, entry);
+                vacancy.insert(key, entry);
                 None
             }
         };
@@ -206,13 +168,6 @@ fn heap_of_id(id: &PointId) -> usize {
 
 fn heap_of_live(live: &Live) -> usize {
     LIVE_BYTES + heap_of_id(&live.key.id) + allocated(live.payload.len())
-}
-
-impl From<&ScanCursor> for Key {
-    fn from(cursor: &ScanCursor) -> Self {
-        let ScanCursor { position, id } = cursor;
-        Self { position: *position, id: id.clone() }
-    }
 }
 
 #[cfg(test)]

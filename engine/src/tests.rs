@@ -15,15 +15,16 @@ use vecino_storage::Disk;
 
 use crate::collection::{Collection, SCAN_BYTES, SearchRequest};
 use crate::indexers::Indexers;
-use crate::persist;
+use crate::key::Key;
 use crate::persist::OpenError;
+use crate::persist::opening::{self, Opened};
 use crate::progress::Progress;
 use crate::resources::Resources;
-use crate::tables::Key;
 
 mod churn;
 mod crash;
 mod limits;
+mod optional;
 mod quarantine;
 
 const DIM: usize = 8;
@@ -98,8 +99,8 @@ fn delete(id: u64, time: u64) -> Record {
     Record { id: id.into(), version: version(time), value: None }
 }
 
-fn nearest(collection: &Collection, vector: Vec<f32>, k: u32) -> Vec<Hit> {
-    let request = SearchRequest {
+fn request(vector: Vec<f32>, k: u32) -> SearchRequest {
+    SearchRequest {
         field: String::new(),
         vector: Vector(vector),
         k,
@@ -108,8 +109,11 @@ fn nearest(collection: &Collection, vector: Vec<f32>, k: u32) -> Vec<Hit> {
         with_payload: true,
         with_vectors: true,
         exact: false,
-    };
-    collection.search(&request).unwrap()
+    }
+}
+
+fn nearest(collection: &Collection, vector: Vec<f32>, k: u32) -> Vec<Hit> {
+    collection.search(&request(vector, k)).unwrap()
 }
 
 /// Every id of the oracle is readable and found by its own vector; what was deleted is neither.
@@ -142,6 +146,45 @@ fn records_are_applied_only_if_newer_and_refused_if_they_do_not_fit() {
     assert_eq!(outcomes[3], Outcome::Written(version(6)));
     assert_eq!(lab.apply(&collection, vec![delete(1, 5)]), [Outcome::Written(version(6))]);
     check(&collection, &BTreeMap::from([(1, put(1, 6))]));
+}
+
+#[test]
+fn a_payload_that_no_snapshot_could_hold_is_refused_before_it_is_logged() {
+    let lab = Lab::new();
+    let collection = lab.open();
+    let with_payload = |bytes: usize| {
+        let mut record = put(1, 1);
+        record.value.as_mut().unwrap().payload = vec![0xc0; bytes];
+        record
+    };
+    for bytes in [vecino_model::limits::PAYLOAD_BYTES_MAX + 1, 2 * crate::record::ENTRY_BYTES_MAX] {
+        let told = format!("payload has {bytes} bytes as MessagePack: at most 65536 are allowed");
+        assert_eq!(lab.apply(&collection, vec![with_payload(bytes)]), [Outcome::Refused(told)]);
+    }
+    lab.apply(&collection, vec![with_payload(vecino_model::limits::PAYLOAD_BYTES_MAX)]);
+    collection.snapshot().unwrap();
+    collection.close();
+    drop(collection);
+    assert_eq!(lab.open().read(&[1.into()]), [Some(with_payload(vecino_model::limits::PAYLOAD_BYTES_MAX))]);
+}
+
+#[test]
+fn a_damaged_payload_is_an_error_and_not_an_empty_payload() {
+    let lab = Lab::new();
+    let collection = lab.open();
+    let mut record = put(7, 1);
+    record.value.as_mut().unwrap().payload = vec![0x81, 0xa1];
+    // As an older node, which did not look into payloads, may have stored it.
+    let key = collection.core.key(&record.id);
+    let value = record.value.unwrap();
+    collection.core.fields.store(0, &value.vectors).unwrap();
+    let live = Some((0, value.payload.into_boxed_slice()));
+    collection.core.tables.write().unwrap().apply(key, record.version, live).unwrap();
+    let mut request = request(vector(7, 1), 1);
+    let told = collection.search(&request).unwrap_err().to_string();
+    assert!(told.contains("payload of point 7 at version") && told.contains("put the point again"), "{told}");
+    request.with_payload = false;
+    assert_eq!(collection.search(&request).unwrap().len(), 1);
 }
 
 #[test]
@@ -357,9 +400,9 @@ fn a_graph_is_loaded_and_not_linked_again() {
     let idle = Arc::new(Indexers::start(1).unwrap());
     let (disk, share) = (Arc::new(lab.disk.clone()), Resources::unlimited().share("films"));
     let progress = Progress::default();
-    let opened = persist::open(disk, "films", CollectionId([1; 16]), &schema(), 1 << 20, share, &progress).unwrap();
+    let opened = opening::recover(disk, "films", CollectionId([1; 16]), &schema(), 1 << 20, share, &progress).unwrap();
     drop(idle);
-    assert_eq!(opened.indexes[0].1.unlinked(), 0);
+    assert_eq!(opened.fields.unlinked(), 0);
     assert_eq!(opened.tables.live(), 10_200);
     assert_eq!(opened.snapshot_lsn, 10_201);
 }

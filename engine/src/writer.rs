@@ -11,19 +11,19 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error, info};
-use vecino_index::{Index, Slot};
-use vecino_model::{Fsync, Outcome, Record, RecordValue};
+use vecino_model::{Fsync, Outcome, Record, RecordValue, limits};
 use vecino_storage::{Log, LogError};
 use vecino_supervise::caught;
 
 use crate::core::Core;
-use crate::group::{Accepted, Answer, Group, Place};
+use crate::disk_fault::DiskFault;
+use crate::group::{Accepted, Answer, Group, InBatch};
 use crate::indexers::{Linkable, link_some};
-use crate::persist::LogPlace;
+use crate::key::Key;
+use crate::persist::opening::LogPlace;
 use crate::record;
 use crate::slots::Slots;
-use crate::tables::{Key, Tables};
-use crate::trouble::Trouble;
+use crate::tables::Tables;
 
 /// Bytes of vectors of one field that may wait for the indexers. Each is searched exactly until it is linked, and that many
 /// are read in some hundredths of a second: above this the writer helps linking, which slows down puts.
@@ -66,15 +66,13 @@ pub(crate) enum Command {
 struct PutRules {
     /// Why none are taken now.
     closed: Option<String>,
-    /// Bytes that a new slot takes in all indexes.
-    slot_bytes: usize,
-    /// Slots that are used again first, and are counted already.
+    /// Slots that are used again before new ones are.
     vacant: usize,
 }
 
 /// Records that were not logged.
 struct Failure {
-    trouble: Trouble,
+    fault: DiskFault,
     reason: String,
     /// Whether they may be on the disk all the same.
     is_in_doubt: bool,
@@ -82,29 +80,29 @@ struct Failure {
 
 impl Failure {
     fn left_room_for_deletes(&self) -> bool {
-        self.trouble == Trouble::Full && !self.is_in_doubt
+        self.fault == DiskFault::Full && !self.is_in_doubt
     }
 }
 
 /// Runs until every sender of its queue is gone.
 pub(crate) fn run(
     core: &Arc<Core>,
-    (log, reopen): (Log, LogPlace),
+    (log, log_place): (Log, LogPlace),
     slots: Slots,
     commands: &mut mpsc::Receiver<Command>,
     runtime: &tokio::runtime::Handle,
 ) {
-    Writer { core, log, reopen, tried: None, trouble: None, commands, slots }.run(runtime);
+    Writer { core, log, log_place, tried: None, fault: None, commands, slots }.run(runtime);
 }
 
 struct Writer<'a> {
     core: &'a Arc<Core>,
     log: Log,
-    reopen: LogPlace,
+    log_place: LogPlace,
     /// When opening a log that had failed was last tried.
     tried: Option<Instant>,
     /// What was last wrong with the disk, until something is written again.
-    trouble: Option<Trouble>,
+    fault: Option<DiskFault>,
     commands: &'a mut mpsc::Receiver<Command>,
     slots: Slots,
 }
@@ -161,27 +159,31 @@ impl Writer<'_> {
                 let batch = group.begin_batch(records.iter().map(record::encoded_bytes).sum());
                 let puts = PutRules {
                     closed: self.core.share.resources.ballast.puts_closed(),
-                    slot_bytes: self.core.indexes.iter().map(|(_, index)| index.bytes_per_slot()).sum(),
-                    vacant: self.slots.vacant(&self.core.indexes),
+                    vacant: self.slots.vacant(&self.core.tables(), &self.core.fields),
                 };
                 let numbered = records.into_iter().enumerate();
                 let outcomes =
-                    numbered.map(|(place, record)| self.admit(record, (batch, place), &puts, group)).collect();
+                    numbered.map(|(number, record)| self.admit(record, (batch, number), &puts, group)).collect();
                 group.add_batch(answer, outcomes);
             }
         }
     }
 
     /// Decides whether a record is to be logged, before anything is.
-    fn admit(&self, record: Record, place: Place, puts: &PutRules, group: &mut Group) -> Outcome {
-        if let Some(RecordValue { vectors, payload: _ }) = &record.value
-            && let Err(invalid) = vecino_model::validate::fields(&self.core.schema, vectors)
-        {
-            return Outcome::Refused(invalid.to_string());
+    fn admit(&self, record: Record, in_batch: InBatch, puts: &PutRules, group: &mut Group) -> Outcome {
+        if let Some(RecordValue { vectors, payload }) = &record.value {
+            if let Err(invalid) = vecino_model::validate::fields(&self.core.schema, vectors) {
+                return Outcome::Refused(invalid.to_string());
+            }
+            if payload.len() > limits::PAYLOAD_BYTES_MAX {
+                let (bytes, most) = (payload.len(), limits::PAYLOAD_BYTES_MAX);
+                let told = format!("payload has {bytes} bytes as MessagePack: at most {most} are allowed");
+                return Outcome::Refused(told);
+            }
         }
         let key = self.core.key(&record.id);
         if let Some(pending) = group.pending(&key).filter(|pending| *pending >= record.version) {
-            return group.overtake(place, key, pending);
+            return group.overtake(in_batch, key, pending);
         }
         if let Some(known) = self.core.tables().version(&key).filter(|known| *known >= record.version) {
             return Outcome::Written(known);
@@ -190,11 +192,14 @@ impl Writer<'_> {
             if let Some(reason) = &puts.closed {
                 return self.unavailable(reason);
             }
-            let slot_bytes = if group.puts < puts.vacant { 0 } else { puts.slot_bytes };
-            let bytes = slot_bytes + Tables::point_bytes(&record.id, value.payload.len());
+            // The highest slot that this put may come to lie in is below this one.
+            let end = self.core.tables().slots() + (group.puts + 1).saturating_sub(puts.vacant);
+            let slot = self.core.fields.bytes_beyond(&group.extent, &value.vectors, end);
+            let bytes = slot + Tables::point_bytes(&record.id, value.payload.len());
             if let Err(over) = self.core.share.account.reserve(&mut group.room, bytes as u64) {
                 return Outcome::Unavailable(over.to_string());
             }
+            self.core.fields.extend(&mut group.extent, &value.vectors, end);
         }
         let encoded = record::encode_behind(&record, group.encoded());
         if encoded.len() > vecino_storage::RECORD_BYTES_MAX {
@@ -205,7 +210,7 @@ impl Writer<'_> {
                 vecino_storage::RECORD_BYTES_MAX
             ));
         }
-        group.accept(Accepted { place, key, record, encoded })
+        group.accept(Accepted { in_batch, key, record, encoded })
     }
 
     /// Logs, flushes, applies, answers.
@@ -225,9 +230,7 @@ impl Writer<'_> {
         drop(group.room.take());
         group.answer();
         // Searches pay for every unlinked slot, so puts wait for linking before the tail grows long.
-        let is_long = |index: &Index| index.unlinked() * index.params().dim * size_of::<f32>() > UNLINKED_BYTES_MAX;
-        let is_any_long = || self.core.indexes.iter().any(|(_, index)| is_long(index));
-        while is_any_long() && !self.core.faults.is_linking_given_up() {
+        while self.core.fields.unlinked_bytes() > UNLINKED_BYTES_MAX && !self.core.faults.is_linking_given_up() {
             self.help(|| _ = link_some(&**self.core, HELP_SLOTS));
         }
         // New slots are used up for as long as what is buried waits to leave the graph.
@@ -249,13 +252,7 @@ impl Writer<'_> {
 
     /// Has the indexes make room for what is to be stored, for once it is logged it must be stored.
     fn make_slots(&mut self, group: &mut Group) {
-        let new = group.puts.saturating_sub(self.slots.vacant(&self.core.indexes));
-        if new == 0 {
-            return;
-        }
-        let last = self.core.tables().slots() + new - 1;
-        let made = self.core.indexes.iter().try_for_each(|(_, index)| index.reserve(last as Slot));
-        if let Err(reason) = made {
+        if let Err(reason) = self.core.fields.reserve(&group.extent) {
             error!(collection = self.core.name, %reason, "puts are refused: the system gives no memory");
             group.give_up_puts(&self.unavailable(&reason));
         }
@@ -292,32 +289,29 @@ impl Writer<'_> {
             is_in_doubt = appended.is_ok() || self.log.is_poisoned() && !was_poisoned;
             appended.and_then(|_| self.log.commit())
         });
-        let before = self.trouble;
+        let before = self.fault;
         let Err(reason) = logged else {
-            self.trouble = None;
+            self.fault = None;
             if before.is_some() {
                 info!(collection = self.core.name, "writes are logged again");
             }
             return Ok(());
         };
         // A log that was ended by a failure is refused for no other reason than that.
-        let trouble = Trouble::of(&reason).or(before).unwrap_or(Trouble::Other);
-        self.trouble = Some(trouble);
-        if self.trouble != before {
+        let fault = DiskFault::of(&reason).or(before).unwrap_or(DiskFault::Other);
+        self.fault = Some(fault);
+        if self.fault != before {
             error!(collection = self.core.name, %reason, "a write was not logged");
         }
-        Err(Failure { trouble, reason: reason.to_string(), is_in_doubt })
+        Err(Failure { fault, reason: reason.to_string(), is_in_doubt })
     }
 
     fn told(&self, failure: &Failure) -> Outcome {
-        let Failure { trouble, reason, is_in_doubt } = failure;
+        let Failure { fault, reason, is_in_doubt } = failure;
         if *is_in_doubt {
-            Outcome::Unknown(format!(
-                "collection {:?} may have logged this or not: {trouble} ({reason})",
-                self.core.name
-            ))
+            Outcome::Unknown(format!("collection {:?} may have logged this or not: {fault} ({reason})", self.core.name))
         } else {
-            self.unavailable(format_args!("{trouble} ({reason})"))
+            self.unavailable(format_args!("{fault} ({reason})"))
         }
     }
 
@@ -329,22 +323,17 @@ impl Writer<'_> {
     fn apply(&mut self, key: Key, record: Record) {
         let Record { id: _, version, value } = record;
         let value = value.map(|RecordValue { vectors, payload }| {
-            let next = self.core.tables().slots() as Slot;
-            let slot = self.slots.take(&self.core.indexes, next);
-            for (name, index) in &self.core.indexes {
-                if let Some(vector) = vectors.get(name)
-                    && let Err(reason) = index.store(slot, &vector.0)
-                {
-                    // The vector was checked and its slot made before it was logged; the point is there, and only this
-                    // field cannot find it.
-                    error!(collection = self.core.name, field = name, slot, %reason, "the index refused a vector");
-                }
+            let slot = self.slots.take(&self.core.tables(), &self.core.fields);
+            if let Err(reason) = self.core.fields.store(slot, &vectors) {
+                // The vector was checked and its slot made before it was logged; the point is there, and only this
+                // field cannot find it.
+                error!(collection = self.core.name, slot, %reason, "an index refused a vector");
             }
             (slot, payload.into_boxed_slice())
         });
         let applied = self.core.tables.write().unwrap_or_else(PoisonError::into_inner).apply(key, version, value);
         if let Some(slot) = applied.and_then(|applied| applied.buried) {
-            self.core.indexes.iter().for_each(|(_, index)| index.bury(slot));
+            self.core.fields.bury(slot);
         }
     }
 
@@ -355,7 +344,7 @@ impl Writer<'_> {
             return Ok(());
         }
         self.tried = Some(Instant::now());
-        let log = self.reopen.open(self.core.id)?;
+        let log = self.log_place.reopen(self.core.id)?;
         let mut applied = 0;
         log.replay(self.core.next_lsn.load(Ordering::Acquire), &mut |_, bytes| {
             let record = record::decode(bytes)?;

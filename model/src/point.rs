@@ -39,7 +39,7 @@ impl fmt::Debug for PointId {
 pub struct Point {
     /// Its id.
     pub id: PointId,
-    /// Its vectors; every field of the schema must be there.
+    /// Its vectors: of the schema's fields one or more.
     pub vectors: Fields,
     /// What it carries beside them.
     #[serde(default)]

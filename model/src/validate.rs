@@ -101,18 +101,16 @@ pub fn point_id(id: &PointId) -> Result<(), Invalid> {
     }
 }
 
-/// Checks the vectors of a point: every field of the schema and no other.
+/// Checks the vectors of a point: one or more of the schema's fields, and no other.
 pub fn fields(schema: &CollectionSchema, vectors: &Fields) -> Result<(), Invalid> {
-    for name in vectors.keys() {
-        if !schema.fields.contains_key(name) {
-            let known: Vec<_> = schema.fields.keys().map(|name| described(name)).collect();
-            refuse!("{} is not in the schema, which has {}", described(name), known.join(", "));
-        }
+    let known = || schema.fields.keys().map(|name| described(name)).collect::<Vec<_>>().join(", ");
+    if vectors.is_empty() {
+        refuse!("the point has no vector: give one for each field, or for at least one, of {}", known());
     }
-    for (name, field) in &schema.fields {
-        match vectors.get(name) {
-            None => refuse!("{} is missing: give a vector of dimension {}", described(name), field.dim),
-            Some(values) => vector(name, field, values)?,
+    for (name, values) in vectors {
+        match schema.fields.get(name) {
+            None => refuse!("{} is not in the schema, which has {}", described(name), known()),
+            Some(field) => vector(name, field, values)?,
         }
     }
     Ok(())
@@ -211,11 +209,17 @@ mod tests {
     }
 
     #[test]
-    fn missing_and_unknown_fields_are_refused() {
-        let schema = films(Metric::Dot);
-        assert!(fields(&schema, &Fields::new()).expect_err("missing").to_string().contains("the vector is missing"));
+    fn a_point_has_at_least_one_field_and_no_unknown_ones() {
+        let mut schema = films(Metric::Dot);
+        let none = fields(&schema, &Fields::new()).expect_err("no field").to_string();
+        assert!(none.contains("no vector") && none.ends_with("of the vector"), "{none}");
         let both = Fields::from([(String::new(), Vector(vec![0.0; 3])), ("image".to_owned(), Vector(vec![0.0; 3]))]);
         assert!(fields(&schema, &both).expect_err("unknown").to_string().contains("\"image\" is not in the schema"));
+        schema.fields.insert("image".to_owned(), schema.fields[""].clone());
+        assert_eq!(fields(&schema, &both), Ok(()));
+        for name in ["", "image"] {
+            assert_eq!(fields(&schema, &Fields::from([(name.to_owned(), Vector(vec![0.0; 3]))])), Ok(()), "{name:?}");
+        }
     }
 
     #[test]

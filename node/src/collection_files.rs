@@ -29,7 +29,7 @@ pub(crate) struct Files {
 impl Opener for Files {
     fn open(&self, kept: &CollectionSpec, progress: &Progress) -> Result<Collection, OpenError> {
         let CollectionSpec { name, id, schema } = kept;
-        let opened = Collection::open_watched(
+        let opened = Collection::open_with_progress(
             Arc::clone(&self.disk),
             &format!("{COLLECTIONS}/{id}"),
             self.resources.share(name),

@@ -107,6 +107,7 @@ impl ReplicaRequest for ReplicaSearch {
         });
         searched.await?.map_err(|error| match error {
             SearchError::UnknownField(_) | SearchError::Index(_) | SearchError::TooLarge => RpcError::invalid(error),
+            SearchError::Damaged { .. } => RpcError::new(ErrorCode::Internal, error),
         })
     }
 }

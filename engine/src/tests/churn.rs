@@ -51,7 +51,7 @@ fn slots_of_overwritten_points_are_used_again_across_snapshots_and_power_cuts() 
                 oracle.extend(ids.iter().copied().zip(batch));
                 // The indexers do so too, in their own time.
                 settle(&collection);
-                while collection.core.indexes.iter().any(|(_, index)| index.consolidate(64)) {}
+                while collection.core.fields.graphs().any(|index| index.consolidate(64)) {}
             }
             if (session + round) % 2 == 0 {
                 collection.snapshot().unwrap();
@@ -59,7 +59,7 @@ fn slots_of_overwritten_points_are_used_again_across_snapshots_and_power_cuts() 
         }
         settle(&collection);
         check_some(&collection, &oracle);
-        assert!(collection.core.indexes[0].1.len_live() > 10_000, "there is a graph");
+        assert!(collection.core.fields.graphs().next().unwrap().len_live() > 10_000, "there is a graph");
         // Replay takes new slots for what it brings back, and those that it overwrites are vacant only afterwards.
         let most = POINTS as usize * if session == 0 { 3 } else { 7 } / 2;
         assert!(used_slots(&collection) <= most, "{} slots for {POINTS} points", used_slots(&collection));

@@ -51,7 +51,7 @@ impl World {
         let schema = CollectionSchema { fields: BTreeMap::from([(String::new(), field)]), ..schema() };
         let id = CollectionId([1; 16]);
         let segment_bytes = [500, 2_000, 15_000][seed as usize % 3];
-        let opened = persist::open(
+        let opened = opening::recover(
             Arc::clone(disk),
             "films",
             id,

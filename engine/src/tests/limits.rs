@@ -96,7 +96,7 @@ fn slots_of_deleted_points_are_used_again_at_the_limit() {
     let (started, few, mut missing) = (std::time::Instant::now(), ids.len() / 5, ids);
     while missing.len() > few {
         assert!(started.elapsed().as_secs() < 60, "{} points do not fit again", missing.len());
-        while collection.core.indexes.iter().any(|(_, index)| index.consolidate(64)) {}
+        while collection.core.fields.graphs().any(|index| index.consolidate(64)) {}
         for some in std::mem::take(&mut missing).chunks(100) {
             let outcomes = lab.apply(&collection, some.iter().map(|id| put(*id, 2_000_000)).collect());
             for (id, outcome) in some.iter().zip(outcomes) {

@@ -32,9 +32,9 @@ fn lived() -> (Lab, BTreeMap<u64, Record>, BTreeSet<String>) {
     (lab, oracle, all.difference(&of_older).cloned().collect())
 }
 
-fn open(lab: &Lab) -> Result<persist::Opened, OpenError> {
+fn open(lab: &Lab) -> Result<Opened, OpenError> {
     let disk = Arc::new(lab.disk.clone());
-    persist::open(
+    opening::recover(
         disk,
         "films",
         CollectionId([1; 16]),
@@ -95,7 +95,7 @@ fn what_only_other_replicas_have_is_said_to_need_a_copy() {
     let lab = Lab::new();
     let disk = FaultyDisk::new(Arc::new(lab.disk.clone()));
     disk.set(Fault::EverySync);
-    let opened = persist::open(
+    let opened = opening::recover(
         Arc::new(disk),
         "films",
         CollectionId([1; 16]),

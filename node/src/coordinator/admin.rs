@@ -20,7 +20,7 @@ use super::{Coordinator, replica_deadline};
 use crate::blocking::blocking;
 use crate::snapshots;
 use crate::store::StoreError;
-use vecino_engine::Trouble;
+use vecino_engine::DiskFault;
 
 /// Replicas of each point unless the creator says otherwise; fewer in a smaller mesh.
 const REPLICATION_FACTOR_DEFAULT: usize = 3;
@@ -234,7 +234,7 @@ pub fn to_rpc_error(error: StoreError) -> RpcError {
     match error {
         StoreError::NameInUse(error) => RpcError::new(ErrorCode::AlreadyExists, error),
         StoreError::Open { .. } => RpcError { retry: Retry::Safe, ..RpcError::new(ErrorCode::Internal, error) },
-        StoreError::File(_) | StoreError::Decode(_) => match Trouble::of(&error) {
+        StoreError::File(_) | StoreError::Decode(_) => match DiskFault::of(&error) {
             Some(trouble) => RpcError {
                 retry: Retry::Unknown,
                 ..RpcError::new(ErrorCode::Unavailable, format_args!("{trouble} ({error})"))

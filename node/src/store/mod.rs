@@ -14,7 +14,7 @@ use std::time::Duration;
 use tracing::warn;
 use vecino_engine::indexers::Indexers;
 use vecino_engine::resources::Resources;
-use vecino_engine::{Collection, Trouble};
+use vecino_engine::{Collection, DiskFault};
 use vecino_mesh::catalog::{Catalog, Change};
 use vecino_mesh::ring::Ring;
 use vecino_model::{CatalogEntry, CollectionId, CollectionStats, LiveCollection, MemoryUse, NodeId};
@@ -368,7 +368,7 @@ impl Store {
     fn keep_catalog(&self, catalog: &Catalog, is_drop: bool) -> Result<(), FileError> {
         let bytes = catalog_file::encode(catalog.entries());
         let write = || write_atomically(&*self.disk, CATALOG_FILE, &bytes);
-        let is_full = |error: &FileError| Trouble::of(error) == Some(Trouble::Full);
+        let is_full = |error: &FileError| DiskFault::of(error) == Some(DiskFault::Full);
         match write() {
             Err(error) if is_drop && is_full(&error) && self.resources.ballast.release() => write(),
             other => other,

@@ -10,27 +10,23 @@ use std::sync::Arc;
 use vecino_model::{CollectionId, position};
 use vecino_storage::{ArenaPages, PAGE_BYTES, Snapshot, SnapshotError};
 
+use crate::key::{Entry, Key, Live};
 use crate::memory::OverLimit;
-use crate::persist::{LoadError, POINTS, TOMBSTONES};
+use crate::persist::errors::LoadError;
+use crate::persist::layout::{LENGTH_BYTES, NODES, POINTS, TOMBSTONES};
 use crate::progress::Progress;
-use crate::record::SnapshotEntry;
-use crate::tables::{Entry, Key, Live, Tables};
+use crate::record::{self, ENTRY_BYTES_MAX, SnapshotEntry};
+use crate::tables::Tables;
 
-/// Longest entry that is believed.
-const ENTRY_BYTES_MAX: usize = 1024 * 1024;
-/// What the names of the arenas end in that have an entry for each slot of an index.
-const NODES: &str = ".nodes";
 /// Slots beyond those of the indexes that points may have.
 const SLOTS_BEYOND: u64 = 1 << 20;
 /// Pages that one thread reads of a window.
 const WINDOW_PAGES: usize = 4;
 /// Fewer entries than these are not worth a thread.
 const SHARE_MIN: usize = 4096;
-/// Bytes of the length before each entry.
-const LENGTH_BYTES: usize = 4;
 
-/// The first entry of an arena.
-pub(crate) fn first<T: serde::de::DeserializeOwned>(snapshot: &Snapshot, arena: &'static str) -> Result<T, LoadError> {
+/// The bytes of the first entry of an arena.
+pub(crate) fn first(snapshot: &Snapshot, arena: &'static str) -> Result<Vec<u8>, LoadError> {
     let pages = snapshot.pages(arena).ok_or(LoadError::MissingArena(arena))?;
     let mut bytes = Vec::new();
     if pages.count() > 0 {
@@ -38,7 +34,7 @@ pub(crate) fn first<T: serde::de::DeserializeOwned>(snapshot: &Snapshot, arena: 
     }
     let (entries, _) = split(arena, &bytes)?;
     let entry = entries.first().ok_or(LoadError::MissingArena(arena))?;
-    decode(arena, &bytes[entry.clone()])
+    Ok(bytes[entry.clone()].to_vec())
 }
 
 /// The tables of a snapshot. `fits` is asked, by the bytes that they take so far, whether there is memory for them.
@@ -159,23 +155,25 @@ fn split(arena: &'static str, bytes: &[u8]) -> Result<(Vec<Range<usize>>, usize)
     Ok((entries, at))
 }
 
-fn decode<T: serde::de::DeserializeOwned>(arena: &'static str, bytes: &[u8]) -> Result<T, LoadError> {
-    rmp_serde::from_slice(bytes).map_err(|error| LoadError::Decode { arena, reason: error.to_string() })
-}
-
 fn decode_point(arena: &'static str, bytes: &[u8], id: CollectionId) -> Result<(Key, Entry), LoadError> {
-    let SnapshotEntry { id: point, version, slot, payload } = decode(arena, bytes)?;
+    let entry = record::decode_entry(bytes);
+    let SnapshotEntry { id: point, version, slot, payload } =
+        entry.map_err(|error| LoadError::Decode { arena, reason: error.to_string() })?;
     if slot.is_some_and(|slot| slot > vecino_index::SLOT_MAX) {
         return Err(LoadError::Decode { arena, reason: format!("slot {slot:?} is over the limit") });
     }
+    let point = point.into_owned();
     let key = Key { position: position(id, &point), id: point };
-    let live = |slot| Arc::new(Live { key: key.clone(), version, slot, payload: payload.into_boxed_slice() });
+    let live =
+        |slot| Arc::new(Live { key: key.clone(), version, slot, payload: payload.into_owned().into_boxed_slice() });
     let live = slot.map(live);
     Ok((key, Entry { version, live }))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
     use vecino_model::{NodeId, Version};
     use vecino_storage::{MemDisk, SnapshotStore};
 
@@ -195,8 +193,8 @@ mod tests {
 
     fn entry(slot: u32, payload: usize) -> Vec<u8> {
         let version = Version { time: u64::from(slot) + 1, node: NodeId::from_bytes([0; 16]) };
-        let entry = SnapshotEntry { id: u64::from(slot).into(), version, slot: Some(slot), payload: vec![7; payload] };
-        let bytes = rmp_serde::to_vec(&entry).unwrap();
+        let (id, payload) = (Cow::Owned(u64::from(slot).into()), Cow::Owned(vec![7; payload]));
+        let bytes = record::encode_entry(&SnapshotEntry { id, version, slot: Some(slot), payload });
         [&(bytes.len() as u32).to_le_bytes(), bytes.as_slice()].concat()
     }
 

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 /// Why something could not be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub enum DiskFault {
     /// No room.
     Full,
     /// The file system may not be written to.
@@ -21,7 +21,7 @@ pub enum Trouble {
     Other,
 }
 
-impl Trouble {
+impl DiskFault {
     /// What an error comes from, however many others are around it; absent where it does not come from the disk.
     pub fn of(error: &(dyn Error + 'static)) -> Option<Self> {
         let mut causes = std::iter::successors(Some(error), |error: &&(dyn Error + 'static)| (*error).source());
@@ -39,7 +39,7 @@ impl Trouble {
     }
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for DiskFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Full => "the disk is full: free some space, and it goes on by itself",
@@ -66,19 +66,19 @@ mod tests {
             LogError::Io { action: "write", path: "log".into(), source }
         };
         let cases = [
-            (Errno::NOSPC, Trouble::Full),
-            (Errno::DQUOT, Trouble::Full),
-            (Errno::ROFS, Trouble::ReadOnly),
-            (Errno::MFILE, Trouble::TooManyFiles),
-            (Errno::NFILE, Trouble::TooManyFiles),
-            (Errno::IO, Trouble::Failing),
-            (Errno::PERM, Trouble::Other),
+            (Errno::NOSPC, DiskFault::Full),
+            (Errno::DQUOT, DiskFault::Full),
+            (Errno::ROFS, DiskFault::ReadOnly),
+            (Errno::MFILE, DiskFault::TooManyFiles),
+            (Errno::NFILE, DiskFault::TooManyFiles),
+            (Errno::IO, DiskFault::Failing),
+            (Errno::PERM, DiskFault::Other),
         ];
-        for (errno, trouble) in cases {
-            assert_eq!(Trouble::of(&log(errno)), Some(trouble), "{errno:?}");
+        for (errno, fault) in cases {
+            assert_eq!(DiskFault::of(&log(errno)), Some(fault), "{errno:?}");
             let around = LogError::Apply { lsn: 1, source: Box::new(log(errno)) };
-            assert_eq!(Trouble::of(&around), Some(trouble), "{errno:?} inside another");
+            assert_eq!(DiskFault::of(&around), Some(fault), "{errno:?} inside another");
         }
-        assert_eq!(Trouble::of(&LogError::BatchTooLarge { bytes: 1 }), None);
+        assert_eq!(DiskFault::of(&LogError::BatchTooLarge { bytes: 1 }), None);
     }
 }

@@ -1,0 +1,75 @@
+//! Searching one collection on one node.
+
+use std::sync::Arc;
+
+use vecino_index::SearchOptions;
+use vecino_model::{Fields, Hit, Vector};
+
+use crate::collection::errors::{SEARCH_BYTES_MAX, SearchError};
+use crate::collection::handle::Collection;
+use crate::key::Live;
+
+/// How often a search looks again because points were overwritten while it looked.
+const SEARCH_TRIES: usize = 4;
+
+/// What one node's index is searched for.
+#[derive(Clone, Debug)]
+pub struct SearchRequest {
+    /// Vector field.
+    pub field: String,
+    /// Query vector.
+    pub vector: Vector,
+    /// Hits wanted.
+    pub k: u32,
+    /// Candidates that the graph walk keeps.
+    pub ef: u32,
+    /// Only hits at least this good.
+    pub threshold: Option<f32>,
+    /// Whether payloads are wanted.
+    pub with_payload: bool,
+    /// Whether vectors are wanted.
+    pub with_vectors: bool,
+    /// Search exactly, without the graph.
+    pub exact: bool,
+}
+
+impl Collection {
+    /// The best hits of this node's index. Blocks for as long as the search takes.
+    pub fn search(&self, request: &SearchRequest) -> Result<Vec<Hit>, SearchError> {
+        let SearchRequest { field, vector, k, ef, threshold, with_payload, with_vectors, exact } = request;
+        let index = self.core.fields.get(field).ok_or_else(|| SearchError::UnknownField(field.clone()))?;
+        let options = SearchOptions { k: *k as usize, ef: (*ef).max(*k) as usize, threshold: *threshold, filter: None };
+        let mut live: Vec<(f32, Arc<Live>)> = Vec::new();
+        // From the search to the last look at a slot that it gave: none of them is used again meanwhile.
+        let _reading = self.core.reading();
+        for _ in 0..SEARCH_TRIES {
+            let found = index.search(vector, &options, *exact)?;
+            let tables = self.core.tables();
+            live = found.iter().filter_map(|hit| Some((hit.score, Arc::clone(tables.in_slot(hit.slot)?)))).collect();
+            // A point that was overwritten since the index looked is in a slot that the index did not look at.
+            if live.len() == found.len() {
+                break;
+            }
+        }
+        let vector_bytes = if *with_vectors { self.core.fields.vector_bytes_max() } else { 0 };
+        let hit_bytes = |live: &Live| vector_bytes + if *with_payload { live.payload.len() } else { 0 };
+        let bytes = live.iter().map(|(_, live)| hit_bytes(live)).sum::<usize>();
+        if bytes > SEARCH_BYTES_MAX {
+            return Err(SearchError::TooLarge);
+        }
+        let _answer = self.core.share.account.budget().count(bytes as u64);
+        live.into_iter().map(|(score, live)| self.hit(score, &live, *with_payload, *with_vectors)).collect()
+    }
+
+    fn hit(&self, score: f32, live: &Live, with_payload: bool, with_vectors: bool) -> Result<Hit, SearchError> {
+        let Live { key, version, slot, payload } = live;
+        let damaged = |error: rmp_serde::decode::Error| SearchError::Damaged {
+            id: key.id.clone(),
+            version: *version,
+            reason: error.to_string(),
+        };
+        let payload = with_payload.then(|| rmp_serde::from_slice(payload).map_err(damaged)).transpose()?;
+        let vectors = if with_vectors { self.core.fields.vectors(*slot) } else { Fields::new() };
+        Ok(Hit { id: key.id.clone(), score, version: *version, payload, vectors })
+    }
+}
