@@ -296,7 +296,8 @@ impl Index {
     /// a walk; where that finds fewer than `k`, because most of what is near is buried or refused by the filter, a
     /// scan makes up for it: there are `k` hits whenever `k` live slots pass the filter and the threshold.
     pub fn search(&self, query: &[f32], options: &SearchOptions<'_>) -> Result<Vec<Hit>, IndexError> {
-        self.answer(query, options, Self::scans_sooner)
+        let is_few = options.filter.is_some_and(|filter| filter.estimate() < FLAT_LIVE_MIN);
+        self.answer(query, options, |index, live, ef| is_few || index.scans_sooner(live, ef))
     }
 
     /// The best hits by looking at every live slot: the oracle.
@@ -373,7 +374,7 @@ impl From<NoMemory> for IndexError {
     }
 }
 
-/// Fewer live slots than this are scanned.
+/// Fewer slots than this are scanned, be it all live ones or the members of a filter.
 const FLAT_LIVE_MIN: usize = 1_000;
 /// A search whose `ef` is this share of the live slots is a scan: a walk would measure most of them anyway.
 const FLAT_EF_SHARE: usize = 16;

@@ -7,6 +7,7 @@
 mod build;
 mod codes;
 mod error;
+mod filter;
 mod index;
 mod kernel;
 mod memory;
@@ -19,6 +20,7 @@ mod slot;
 mod tests;
 
 pub use error::{IndexError, LoadError, VectorError};
+pub use filter::{SlotBits, SlotFilter};
 pub use index::{Allowance, Index};
 pub use kernel::Kernel;
 #[doc(hidden)]

@@ -1,6 +1,7 @@
 //! What an index is made with, and the limits on it.
 
 use crate::error::{IndexError, VectorError};
+use crate::filter::SlotFilter;
 use crate::kernel::Kernel;
 use crate::slot::Slot;
 
@@ -165,9 +166,8 @@ pub struct SearchOptions<'a> {
     pub ef: usize,
     /// Hits that score worse than this are left out.
     pub threshold: Option<f32>,
-    /// Only slots for which this holds are hits. It is called from the searching thread, for many slots that will be no
-    /// hits and sometimes twice for one, so it should be quick.
-    pub filter: Option<&'a (dyn Fn(Slot) -> bool + Sync)>,
+    /// Only slots of this set are hits.
+    pub filter: Option<&'a dyn SlotFilter>,
 }
 
 impl SearchOptions<'_> {

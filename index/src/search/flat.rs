@@ -12,13 +12,27 @@ pub(crate) struct Flat<'a>(pub &'a Parts);
 
 impl Kind for Flat<'_> {
     fn nearest(&self, ask: Ask<'_>, scratch: &mut Scratch) -> Option<Vec<(f32, Slot)>> {
-        Some(self.scan(ask, self.0.states.live_slots(), scratch))
+        let states = &self.0.states;
+        let Some(filter) = ask.options.filter.filter(|filter| filter.estimate() < ask.live) else {
+            return Some(self.scan(ask, states.live_slots(), scratch));
+        };
+        let slots = states.slots();
+        let members = filter.iter().take_while(|slot| *slot < slots).filter(|slot| states.is_live(*slot));
+        Some(self.scan_members(ask, members, scratch))
     }
 }
 
 impl Flat<'_> {
     /// The nearest of these slots that pass the filter.
-    pub fn scan(
+    pub fn scan(&self, ask: Ask<'_>, slots: impl Iterator<Item = Slot>, scratch: &mut Scratch) -> Vec<(f32, Slot)> {
+        match ask.options.filter {
+            None => self.scan_members(ask, slots, scratch),
+            Some(filter) => self.scan_members(ask, slots.filter(|slot| filter.contains(*slot)), scratch),
+        }
+    }
+
+    /// The nearest of these slots, all of which pass the filter.
+    fn scan_members(
         &self,
         Ask { query, options, .. }: Ask<'_>,
         slots: impl Iterator<Item = Slot>,
@@ -34,7 +48,7 @@ impl Flat<'_> {
                 pool.insert(*distance, slot, || true);
             }
         };
-        for slot in slots.filter(|slot| options.filter.is_none_or(|filter| filter(*slot))) {
+        for slot in slots {
             batch.push(slot);
             if batch.len() == SCAN_BATCH {
                 measure(batch, pool, distances);

@@ -76,7 +76,8 @@ impl Hnsw<'_> {
             begin.begin(entry, breadth, self.0.slots(), &mut scratch.memory, |_| true);
             walk.layer(&asked, &mut scratch.memory, usize::MAX, |_| true)
         } else {
-            let is_result = |slot| self.0.states.is_live(slot) && options.filter.is_none_or(|filter| filter(slot));
+            let is_result =
+                |slot| self.0.states.is_live(slot) && options.filter.is_none_or(|filter| filter.contains(slot));
             begin.begin(entry, breadth, self.0.slots(), &mut scratch.memory, is_result);
             walk.layer(&asked, &mut scratch.memory, WALK_PER_EF_MIN * ef + live / WALK_SHARE, is_result)
         };
@@ -162,7 +163,8 @@ impl Hnsw<'_> {
             walk.begin(entry, breadth, self.0.slots(), &mut scratch.memory, |_| true);
             walk.layer(0, &mut scratch.memory, usize::MAX, |_| true)
         } else {
-            let is_result = |slot| self.0.states.is_live(slot) && options.filter.is_none_or(|filter| filter(slot));
+            let is_result =
+                |slot| self.0.states.is_live(slot) && options.filter.is_none_or(|filter| filter.contains(slot));
             walk.begin(entry, breadth, self.0.slots(), &mut scratch.memory, is_result);
             walk.layer(0, &mut scratch.memory, WALK_PER_EF_MIN * ef + live / WALK_SHARE, is_result)
         }

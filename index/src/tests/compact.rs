@@ -129,7 +129,7 @@ fn buried_and_refused_slots_are_walked_through() {
     for slot in (0..COUNT as Slot).filter(|slot| slot.is_multiple_of(3)) {
         index.bury(slot);
     }
-    let filter = |slot: Slot| slot.is_multiple_of(2);
+    let filter: SlotBits = (0..COUNT as Slot).filter(|slot| slot.is_multiple_of(2)).collect();
     let mut found = 0;
     for query in &queries {
         let options = SearchOptions { filter: Some(&filter), ..SearchOptions::new(10, 100) };

@@ -81,9 +81,10 @@ fn filters_of_every_width_give_what_passes() {
     for width in [2u32, 10, 100, 1_000, 2_500, 9_999] {
         let filter = move |slot: Slot| slot % width == 1;
         let passing = (0..5_000).filter(|slot| filter(*slot)).count();
+        let members: SlotBits = (0..9_999).filter(|slot| filter(*slot)).collect();
         let mut found = 0;
         for query in &clustered(40, DIM, 25) {
-            let options = SearchOptions { filter: Some(&filter), ..SearchOptions::new(10, 64) };
+            let options = SearchOptions { filter: Some(&members), ..SearchOptions::new(10, 64) };
             let exact = slots(&index.search_exact(query, &options).unwrap());
             let hits = slots(&walked(&index, query, &options));
             assert_eq!((hits.len(), exact.len()), (passing.min(10), passing.min(10)));
@@ -95,10 +96,44 @@ fn filters_of_every_width_give_what_passes() {
     }
 }
 
+/// A filter that a search may only list.
+struct Listed(SlotBits);
+
+impl SlotFilter for Listed {
+    fn contains(&self, slot: Slot) -> bool {
+        panic!("slot {slot} was asked about, although few members are to be listed");
+    }
+
+    fn estimate(&self) -> usize {
+        self.0.estimate()
+    }
+
+    fn iter(&self) -> Box<dyn Iterator<Item = Slot> + '_> {
+        self.0.iter()
+    }
+}
+
+#[test]
+fn of_a_filter_with_few_members_those_are_looked_at_and_nothing_else() {
+    let vectors = clustered(5_000, DIM, 28);
+    let index = built(params(DIM, Metric::Cosine), &vectors);
+    index.bury(700);
+    // One of them was deleted, and some were never stored.
+    let members: SlotBits = (0..9_999).filter(|slot| slot % 70 == 0).collect();
+    for query in &vectors[..20] {
+        let options = SearchOptions { filter: Some(&members), ..SearchOptions::new(100, 100) };
+        let listed = Listed(members.clone());
+        let hits = index.search(query, &SearchOptions { filter: Some(&listed), ..options }).unwrap();
+        let all = index.search(query, &SearchOptions::new(5_000, 5_000)).unwrap();
+        let expected: Vec<Hit> = all.into_iter().filter(|hit| members.contains(hit.slot)).collect();
+        assert_eq!((hits.len(), hits), (71, expected));
+    }
+}
+
 #[test]
 fn a_filter_that_passes_nothing_gives_nothing() {
     let index = built(params(DIM, Metric::Dot), &clustered(2_000, DIM, 26));
-    let options = SearchOptions { filter: Some(&|_| false), ..SearchOptions::new(10, 64) };
+    let options = SearchOptions { filter: Some(&SlotBits::default()), ..SearchOptions::new(10, 64) };
     assert_eq!(walked(&index, &[1.0; DIM], &options), []);
 }
 

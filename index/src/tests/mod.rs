@@ -19,6 +19,7 @@ use std::ops::Range;
 
 use crate::{
     ArenaPieces, ArenaSink, ArenaSource, Hit, Index, Metric, PIECE_MULTIPLE, Params, Profile, SearchOptions, Slot,
+    SlotBits, SlotFilter,
 };
 
 /// Vectors around a few centres, as real embeddings lie.
