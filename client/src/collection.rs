@@ -1,6 +1,6 @@
 //! One collection: what may be asked of it.
 
-use vecino_model::{CollectionSchema, Level, Metric, Point, PointId, Vector};
+use vecino_model::{CollectionSchema, Level, Metric, PointId, RawPoint, Vector};
 use vecino_net::error::ErrorCode;
 use vecino_net::message::{
     CollectionInfo, Delete, DescribeCollection, DropCollection, Dropped, Put, Query, RingInfo, RingReply,
@@ -109,8 +109,8 @@ impl Collection {
 
     /// Writes points, at most [`BATCH_POINTS_MAX`](crate::limits::BATCH_POINTS_MAX); for more there is
     /// [`bulk`](Self::bulk). Awaiting it is an error unless every point was written.
-    pub fn put(&self, points: impl IntoIterator<Item = Point>) -> PutRequest {
-        let points = points.into_iter().collect();
+    pub fn put<P: Into<RawPoint>>(&self, points: impl IntoIterator<Item = P>) -> PutRequest {
+        let points = points.into_iter().map(Into::into).collect();
         let put = Put { collection: self.name.clone(), points, level: Level::default() };
         WriteRequest::new(self.session.clone(), put)
     }

@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use vecino_index::{Index, Reading};
-use vecino_model::{CollectionId, CollectionSchema, PointId, Record, RecordValue, position};
+use vecino_model::{CollectionId, CollectionSchema, PointId, RawPayload, Record, RecordValue, position};
 use vecino_storage::SnapshotStore;
 use vecino_supervise::Panicked;
 
@@ -54,8 +54,10 @@ impl Core {
 
     pub(crate) fn record(&self, id: PointId, entry: Entry) -> Record {
         let Entry { version, live } = entry;
-        let value =
-            live.map(|live| RecordValue { vectors: self.fields.vectors(live.slot), payload: live.payload.to_vec() });
+        let value = live.map(|live| RecordValue {
+            vectors: self.fields.vectors(live.slot),
+            payload: RawPayload::from_bytes(live.payload.clone()),
+        });
         Record { id, version, value }
     }
 

@@ -138,7 +138,7 @@ impl Group {
 
 #[cfg(test)]
 mod tests {
-    use vecino_model::{Fields, NodeId, RecordValue};
+    use vecino_model::{Fields, NodeId, RawPayload, RecordValue};
 
     use super::*;
 
@@ -147,7 +147,7 @@ mod tests {
     }
 
     fn accepted(in_batch: InBatch, id: u64, time: u64, is_put: bool) -> Accepted {
-        let value = is_put.then(|| RecordValue { vectors: Fields::new(), payload: Vec::new() });
+        let value = is_put.then(|| RecordValue { vectors: Fields::new(), payload: RawPayload::default() });
         let record = Record { id: id.into(), version: version(time), value };
         Accepted { in_batch, key: Key { position: id, id: id.into() }, record, encoded: 0..10 }
     }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error, info};
-use vecino_model::{Fsync, Outcome, Record, RecordValue, limits};
+use vecino_model::{Fsync, Outcome, Record, RecordValue, validate};
 use vecino_storage::{Log, LogError};
 use vecino_supervise::caught;
 
@@ -172,13 +172,9 @@ impl Writer<'_> {
     /// Decides whether a record is to be logged, before anything is.
     fn admit(&self, record: Record, in_batch: InBatch, puts: &PutRules, group: &mut Group) -> Outcome {
         if let Some(RecordValue { vectors, payload }) = &record.value {
-            if let Err(invalid) = vecino_model::validate::fields(&self.core.schema, vectors) {
+            let checked = validate::fields(&self.core.schema, vectors).and_then(|()| validate::payload(payload));
+            if let Err(invalid) = checked {
                 return Outcome::Refused(invalid.to_string());
-            }
-            if payload.len() > limits::PAYLOAD_BYTES_MAX {
-                let (bytes, most) = (payload.len(), limits::PAYLOAD_BYTES_MAX);
-                let told = format!("payload has {bytes} bytes as MessagePack: at most {most} are allowed");
-                return Outcome::Refused(told);
             }
         }
         let key = self.core.key(&record.id);
@@ -195,7 +191,7 @@ impl Writer<'_> {
             // The highest slot that this put may come to lie in is below this one.
             let end = self.core.tables().slots() + (group.puts + 1).saturating_sub(puts.vacant);
             let slot = self.core.fields.bytes_beyond(&group.extent, &value.vectors, end);
-            let bytes = slot + Tables::point_bytes(&record.id, value.payload.len());
+            let bytes = slot + Tables::point_bytes(&record.id, value.payload.as_bytes().len());
             if let Err(over) = self.core.share.account.reserve(&mut group.room, bytes as u64) {
                 return Outcome::Unavailable(over.to_string());
             }
@@ -329,7 +325,7 @@ impl Writer<'_> {
                 // field cannot find it.
                 error!(collection = self.core.name, slot, %reason, "an index refused a vector");
             }
-            (slot, payload.into_boxed_slice())
+            (slot, payload.into_bytes())
         });
         let applied = self.core.tables.write().unwrap_or_else(PoisonError::into_inner).apply(key, version, value);
         if let Some(slot) = applied.and_then(|applied| applied.buried) {

@@ -7,8 +7,8 @@ use vecino_model::{CollectionId, Hit, Metric, PointId, Record, ScanCursor, Versi
 /// Hits of several nodes, best first, with the newest version of each point that any of them reported.
 ///
 /// An older version of a point is left out even where its score is better, since the point is not that any more.
-pub fn hits(answers: impl IntoIterator<Item = Vec<Hit>>, metric: Metric) -> Vec<Hit> {
-    let mut newest: HashMap<PointId, Hit> = HashMap::new();
+pub fn hits<P>(answers: impl IntoIterator<Item = Vec<Hit<P>>>, metric: Metric) -> Vec<Hit<P>> {
+    let mut newest: HashMap<PointId, Hit<P>> = HashMap::new();
     for hit in answers.into_iter().flatten() {
         match newest.get(&hit.id) {
             Some(known) if known.version >= hit.version => {}
@@ -27,7 +27,7 @@ pub fn hits(answers: impl IntoIterator<Item = Vec<Hit>>, metric: Metric) -> Vec<
 }
 
 /// Whether a hit is still what its point is, given the newest version that enough replicas know.
-pub fn is_current(hit: &Hit, newest: Option<Version>) -> bool {
+pub fn is_current<P>(hit: &Hit<P>, newest: Option<Version>) -> bool {
     newest.is_none_or(|newest| newest <= hit.version)
 }
 
@@ -96,7 +96,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use proptest::prelude::*;
-    use vecino_model::{NodeId, RecordValue};
+    use vecino_model::{NodeId, RawPayload, RecordValue};
 
     use super::*;
 
@@ -135,7 +135,7 @@ mod tests {
             let mut oracle = BTreeMap::<u64, (u64, bool)>::new();
             for (id, time, node, live) in writes {
                 let time = time * 2 + u64::from(live);
-                let value = live.then(|| RecordValue { vectors: BTreeMap::new(), payload: Vec::new() });
+                let value = live.then(|| RecordValue { vectors: BTreeMap::new(), payload: RawPayload::default() });
                 let record = Record { id: id.into(), version: version(time), value };
                 let at = ScanCursor { position: position(collection, &id.into()), id: id.into() };
                 let known = nodes[node].entry(at).or_insert_with(|| record.clone());

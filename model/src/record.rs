@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Fields, PointId, Version};
+use crate::{Fields, PointId, RawPayload, Version};
 
 /// One version of one point: what the log holds, and what replicas send each other.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -19,7 +19,7 @@ impl Record {
     /// About how many bytes it takes.
     pub fn bytes(&self) -> usize {
         let value = self.value.as_ref().map_or(0, |RecordValue { vectors, payload }| {
-            vectors.values().map(|vector| vector.0.len() * 4).sum::<usize>() + payload.len()
+            vectors.values().map(|vector| vector.0.len() * 4).sum::<usize>() + payload.as_bytes().len()
         });
         let id = match &self.id {
             PointId::Number(_) => 9,
@@ -34,9 +34,8 @@ impl Record {
 pub struct RecordValue {
     /// Its vectors by field.
     pub vectors: Fields,
-    /// Its payload, encoded as MessagePack: nodes store it as it came.
-    #[serde(with = "serde_bytes")]
-    pub payload: Vec<u8>,
+    /// Its payload: nodes store it as it came.
+    pub payload: RawPayload,
 }
 
 /// What became of one point of a batch, in the batch's order.

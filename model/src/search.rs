@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Fields, Payload, PointId, Version};
+use crate::{DecodePayloadError, Fields, Payload, PointId, RawPayload, Version};
 
-/// A point that was found.
+/// A point that was found. With a [`RawPayload`] it is a hit as it travels.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Hit {
+pub struct Hit<P = Payload> {
     /// Its id.
     pub id: PointId,
     /// Its score; which way is better depends on the metric.
@@ -14,11 +14,37 @@ pub struct Hit {
     /// Version of the point that was scored.
     pub version: Version,
     /// Its payload, where asked for.
-    #[serde(default)]
-    pub payload: Option<Payload>,
+    #[serde(default = "absent")]
+    pub payload: Option<P>,
     /// Its vectors, where asked for.
     #[serde(default)]
     pub vectors: Fields,
+}
+
+/// A hit as it travels.
+pub type RawHit = Hit<RawPayload>;
+
+fn absent<P>() -> Option<P> {
+    None
+}
+
+impl RawHit {
+    /// The hit with its payload decoded.
+    ///
+    /// # Errors
+    /// When the payload is none.
+    pub fn decode(self) -> Result<Hit, DecodePayloadError> {
+        let Self { id, score, version, payload, vectors } = self;
+        let payload = payload.as_ref().map(RawPayload::decode).transpose()?;
+        Ok(Hit { id, score, version, payload, vectors })
+    }
+}
+
+impl From<Hit> for RawHit {
+    fn from(hit: Hit) -> Self {
+        let Hit { id, score, version, payload, vectors } = hit;
+        Self { id, score, version, payload: payload.map(RawPayload::from), vectors }
+    }
 }
 
 /// A place in the ring order of a collection.

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use vecino_model::{CollectionId, Hit, Outcome, Record, Version, limits};
+use vecino_model::{CollectionId, Outcome, RawHit, Record, Version, limits};
 use vecino_net::error::{ErrorCode, Retry, RpcError};
 use vecino_net::message::{
     ReplicaApply, ReplicaRead, ReplicaScan, ReplicaScanReply, ReplicaSearch, ReplicaVersions, Rpc,
@@ -96,7 +96,7 @@ impl ReplicaRequest for ReplicaSearch {
         self.collection
     }
 
-    async fn answer(self, store: &Arc<Store>) -> Result<Vec<Hit>, RpcError> {
+    async fn answer(self, store: &Arc<Store>) -> Result<Vec<RawHit>, RpcError> {
         let collection = store.collection(self.collection).await?;
         let permit = store.search_permit().await;
         let searched = blocking(move || {

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use vecino_client::{Client, CollectionInfo, ErrorCode, Level, Point, PointId, StoredPoint};
+use vecino_client::{Client, CollectionInfo, ErrorCode, Level, PointId, RawPoint, RawStoredPoint};
 
 use super::MARKER_ID;
 use super::error::BackupError;
@@ -87,13 +87,13 @@ async fn scan(
     let collection = client.collection(&info.name);
     let mut pages = collection.scan().level(level).pages();
     let failed = |source| BackupError::Scan { collection: info.name.clone(), level, source };
-    while let Some(points) = pages.try_next().await.map_err(failed)? {
+    while let Some(points) = pages.try_next_raw().await.map_err(failed)? {
         let count = points.len() as u64;
-        for StoredPoint { id, vectors, payload, version: _ } in points {
+        for RawStoredPoint { id, vectors, payload, version: _ } in points {
             if id == marker {
                 return Err(BackupError::BeingRestored { collection: info.name.clone() });
             }
-            upload.push(Point { id, vectors, payload }).await?;
+            upload.push(RawPoint { id, vectors, payload }).await?;
         }
         progress(count);
     }

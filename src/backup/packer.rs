@@ -4,7 +4,7 @@
 //! share of a page's bytes. So pages have the wanted size on average, and where one ends depends on that one point and on
 //! no other (content-defined chunking, Muthitacharoen, Chen and Mazières 2001, with the hash that the ring has anyway).
 
-use vecino_client::Point;
+use vecino_client::RawPoint;
 use vecino_model::{CollectionId, position};
 
 use super::page::{self, PageName};
@@ -42,7 +42,7 @@ impl Packer {
     }
 
     /// Takes the next point in ring order, and gives the pages that it completes: at most two.
-    pub fn push(&mut self, point: Point) -> Vec<Page> {
+    pub fn push(&mut self, point: RawPoint) -> Vec<Page> {
         let mut complete = Vec::new();
         let lot = position(self.collection, &point.id) & u64::from(u32::MAX);
         let before = self.bytes.len();
@@ -80,7 +80,7 @@ mod tests {
 
     const COLLECTION: CollectionId = CollectionId([3; 16]);
 
-    fn pack(mut points: Vec<Point>, page_bytes: usize) -> Vec<Page> {
+    fn pack(mut points: Vec<RawPoint>, page_bytes: usize) -> Vec<Page> {
         points.sort_by_key(|point| position(COLLECTION, &point.id));
         let mut packer = Packer::new(COLLECTION, page_bytes);
         let mut pages: Vec<_> = points.into_iter().flat_map(|point| packer.push(point)).collect();
@@ -88,8 +88,8 @@ mod tests {
         pages
     }
 
-    fn points(ids: impl Iterator<Item = u64>) -> Vec<Point> {
-        ids.map(|id| point(id, vec![id as f32; 32], Payload::new())).collect()
+    fn points(ids: impl Iterator<Item = u64>) -> Vec<RawPoint> {
+        ids.map(|id| point(id, vec![id as f32; 32], Payload::new()).into()).collect()
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use vecino_client::{Payload, Point, PointId, Vector};
+use vecino_client::{PointId, RawPayload, RawPoint, Vector};
 
 /// The name of a page: the blake3 hash of its bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -42,8 +42,7 @@ impl fmt::Debug for PageName {
 struct Entry {
     id: PointId,
     vectors: BTreeMap<String, Vector>,
-    #[serde(with = "serde_bytes")]
-    payload: Vec<u8>,
+    payload: RawPayload,
 }
 
 /// Why bytes are no page.
@@ -63,9 +62,8 @@ pub enum PageError {
 }
 
 /// Appends a point to a page; how many bytes it took.
-pub fn append(page: &mut Vec<u8>, point: Point) -> usize {
-    let Point { id, vectors, payload } = point;
-    let payload = rmp_serde::to_vec_named(&payload).expect("a payload of strings and numbers always encodes");
+pub fn append(page: &mut Vec<u8>, point: RawPoint) -> usize {
+    let RawPoint { id, vectors, payload } = point;
     let entry = rmp_serde::to_vec_named(&Entry { id, vectors, payload }).expect("an entry of bytes always encodes");
     page.extend_from_slice(&(entry.len() as u32).to_le_bytes());
     page.extend_from_slice(&entry);
@@ -73,7 +71,7 @@ pub fn append(page: &mut Vec<u8>, point: Point) -> usize {
 }
 
 /// The points of a page.
-pub fn decode(mut bytes: &[u8]) -> Result<Vec<Point>, PageError> {
+pub fn decode(mut bytes: &[u8]) -> Result<Vec<RawPoint>, PageError> {
     let mut points = Vec::new();
     while !bytes.is_empty() {
         let number = points.len() as u32;
@@ -82,8 +80,8 @@ pub fn decode(mut bytes: &[u8]) -> Result<Vec<Point>, PageError> {
             rest.split_at_checked(u32::from_le_bytes(*length) as usize).ok_or(PageError::CutOff(number))?;
         let wrong = |error: rmp_serde::decode::Error| PageError::Entry { number, reason: error.to_string() };
         let Entry { id, vectors, payload } = rmp_serde::from_slice(entry).map_err(wrong)?;
-        let payload: Payload = rmp_serde::from_slice(&payload).map_err(wrong)?;
-        points.push(Point { id, vectors, payload });
+        payload.check().map_err(|fault| PageError::Entry { number, reason: fault.to_string() })?;
+        points.push(RawPoint { id, vectors, payload });
         bytes = rest;
     }
     Ok(points)
@@ -95,14 +93,14 @@ const LENGTH_BYTES: usize = 4;
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use vecino_client::point;
+    use vecino_client::{Payload, point};
 
     use super::*;
 
     #[test]
     fn a_page_has_the_bytes_that_the_document_draws() {
         let mut page = Vec::new();
-        let bytes = append(&mut page, point(7, vec![1.0], Payload::new()));
+        let bytes = append(&mut page, point(7, vec![1.0], Payload::new()).into());
         let entry = [
             &[0x83, 0xa2][..],
             b"id",
@@ -130,7 +128,7 @@ mod tests {
         fn garbage_is_an_error_and_a_page_cut_anywhere_is_one(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = decode(&bytes);
             let mut page = Vec::new();
-            append(&mut page, point("a", vec![0.5, -0.0], Payload::new()));
+            append(&mut page, point("a", vec![0.5, -0.0], Payload::new()).into());
             for length in 1..page.len() {
                 prop_assert_eq!(decode(&page[..length]), Err(PageError::CutOff(0)));
             }

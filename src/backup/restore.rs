@@ -9,8 +9,8 @@ use std::time::Duration;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use tracing::debug;
 use vecino_client::{
-    BulkError, BulkEvent, BulkLoader, Client, CollectionSchema, ErrorCode, NodeState, Outcome, Payload, Point, PointId,
-    Value, Vector, payload,
+    BulkError, BulkEvent, BulkLoader, Client, CollectionSchema, ErrorCode, NodeState, Outcome, Payload, PointId,
+    RawPoint, Value, Vector, payload,
 };
 
 use super::error::{BackupError, BadPage};
@@ -289,7 +289,7 @@ impl Planned {
         target: &Target,
         backup: &BackupName,
         pages: &[PageRef],
-    ) -> Result<(u64, Vec<Point>), BackupError> {
+    ) -> Result<(u64, Vec<RawPoint>), BackupError> {
         let reads = stream::iter(pages.to_vec()).map(async |page| match target.read_points(page).await {
             Ok(points) => Ok(points),
             Err(PageFault::Bad(reason)) => Err(BackupError::DamagedPages {
@@ -298,18 +298,18 @@ impl Planned {
             }),
             Err(PageFault::Store(error)) => Err(error),
         });
-        let points: Vec<Vec<Point>> = reads.buffered(STORE_REQUESTS_MAX).try_collect().await?;
+        let points: Vec<Vec<RawPoint>> = reads.buffered(STORE_REQUESTS_MAX).try_collect().await?;
         Ok((pages.len() as u64, points.into_iter().flatten().collect()))
     }
 
     /// The marker, which says that this many pages are loaded.
-    fn marker_point(&self, pages: u64) -> Point {
+    fn marker_point(&self, pages: u64) -> RawPoint {
         // Zeros would be refused where the metric is the cosine.
         let vector = |dim: u32| Vector((0..dim).map(|at| if at == 0 { 1.0 } else { 0.0 }).collect());
         let fields = &self.schema.fields;
         let vectors = fields.iter().map(|(name, field)| (name.clone(), vector(field.dim))).collect();
         let payload = Marker { pages, ..self.marker.clone() }.to_payload();
-        Point { id: MARKER_ID.into(), vectors, payload }
+        RawPoint { id: MARKER_ID.into(), vectors, payload: payload.into() }
     }
 }
 
@@ -332,7 +332,7 @@ impl Marker {
 }
 
 /// Loads points, and waits until every one is written.
-async fn load_points(loader: &mut BulkLoader<'_>, collection: &str, points: Vec<Point>) -> Result<(), BackupError> {
+async fn load_points(loader: &mut BulkLoader<'_>, collection: &str, points: Vec<RawPoint>) -> Result<(), BackupError> {
     let failed = |error| match error {
         BulkError::Request(error) => BackupError::Client(error),
         BulkError::GaveUp { points, waited, reason } => BackupError::Unavailable {

@@ -21,7 +21,7 @@ use super::error::{BackupError, says_full, told};
 use super::manifest::PageRef;
 use super::manifest::{BackupName, MANIFEST_BYTES_MAX, Manifest};
 use super::page::{PageName, decode};
-use vecino_client::Point;
+use vecino_client::RawPoint;
 
 const BACKUPS: &str = "backups";
 const PAGES: &str = "pages";
@@ -200,7 +200,7 @@ impl Target {
     }
 
     /// The points of a page.
-    pub(super) async fn read_points(&self, page: PageRef) -> Result<Vec<Point>, PageFault> {
+    pub(super) async fn read_points(&self, page: PageRef) -> Result<Vec<RawPoint>, PageFault> {
         let bytes = self.read_page(page).await?;
         let points = decode(&bytes).map_err(|error| PageFault::Bad(error.to_string()))?;
         if points.len() != page.points as usize {

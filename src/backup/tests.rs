@@ -13,7 +13,7 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult,
 };
 use proptest::prelude::*;
-use vecino_client::{Level, Metric, Payload, Point, PointId, Value, point, schema};
+use vecino_client::{Level, Metric, Payload, PointId, RawPoint, Value, point, schema};
 use vecino_model::{CollectionId, MeshId, position};
 
 use super::manifest::{CollectionManifest, Manifest, PageRef};
@@ -83,7 +83,7 @@ fn in_memory(room: usize) -> (Target, Arc<Small>) {
 }
 
 /// Uploads points, in the order in which a scan gives them.
-async fn upload(target: &Target, points: &[Point], page_bytes: usize) -> Result<(Vec<PageRef>, Sent), BackupError> {
+async fn upload(target: &Target, points: &[RawPoint], page_bytes: usize) -> Result<(Vec<PageRef>, Sent), BackupError> {
     let mut points = points.to_vec();
     points.sort_by_key(|point| (position(COLLECTION, &point.id), point.id.clone()));
     let mut sent = Sent { known: target.pages().await?, ..Sent::default() };
@@ -102,7 +102,7 @@ fn manifest(pages: Vec<PageRef>) -> Manifest {
 }
 
 /// Bytes, since a NaN equals nothing and two zeros equal each other.
-fn bytes_of(points: impl IntoIterator<Item = Point>) -> BTreeSet<Vec<u8>> {
+fn bytes_of(points: impl IntoIterator<Item = RawPoint>) -> BTreeSet<Vec<u8>> {
     let bytes = |point| {
         let mut bytes = Vec::new();
         page::append(&mut bytes, point);
@@ -111,8 +111,8 @@ fn bytes_of(points: impl IntoIterator<Item = Point>) -> BTreeSet<Vec<u8>> {
     points.into_iter().map(bytes).collect()
 }
 
-fn some_points(ids: std::ops::Range<u64>) -> Vec<Point> {
-    ids.map(|id| point(id, vec![id as f32, 0.5], Payload::new())).collect()
+fn some_points(ids: std::ops::Range<u64>) -> Vec<RawPoint> {
+    ids.map(|id| point(id, vec![id as f32, 0.5], Payload::new()).into()).collect()
 }
 
 fn any_value() -> impl Strategy<Value = Value> {
@@ -132,11 +132,11 @@ fn any_value() -> impl Strategy<Value = Value> {
     })
 }
 
-fn any_point() -> impl Strategy<Value = Point> {
+fn any_point() -> impl Strategy<Value = RawPoint> {
     let id = prop_oneof![any::<u64>().prop_map(PointId::Number), ".{1,20}".prop_map(PointId::Text)];
     let vector = prop::collection::vec(any::<f32>(), 2);
     (id, vector, prop::collection::btree_map(any::<String>(), any_value(), 0..4))
-        .prop_map(|(id, vector, payload)| point(id, vector, payload))
+        .prop_map(|(id, vector, payload)| point(id, vector, payload).into())
 }
 
 proptest! {
@@ -148,9 +148,9 @@ proptest! {
         page_bytes in 1usize..20_000,
     ) {
         // One point of each id.
-        let points: std::collections::BTreeMap<PointId, Point> =
+        let points: std::collections::BTreeMap<PointId, RawPoint> =
             points.into_values().map(|point| (point.id.clone(), point)).collect();
-        let points: Vec<Point> = points.into_values().collect();
+        let points: Vec<RawPoint> = points.into_values().collect();
         tokio::runtime::Runtime::new().unwrap().block_on(async {
             let (target, _) = in_memory(usize::MAX);
             let (pages, _) = upload(&target, &points, page_bytes).await.unwrap();
@@ -179,8 +179,8 @@ async fn a_second_backup_sends_what_changed_and_no_more() {
     assert_eq!(sent.pages as usize, pages.len());
     let (_, sent) = upload(&target, &points, 4_096).await.unwrap();
     assert_eq!((sent.pages, sent.bytes), (0, 0), "nothing changed");
-    points[4_000] = point(4_000, vec![-1.0, -1.0], Payload::new());
-    points.push(point("new", vec![0.0, 1.0], Payload::new()));
+    points[4_000] = point(4_000, vec![-1.0, -1.0], Payload::new()).into();
+    points.push(point("new", vec![0.0, 1.0], Payload::new()).into());
     let (_, sent) = upload(&target, &points, 4_096).await.unwrap();
     assert!((1..=4).contains(&sent.pages), "{} pages were sent", sent.pages);
 }

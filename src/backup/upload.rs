@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use tokio::task::JoinSet;
-use vecino_client::Point;
+use vecino_client::RawPoint;
 use vecino_model::CollectionId;
 
 use super::STORE_REQUESTS_MAX;
@@ -40,7 +40,7 @@ impl<'a> Upload<'a> {
     }
 
     /// Takes the next point in ring order. Waits while as many pages are under way as may be.
-    pub async fn push(&mut self, point: Point) -> Result<(), BackupError> {
+    pub async fn push(&mut self, point: RawPoint) -> Result<(), BackupError> {
         for page in self.packer.push(point) {
             self.send(page).await?;
         }

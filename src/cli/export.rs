@@ -285,7 +285,7 @@ mod tests {
                     return Err(RpcError::new(ErrorCode::Internal, "page 2 is lost"));
                 }
                 let next = (page < 3).then(|| ScanCursor { position: page + 1, id: page.into() });
-                reply::<Scan>(ScanReply { points: vec![point(page, &[("", &[0.5])], Payload::new())], next })
+                reply::<Scan>(ScanReply { points: vec![point(page, &[("", &[0.5])], Payload::new()).into()], next })
             });
             let address = node.address.to_string();
             let line =

@@ -9,8 +9,8 @@ use vecino_engine::persist::{OpenError, log_dir, snapshots_dir};
 use vecino_engine::resources::Resources;
 use vecino_engine::{Collection, SearchRequest};
 use vecino_model::{
-    CatalogEntry, CollectionId, CollectionSchema, FieldSchema, Fields, Fsync, Hit, LiveCollection, MeshId, Metric,
-    NodeId, Outcome, PointId, Record, RecordValue, Vector, Version,
+    CatalogEntry, CollectionId, CollectionSchema, FieldSchema, Fields, Fsync, LiveCollection, MeshId, Metric, NodeId,
+    Outcome, Payload, PointId, RawHit, Record, RecordValue, Value, Vector, Version,
 };
 use vecino_node::catalog_file::{self, CATALOG_FILE};
 use vecino_node::collection_files::COLLECTIONS;
@@ -65,7 +65,7 @@ fn vector(id: u64, time: u64) -> Vec<f32> {
 fn put(id: u64, time: u64) -> Record {
     let value = RecordValue {
         vectors: Fields::from([(String::new(), Vector(vector(id, time)))]),
-        payload: rmp_serde::to_vec_named(&BTreeMap::from([("time", time)])).unwrap(),
+        payload: Payload::from([("time".to_owned(), Value::Int(time as i64))]).into(),
     };
     Record { id: id.into(), version: version(time), value: Some(value) }
 }
@@ -74,7 +74,7 @@ fn delete(id: u64, time: u64) -> Record {
     Record { id: id.into(), version: version(time), value: None }
 }
 
-fn nearest(collection: &Collection, vector: Vec<f32>, k: u32) -> Vec<Hit> {
+fn nearest(collection: &Collection, vector: Vec<f32>, k: u32) -> Vec<RawHit> {
     let request = SearchRequest {
         field: String::new(),
         vector: Vector(vector),

@@ -205,7 +205,7 @@ impl World {
 fn record(id: u64, time: u64) -> Record {
     let mut random = Rng::with_seed(time);
     let vectors = Fields::from([(String::new(), Vector((0..4).map(|_| random.f32()).collect()))]);
-    let value = (!time.is_multiple_of(5)).then_some(RecordValue { vectors, payload: vec![0x80] });
+    let value = (!time.is_multiple_of(5)).then_some(RecordValue { vectors, payload: Default::default() });
     Record { id: id.into(), version: Version { time, node: NodeId::from_bytes([1; 16]) }, value }
 }
 

@@ -8,7 +8,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 use vecino_model::Outcome;
-use vecino_model::{Point, PointId};
+use vecino_model::{PointId, RawPoint};
 use vecino_net::message::Put;
 
 use super::options::BulkOptions;
@@ -32,13 +32,13 @@ use crate::report::Unwritten;
 pub struct BulkLoader<'a> {
     options: BulkOptions<'a>,
     /// The batch that is being collected.
-    batch: Vec<Point>,
+    batch: Vec<RawPoint>,
     batch_bytes: usize,
     in_flight: JoinSet<Answered>,
     /// Points that came back unwritten and are sent again when patience says so.
-    unsettled: Vec<Point>,
+    unsettled: Vec<RawPoint>,
     /// Points that are being sent again.
-    again: Vec<Point>,
+    again: Vec<RawPoint>,
     /// Ids of all points that were pushed and are not settled.
     pending: HashSet<PointId>,
     /// Set from the first batch that came back with unwritten points until all are written.
@@ -53,7 +53,7 @@ pub struct BulkLoader<'a> {
 /// A batch that came back.
 struct Answered {
     sent: Instant,
-    points: Vec<Point>,
+    points: Vec<RawPoint>,
     result: Result<Vec<Outcome>, ClientError>,
 }
 
@@ -83,7 +83,8 @@ impl BulkLoader<'_> {
     /// # Errors
     /// When the loader gave up, or a batch was refused as a whole; every later call fails with [`BulkError::Ended`]. A
     /// refused *point* is no error: it is counted, and [reported](BulkEvent::NotWritten).
-    pub async fn push(&mut self, point: Point) -> Result<(), BulkError> {
+    pub async fn push(&mut self, point: impl Into<RawPoint>) -> Result<(), BulkError> {
+        let point = point.into();
         self.check_ended()?;
         while let Some(joined) = self.in_flight.try_join_next() {
             self.settle(joined)?;
@@ -180,7 +181,7 @@ impl BulkLoader<'_> {
         while !self.again.is_empty() {
             self.wait_for_room().await?;
             let mut bytes = 0;
-            let fits = |point: &&Point| {
+            let fits = |point: &&RawPoint| {
                 bytes += estimated_bytes(point);
                 bytes <= self.options.batch_bytes
             };
@@ -197,7 +198,7 @@ impl BulkLoader<'_> {
         Ok(())
     }
 
-    fn take_batch(&mut self) -> Vec<Point> {
+    fn take_batch(&mut self) -> Vec<RawPoint> {
         self.batch_bytes = 0;
         mem::take(&mut self.batch)
     }
@@ -210,7 +211,7 @@ impl BulkLoader<'_> {
         Ok(())
     }
 
-    fn send(&mut self, points: Vec<Point>) {
+    fn send(&mut self, points: Vec<RawPoint>) {
         let sent = Instant::now();
         let BulkOptions { session, collection, level, repeat_unknown, patience, .. } = &self.options;
         let timeout = match &self.patience {
@@ -272,7 +273,7 @@ impl BulkLoader<'_> {
         Ok(())
     }
 
-    fn keep(&mut self, point: Point, reason: String) {
+    fn keep(&mut self, point: RawPoint, reason: String) {
         self.reason = reason;
         self.unsettled.push(point);
     }

@@ -2,7 +2,7 @@
 
 use std::future::IntoFuture;
 
-use vecino_model::{Level, PointId, StoredPoint};
+use vecino_model::{Level, PointId, RawStoredPoint, StoredPoint};
 use vecino_net::message::Get;
 
 use super::reply::Reply;
@@ -48,7 +48,8 @@ impl GetRequest {
         if found.len() != message.ids.len() {
             return Err(nonsense::<Get>(node, format_args!("{} points for {} ids", found.len(), message.ids.len())));
         }
-        Ok(found)
+        let decoded = found.into_iter().map(|point| point.map(RawStoredPoint::decode).transpose());
+        decoded.collect::<Result<_, _>>().map_err(|error| nonsense::<Get>(node, format_args!("a point whose {error}")))
     }
 }
 

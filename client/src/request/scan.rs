@@ -1,13 +1,13 @@
 //! Reading a whole collection, as a stream of its points or of pages of them.
 
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::vec;
 
 use futures_core::Stream;
-use vecino_model::ScanCursor;
-use vecino_model::{Level, StoredPoint};
+use vecino_model::{Level, RawStoredPoint, ScanCursor, StoredPoint};
 use vecino_net::message::{Scan, ScanReply};
 
 use super::reply::Reply;
@@ -48,7 +48,7 @@ pub struct Points {
 pub struct Pages {
     session: Session,
     message: Scan,
-    asked: Option<Reply<ScanReply>>,
+    asked: Option<Reply<(ScanReply, SocketAddr)>>,
     done: bool,
 }
 
@@ -132,6 +132,16 @@ impl Pages {
         poll_fn(|context| Pin::new(&mut *self).poll_next(context)).await.transpose()
     }
 
+    /// The next page with payloads as they travel, for programs that pass points on without looking into them; `None` once
+    /// everything was read.
+    ///
+    /// # Errors
+    /// As [`Self::try_next`].
+    pub async fn try_next_raw(&mut self) -> Result<Option<Vec<RawStoredPoint>>, ClientError> {
+        let page = poll_fn(|context| self.poll_raw(context)).await.transpose()?;
+        Ok(page.map(|(points, _)| points))
+    }
+
     /// Where the next page begins, to go on from there [another time](ScanRequest::after). Absent before the first page
     /// and behind the last.
     pub fn cursor(&self) -> Option<&ScanCursor> {
@@ -139,16 +149,18 @@ impl Pages {
     }
 }
 
-impl Stream for Pages {
-    type Item = Result<Vec<StoredPoint>, ClientError>;
+/// The points of a page as they travel, and the node that gave them.
+type RawPage = (Vec<RawStoredPoint>, SocketAddr);
 
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let this = &mut *self;
+impl Pages {
+    /// The next page with the node that gave it.
+    fn poll_raw(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<RawPage, ClientError>>> {
+        let this = self;
         while !this.done {
             let asked = this.asked.get_or_insert_with(|| Box::pin(page(this.session.clone(), this.message.clone())));
             let answer = ready!(asked.as_mut().poll(context));
             this.asked = None;
-            let ScanReply { points, next } = match answer {
+            let (ScanReply { points, next }, node) = match answer {
                 Ok(answer) => answer,
                 Err(error) => return Poll::Ready(Some(Err(error))),
             };
@@ -157,10 +169,23 @@ impl Stream for Pages {
                 this.message.after = next;
             }
             if !points.is_empty() {
-                return Poll::Ready(Some(Ok(points)));
+                return Poll::Ready(Some(Ok((points, node))));
             }
         }
         Poll::Ready(None)
+    }
+}
+
+impl Stream for Pages {
+    type Item = Result<Vec<StoredPoint>, ClientError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let page = ready!(self.poll_raw(context));
+        Poll::Ready(page.map(|page| {
+            let (points, node) = page?;
+            let decoded: Result<_, _> = points.into_iter().map(RawStoredPoint::decode).collect();
+            decoded.map_err(|error| nonsense::<Scan>(node, format_args!("a point whose {error}")))
+        }))
     }
 }
 
@@ -184,10 +209,10 @@ impl Stream for Points {
 }
 
 /// One page. A node that answers with the place where the page began would be asked for ever.
-async fn page(session: Session, message: Scan) -> Result<ScanReply, ClientError> {
+async fn page(session: Session, message: Scan) -> Result<(ScanReply, SocketAddr), ClientError> {
     let (page, node) = session.ask(&message, Effect::Read).await?;
     if page.next.is_some() && page.next == message.after {
         return Err(nonsense::<Scan>(node, format_args!("a page that ends where it began")));
     }
-    Ok(page)
+    Ok((page, node))
 }

@@ -8,7 +8,7 @@ use vecino_net::message::{Query, Search, SearchReply};
 use super::reply::Reply;
 use crate::attempts::Effect;
 use crate::error::ClientError;
-use crate::session::Session;
+use crate::session::{Session, nonsense};
 
 /// Hits of a search, unless it says otherwise.
 pub const DEFAULT_K: u32 = 10;
@@ -127,6 +127,9 @@ impl IntoFuture for SearchRequest {
     type IntoFuture = Reply<SearchReply>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async move { self.session.call(&self.message, Effect::Read).await })
+        Box::pin(async move {
+            let (found, node) = self.session.ask(&self.message, Effect::Read).await?;
+            found.decode().map_err(|error| nonsense::<Search>(node, format_args!("a hit whose {error}")))
+        })
     }
 }

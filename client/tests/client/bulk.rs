@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, mpsc};
 use vecino_client::{
-    BulkError, BulkEvent, BulkOptions, BulkSummary, ErrorCode, Level, Outcome, Payload, Point, PointId, Version, point,
+    BulkError, BulkEvent, BulkOptions, BulkSummary, ErrorCode, Level, Outcome, Payload, Point, PointId, RawPoint,
+    Version, point,
 };
 use vecino_net::error::RpcError;
 use vecino_net::message::Put;
@@ -18,15 +19,15 @@ fn a_point(id: u64) -> Point {
     point(id, vec![id as f32; 8], Payload::new())
 }
 
-fn written(_: &Point) -> Outcome {
+fn written(_: &RawPoint) -> Outcome {
     Outcome::Written(Version::ZERO)
 }
 
 /// A node that judges each point, and remembers the batches that it was sent.
 fn node(
     mesh: &FakeMesh,
-    judge: impl Fn(&Point) -> Outcome + Send + Sync + 'static,
-) -> (FakeNode, Arc<Mutex<Vec<Vec<Point>>>>) {
+    judge: impl Fn(&RawPoint) -> Outcome + Send + Sync + 'static,
+) -> (FakeNode, Arc<Mutex<Vec<Vec<RawPoint>>>>) {
     let batches = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&batches);
     let node = mesh.quick_node(move |asked| {
@@ -38,7 +39,7 @@ fn node(
     (node, batches)
 }
 
-fn ids(points: &[Point]) -> Vec<PointId> {
+fn ids(points: &[RawPoint]) -> Vec<PointId> {
     points.iter().map(|point| point.id.clone()).collect()
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use vecino_client::{
-    CollectionInfo, ErrorCode, Level, Metric, NodeId, Outcome, PointId, RingReply, ScanCursor, SearchReply,
+    CollectionInfo, ErrorCode, Level, Metric, NodeId, Outcome, PointId, RawPoint, RingReply, ScanCursor, SearchReply,
     SnapshotReport, StatusReply, StoredPoint, Version, payload_from_json, point, schema,
 };
 use vecino_model::{CollectionId, Fields, Hit, MeshId, Payload, Vector};
@@ -35,7 +35,7 @@ fn answer(asked: &Asked) -> Result<Vec<u8>, vecino_net::error::RpcError> {
         DescribeCollection::KIND => reply::<DescribeCollection>(info(asked.read::<DescribeCollection>().name)),
         Get::KIND => {
             let get: Get = asked.read();
-            let found = get.ids.into_iter().map(|id| (id != PointId::from(404)).then(|| stored(id)));
+            let found = get.ids.into_iter().map(|id| (id != PointId::from(404)).then(|| stored(id).into()));
             reply::<Get>(found.collect())
         }
         Delete::KIND => {
@@ -115,7 +115,7 @@ async fn a_search_carries_all_its_settings_and_has_defaults_for_the_rest() {
     let given = answer.clone();
     let node = mesh.node(move |asked| {
         seen.lock().unwrap().push(asked.read::<Search>());
-        std::future::ready(reply::<Search>(given.clone()))
+        std::future::ready(reply::<Search>(given.clone().into()))
     });
     let client = mesh.client(&[node.address]).await;
     let films = client.collection("films");
@@ -163,7 +163,10 @@ async fn a_put_carries_vectors_and_payloads_bit_for_bit() {
     let report = client.collection("films").put(sent.clone()).each().await.unwrap();
     assert_eq!(report.outcomes(), vec![Outcome::Refused("vector has 3 values, the limit is 2".into()); 2]);
     let put = puts.recv().await.unwrap();
-    assert_eq!((put.collection.as_str(), put.level, put.points), ("films", Level::Quorum, sent));
+    assert_eq!(
+        (put.collection.as_str(), put.level, put.points),
+        ("films", Level::Quorum, sent.into_iter().map(RawPoint::from).collect())
+    );
     assert!(puts.try_recv().is_err(), "refused points are not put again");
 }
 

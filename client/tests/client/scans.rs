@@ -3,15 +3,15 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::{StreamExt, TryStreamExt};
-use vecino_client::{ErrorCode, Fields, Level, Payload, PointId, ScanCursor, StoredPoint, Vector, Version};
+use vecino_client::{ErrorCode, Fields, Level, PointId, RawPayload, RawStoredPoint, ScanCursor, Vector, Version};
 use vecino_net::error::RpcError;
 use vecino_net::message::{Scan, ScanReply};
 
 use crate::fake::{Asked, Clients, FakeMesh, reply};
 
-fn stored(id: u64) -> StoredPoint {
+fn stored(id: u64) -> RawStoredPoint {
     let vectors = Fields::from([(String::new(), Vector(vec![0.5, -1.0]))]);
-    StoredPoint { id: id.into(), vectors, payload: Payload::new(), version: Version::ZERO }
+    RawStoredPoint { id: id.into(), vectors, payload: RawPayload::default(), version: Version::ZERO }
 }
 
 /// A collection of the points 0 to 6, with a page in the middle that is empty.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use vecino_index::SearchOptions;
-use vecino_model::{Fields, Hit, Vector};
+use vecino_model::{Fields, RawHit, RawPayload, Vector};
 
 use crate::collection::errors::{SEARCH_BYTES_MAX, SearchError};
 use crate::collection::handle::Collection;
@@ -35,7 +35,7 @@ pub struct SearchRequest {
 
 impl Collection {
     /// The best hits of this node's index. Blocks for as long as the search takes.
-    pub fn search(&self, request: &SearchRequest) -> Result<Vec<Hit>, SearchError> {
+    pub fn search(&self, request: &SearchRequest) -> Result<Vec<RawHit>, SearchError> {
         let SearchRequest { field, vector, k, ef, threshold, with_payload, with_vectors, exact } = request;
         let index = self.core.fields.get(field).ok_or_else(|| SearchError::UnknownField(field.clone()))?;
         let options = SearchOptions { k: *k as usize, ef: (*ef).max(*k) as usize, threshold: *threshold, filter: None };
@@ -61,15 +61,14 @@ impl Collection {
         live.into_iter().map(|(score, live)| self.hit(score, &live, *with_payload, *with_vectors)).collect()
     }
 
-    fn hit(&self, score: f32, live: &Live, with_payload: bool, with_vectors: bool) -> Result<Hit, SearchError> {
+    fn hit(&self, score: f32, live: &Live, with_payload: bool, with_vectors: bool) -> Result<RawHit, SearchError> {
         let Live { key, version, slot, payload } = live;
-        let damaged = |error: rmp_serde::decode::Error| SearchError::Damaged {
-            id: key.id.clone(),
-            version: *version,
-            reason: error.to_string(),
-        };
-        let payload = with_payload.then(|| rmp_serde::from_slice(payload).map_err(damaged)).transpose()?;
+        let payload = with_payload.then(|| RawPayload::from_bytes(payload.clone()));
+        // What an older version stored may not have been looked into.
+        if let Some(Err(fault)) = payload.as_ref().map(RawPayload::check) {
+            return Err(SearchError::Damaged { id: key.id.clone(), version: *version, reason: fault.to_string() });
+        }
         let vectors = if with_vectors { self.core.fields.vectors(*slot) } else { Fields::new() };
-        Ok(Hit { id: key.id.clone(), score, version: *version, payload, vectors })
+        Ok(RawHit { id: key.id.clone(), score, version: *version, payload, vectors })
     }
 }

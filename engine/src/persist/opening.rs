@@ -154,7 +154,7 @@ fn replay_one(
         None => None,
         Some(RecordValue { vectors, payload }) => {
             fields.store(slot, &vectors).map_err(|error| error.to_string())?;
-            Some((slot, payload.into_boxed_slice()))
+            Some((slot, payload.into_bytes()))
         }
     };
     if let Some(buried) = tables.apply(key, version, value).and_then(|applied| applied.buried) {

@@ -68,7 +68,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use proptest::prelude::*;
-    use vecino_model::{NodeId, PointId, RecordValue, Vector, Version};
+    use vecino_model::{NodeId, PointId, RawPayload, RecordValue, Vector, Version};
 
     use super::*;
 
@@ -81,7 +81,7 @@ mod tests {
         ) {
             let value = values.map(|values| RecordValue {
                 vectors: BTreeMap::from([("image".to_owned(), Vector(values))]),
-                payload: vec![0x80],
+                payload: RawPayload::default(),
             });
             let record = Record { id, version: Version { time, node: NodeId::from_bytes([9; 16]) }, value };
             let back = decode(&encode(&record)).unwrap();
@@ -115,7 +115,7 @@ mod tests {
             kept in any::<prop::sample::Index>(),
         ) {
             let vectors = BTreeMap::from([("image".to_owned(), Vector(values))]);
-            let value = Some(RecordValue { vectors, payload: vec![0x80] });
+            let value = Some(RecordValue { vectors, payload: RawPayload::default() });
             let version = Version { time, node: NodeId::from_bytes([9; 16]) };
             let encoded = encode(&Record { id: 7.into(), version, value });
             prop_assert!(decode(&encoded[..kept.index(encoded.len())]).is_err());
@@ -130,7 +130,7 @@ mod tests {
         let stamp = [&[0x92, 0xcf, 1, 2, 3, 4, 5, 6, 7, 8, 0xc4, 16], [9; 16].as_slice()].concat();
         let vectors =
             BTreeMap::from([(String::new(), Vector(vec![1.0])), ("image".to_owned(), Vector(vec![-0.0, f32::MAX]))]);
-        let value = Some(RecordValue { vectors, payload: vec![0x81, 0xa1, b'k', 0xc0] });
+        let value = Some(RecordValue { vectors, payload: RawPayload::from_bytes([0x81, 0xa1, b'k', 0xc0]) });
         let image = [0xc4, 8, 0, 0, 0, 0x80, 0xff, 0xff, 0x7f, 0x7f];
         let live: Vec<u8> = [
             &[0x93, 0xa2, b'i', b'd'],

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use vecino_model::{NodeId, PointId, Record, RecordValue, Vector, Version};
+use vecino_model::{NodeId, PointId, RawPayload, Record, RecordValue, Vector, Version};
 
 use crate::record::entry::SnapshotEntry;
 
@@ -71,7 +71,7 @@ impl<'a> From<&'a RecordValue> for StoredValue<'a> {
     fn from(value: &'a RecordValue) -> Self {
         let RecordValue { vectors, payload } = value;
         let vectors = vectors.iter().map(|(field, vector)| (Cow::Borrowed(field.as_str()), vector.into()));
-        Self { vectors: vectors.collect(), payload: Cow::Borrowed(payload) }
+        Self { vectors: vectors.collect(), payload: Cow::Borrowed(payload.as_bytes()) }
     }
 }
 
@@ -79,7 +79,7 @@ impl From<StoredValue<'_>> for RecordValue {
     fn from(stored: StoredValue<'_>) -> Self {
         let StoredValue { vectors, payload } = stored;
         let vectors = vectors.into_iter().map(|(field, vector)| (field.into_owned(), vector.into()));
-        Self { vectors: vectors.collect(), payload: payload.into_owned() }
+        Self { vectors: vectors.collect(), payload: RawPayload::from_bytes(payload.into_owned()) }
     }
 }
 

@@ -163,7 +163,7 @@ fn record(id: u64, time: u64, is_delete: bool) -> Record {
     let mut random = Rng::with_seed(id << 32 | time);
     let value = RecordValue {
         vectors: Fields::from([(String::new(), Vector((0..WIDTH).map(|_| random.f32()).collect()))]),
-        payload: rmp_serde::to_vec_named(&BTreeMap::from([("text", "x".repeat(random.usize(0..150)))])).unwrap(),
+        payload: Payload::from([("text".to_owned(), Value::Text("x".repeat(random.usize(0..150))))]).into(),
     };
     Record { id: id.into(), version: version(time), value: (!is_delete).then_some(value) }
 }

@@ -20,12 +20,12 @@ fn open(lab: &Lab) -> Collection {
 /// A put of a point with these fields, and a vector in each that no other has.
 fn put_with(id: u64, time: u64, fields: impl Iterator<Item = usize>) -> Record {
     let vectors = fields.map(|field| (FIELDS[field].to_owned(), Vector(vector(id, time * 3 + field as u64)))).collect();
-    let value =
-        Some(RecordValue { vectors, payload: rmp_serde::to_vec_named(&BTreeMap::from([("t", time)])).unwrap() });
+    let payload = Payload::from([("t".to_owned(), Value::Int(time as i64))]).into();
+    let value = Some(RecordValue { vectors, payload });
     Record { id: id.into(), version: version(time), value }
 }
 
-fn search(collection: &Collection, field: &str, vector: &Vector, k: u32, exact: bool) -> Vec<Hit> {
+fn search(collection: &Collection, field: &str, vector: &Vector, k: u32, exact: bool) -> Vec<RawHit> {
     let request = SearchRequest { field: field.to_owned(), exact, ..request(vector.0.clone(), k) };
     collection.search(&request).unwrap()
 }

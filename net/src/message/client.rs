@@ -1,7 +1,9 @@
 //! What applications ask: points.
 
 use serde::{Deserialize, Serialize};
-use vecino_model::{Hit, Level, Metric, Point, PointId, ScanCursor, StoredPoint, Vector};
+use vecino_model::{
+    DecodePayloadError, Hit, Level, Metric, Payload, PointId, RawPayload, RawPoint, RawStoredPoint, ScanCursor, Vector,
+};
 
 /// Writes points, up to [`vecino_model::limits::BATCH_POINTS_MAX`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -9,7 +11,7 @@ pub struct Put {
     /// Collection name.
     pub collection: String,
     /// The points.
-    pub points: Vec<Point>,
+    pub points: Vec<RawPoint>,
     /// Durable replicas to wait for.
     #[serde(default)]
     pub level: Level,
@@ -85,15 +87,36 @@ pub struct Search {
     pub exact: bool,
 }
 
-/// Answer to [`Search`].
+/// Answer to [`Search`]. With a [`RawPayload`] it is the answer as it travels.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SearchReply {
+pub struct SearchReply<P = Payload> {
     /// Best first.
-    pub hits: Vec<Hit>,
+    pub hits: Vec<Hit<P>>,
     /// Share of the ring that was searched, 1.0 unless a partial answer was allowed.
     pub coverage: f64,
     /// The metric that scored them.
     pub metric: Metric,
+}
+
+/// The answer to a search as it travels.
+pub type RawSearchReply = SearchReply<RawPayload>;
+
+impl RawSearchReply {
+    /// The answer with the payloads of its hits decoded.
+    ///
+    /// # Errors
+    /// When a payload is none.
+    pub fn decode(self) -> Result<SearchReply, DecodePayloadError> {
+        let Self { hits, coverage, metric } = self;
+        Ok(SearchReply { hits: hits.into_iter().map(Hit::decode).collect::<Result<_, _>>()?, coverage, metric })
+    }
+}
+
+impl From<SearchReply> for RawSearchReply {
+    fn from(reply: SearchReply) -> Self {
+        let SearchReply { hits, coverage, metric } = reply;
+        Self { hits: hits.into_iter().map(Hit::from).collect(), coverage, metric }
+    }
 }
 
 /// Reads a collection page by page, in ring order.
@@ -125,7 +148,7 @@ fn wanted() -> bool {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ScanReply {
     /// The points, in ring order.
-    pub points: Vec<StoredPoint>,
+    pub points: Vec<RawStoredPoint>,
     /// Where to go on; absent after the last page.
     pub next: Option<ScanCursor>,
 }

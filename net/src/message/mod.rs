@@ -11,7 +11,7 @@ mod peer;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use vecino_model::{CatalogEntry, Hit, Outcome, Record, StoredPoint, Version};
+use vecino_model::{CatalogEntry, Outcome, RawHit, RawStoredPoint, Record, Version};
 
 pub use admin::*;
 pub use client::*;
@@ -47,9 +47,9 @@ rpc! {
     ListCollections = 4 -> Vec<CollectionInfo>;
     DescribeCollection = 5 -> CollectionInfo;
     Put = 6 -> Vec<Outcome>;
-    Get = 7 -> Vec<Option<StoredPoint>>;
+    Get = 7 -> Vec<Option<RawStoredPoint>>;
     Delete = 8 -> Vec<Outcome>;
-    Search = 9 -> SearchReply;
+    Search = 9 -> RawSearchReply;
     Scan = 10 -> ScanReply;
     Status = 11 -> StatusReply;
     RingInfo = 12 -> RingReply;
@@ -60,7 +60,7 @@ rpc! {
     ReplicaVersions = 103 -> Vec<Option<Version>>;
     ReplicaApply = 104 -> Vec<Outcome>;
     ReplicaRead = 105 -> Vec<Option<Record>>;
-    ReplicaSearch = 106 -> Vec<Hit>;
+    ReplicaSearch = 106 -> Vec<RawHit>;
     ReplicaScan = 107 -> ReplicaScanReply;
     NodeSnapshot = 108 -> Vec<SnapshotReport>;
     NodeStats = 109 -> NodeStatsReply;

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use vecino_model::limits::FRAME_BYTES_MAX;
-use vecino_model::{Fields, Level, NodeId, Outcome, Payload, Point, Vector};
+use vecino_model::{Fields, Level, NodeId, Outcome, Payload, RawPayload, RawPoint, Vector};
 use vecino_net::endpoint::{Endpoint, EndpointOptions};
 use vecino_net::error::{ErrorCode, Retry};
 use vecino_net::message::{CatalogFetch, Dropped, Hello, ListCollections, Put, Scan, TakeSnapshot};
@@ -17,7 +17,7 @@ fn put(floats: usize) -> Put {
     let vectors = Fields::from([(String::new(), Vector(vec![0.5; floats]))]);
     Put {
         collection: "c".into(),
-        points: vec![Point { id: 1.into(), vectors, payload: Payload::new() }],
+        points: vec![RawPoint { id: 1.into(), vectors, payload: RawPayload::default() }],
         level: Level::One,
     }
 }
@@ -55,8 +55,8 @@ async fn bodies_larger_than_every_window_arrive_whole_both_ways() {
         with_payload: true,
     };
     let reply = client.call(server.address, None, &scan, PATIENCE).await.unwrap();
-    let expected = vecino_model::Value::Text("x".repeat(40 << 20));
-    assert!(reply.points[0].payload["text"] == expected);
+    let text = vecino_model::Value::Text("x".repeat(40 << 20));
+    assert!(reply.points[0].payload == RawPayload::from(Payload::from([("text".to_owned(), text)])));
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use vecino_certs::{Authority, Identity, IssueOptions, Role};
 use vecino_mesh::roster::Roster;
-use vecino_model::{MeshId, NodeId, Outcome, Payload, Point, Value};
+use vecino_model::{MeshId, NodeId, Outcome, Payload, RawPoint, Value};
 use vecino_net::endpoint::{Endpoint, EndpointOptions};
 use vecino_net::error::{ErrorCode, RpcError};
 use vecino_net::membership::{Decider, MembershipOptions};
@@ -167,9 +167,10 @@ impl Service for Obedient {
             }
             Scan::KIND => {
                 let scan: Scan = decode(Scan::NAME, &body)?;
-                let payload = Payload::from([("text".into(), Value::Text("x".repeat(scan.limit as usize)))]);
+                let payload = Payload::from([("text".into(), Value::Text("x".repeat(scan.limit as usize)))]).into();
                 let version = vecino_model::Version::ZERO;
-                let point = vecino_model::StoredPoint { id: 1.into(), vectors: Default::default(), payload, version };
+                let point =
+                    vecino_model::RawStoredPoint { id: 1.into(), vectors: Default::default(), payload, version };
                 encode(&ScanReply { points: vec![point], next: None })
             }
             kind => Err(RpcError::invalid(format_args!("kind {kind} is not for tests"))),
@@ -178,7 +179,7 @@ impl Service for Obedient {
 }
 
 /// Number of f32 in the point's default field.
-pub fn size(point: &Point) -> usize {
+pub fn size(point: &RawPoint) -> usize {
     point.vectors.get("").map_or(0, |vector| vector.0.len())
 }
 

@@ -2,13 +2,12 @@
 
 use std::sync::{Arc, PoisonError};
 
-use rmp_serde::encode;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 use vecino_mesh::hlc::ClockDrift;
 use vecino_model::{
-    CollectionId, CollectionSchema, Fields, Level, NodeId, Outcome, Payload, Point, PointId, Record, RecordValue,
-    StoredPoint, Version, limits, position, validate,
+    CollectionId, CollectionSchema, Fields, Level, NodeId, Outcome, Point, PointId, RawStoredPoint, Record,
+    RecordValue, Version, limits, position, validate,
 };
 use vecino_net::error::{ErrorCode, RpcError};
 use vecino_net::message::{Delete, Get, Put, ReplicaApply, ReplicaRead, ReplicaVersions, Rpc};
@@ -48,15 +47,8 @@ impl Coordinator {
             Ok(()) => Ok(point),
             Err(invalid) => Err(Outcome::Refused(invalid.to_string())),
         });
-        let mut encoded = Vec::new();
-        let values = checked.map(|point| {
-            point.map(|Point { id, vectors, payload }| {
-                encoded.clear();
-                encode::write_named(&mut encoded, &payload).expect("a payload that was checked encodes");
-                // Of its length, for it is kept: what a buffer has beyond would be lost between those that are.
-                (id, Some(RecordValue { vectors, payload: encoded.clone() }))
-            })
-        });
+        let values = checked
+            .map(|point| point.map(|Point { id, vectors, payload }| (id, Some(RecordValue { vectors, payload }))));
         self.write(&route, values.collect(), level, deadline).await
     }
 
@@ -135,7 +127,7 @@ impl Coordinator {
     }
 
     /// Reads points.
-    pub async fn get(&self, context: &RequestContext, request: Get) -> Result<Vec<Option<StoredPoint>>, RpcError> {
+    pub async fn get(&self, context: &RequestContext, request: Get) -> Result<Vec<Option<RawStoredPoint>>, RpcError> {
         let deadline = context.deadline;
         let Get { collection, ids, level, with_vectors } = request;
         check_batch(ids.len())?;
@@ -262,12 +254,10 @@ pub(super) fn unreadable(id: &PointId, reason: &str) -> RpcError {
 }
 
 /// A record as clients see it; a tombstone is nothing.
-pub(super) fn stored_point(record: Record, with_vectors: bool) -> Option<StoredPoint> {
+pub(super) fn stored_point(record: Record, with_vectors: bool) -> Option<RawStoredPoint> {
     let Record { id, version, value } = record;
     let RecordValue { vectors, payload } = value?;
-    // Encoded by the coordinator that accepted it.
-    let payload: Payload = rmp_serde::from_slice(&payload).unwrap_or_default();
-    Some(StoredPoint { id, vectors: if with_vectors { vectors } else { Fields::new() }, payload, version })
+    Some(RawStoredPoint { id, vectors: if with_vectors { vectors } else { Fields::new() }, payload, version })
 }
 
 /// Bytes on their way to a replica, until dropped.

@@ -1,6 +1,6 @@
 //! Scan: a collection page by page, in ring order.
 
-use vecino_model::Payload;
+use vecino_model::RawPayload;
 use vecino_net::error::RpcError;
 use vecino_net::message::{ReplicaScan, ReplicaScanReply, Scan, ScanReply};
 use vecino_net::rpc::RequestContext;
@@ -28,7 +28,7 @@ impl Coordinator {
         let mut points: Vec<_> =
             page.records.into_iter().filter_map(|record| stored_point(record, with_vectors)).collect();
         if !with_payload {
-            points.iter_mut().for_each(|point| point.payload = Payload::default());
+            points.iter_mut().for_each(|point| point.payload = RawPayload::default());
         }
         Ok(ScanReply { points, next: page.next })
     }

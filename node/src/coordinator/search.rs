@@ -10,9 +10,9 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 use vecino_mesh::ring::{Cover, ShortRange};
-use vecino_model::{FieldSchema, Hit, Level, NodeId, PointId, RecordValue, Vector, limits, validate};
+use vecino_model::{FieldSchema, Level, NodeId, PointId, RawHit, RecordValue, Vector, limits, validate};
 use vecino_net::error::{ErrorCode, RpcError};
-use vecino_net::message::{Query, ReplicaSearch, Search, SearchReply};
+use vecino_net::message::{Query, RawSearchReply, ReplicaSearch, Search};
 use vecino_net::rpc::RequestContext;
 
 use super::points::unreadable;
@@ -33,7 +33,7 @@ const REFILLS_MAX: usize = 4;
 
 impl Coordinator {
     /// Finds the best points for a query.
-    pub async fn search(&self, context: &RequestContext, request: Search) -> Result<SearchReply, RpcError> {
+    pub async fn search(&self, context: &RequestContext, request: Search) -> Result<RawSearchReply, RpcError> {
         let deadline = context.deadline;
         check(&request)?;
         let route = self.route(&request.collection).await?;
@@ -58,7 +58,7 @@ impl Coordinator {
             let found = candidates.len();
             let hits = self.confirm(&route, candidates, &request, &cover.nodes, deadline).await?;
             if hits.len() == request.k as usize || exhausted {
-                return Ok(SearchReply { hits, coverage: cover.covered, metric: field.metric });
+                return Ok(RawSearchReply { hits, coverage: cover.covered, metric: field.metric });
             }
             wanted = wanted.saturating_mul(2).max(found as u32).min(limits::K_MAX);
         }
@@ -105,7 +105,7 @@ impl Coordinator {
         vector: &Vector,
         limit: u32,
         deadline: Instant,
-    ) -> Result<(Vec<Vec<Hit>>, Cover), RpcError> {
+    ) -> Result<(Vec<Vec<RawHit>>, Cover), RpcError> {
         let wanted = ReplicaSearch {
             collection: route.id,
             field: request.field.clone(),
@@ -196,16 +196,16 @@ impl Coordinator {
     async fn confirm(
         &self,
         route: &Arc<Route>,
-        candidates: Vec<Hit>,
+        candidates: Vec<RawHit>,
         request: &Search,
         quick: &[NodeId],
         deadline: Instant,
-    ) -> Result<Vec<Hit>, RpcError> {
+    ) -> Result<Vec<RawHit>, RpcError> {
         let (k, level) = (request.k as usize, request.level);
         let mut hits = Vec::with_capacity(k.min(candidates.len()));
         let mut candidates = candidates.into_iter();
         while hits.len() < k {
-            let next: Vec<Hit> = candidates.by_ref().take(k - hits.len()).collect();
+            let next: Vec<RawHit> = candidates.by_ref().take(k - hits.len()).collect();
             if next.is_empty() {
                 break;
             }

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use vecino_model::{
-    CollectionSchema, FieldSchema, Fields, Fsync, Metric, Payload, Record, RecordValue, Vector, Version,
-};
+use vecino_model::{CollectionSchema, FieldSchema, Fields, Fsync, Metric, Record, RecordValue, Vector, Version};
 use vecino_storage::{Fault, FaultyDisk, MemDisk};
 
 use super::*;
@@ -135,7 +133,7 @@ fn a_collection_that_does_not_fit_into_memory_is_opened_when_another_is_gone() {
         version: Version { time: id, node: NODE },
         value: Some(RecordValue {
             vectors: Fields::from([(String::new(), Vector(vec![1.0, 2.0]))]),
-            payload: rmp_serde::to_vec_named(&Payload::new()).unwrap(),
+            payload: Default::default(),
         }),
     };
     lab.runtime.block_on(collection.apply((1..=3_000).map(record).collect())).unwrap();
@@ -176,7 +174,7 @@ fn a_collection_that_could_not_be_opened_is_opened_when_the_cause_has_passed() {
 fn put(lab: &Lab, store: &Store, id: CollectionId, point: u64) {
     let collection = lab.get(store, id).unwrap();
     let vectors = BTreeMap::from([(String::new(), vecino_model::Vector(vec![1.0, point as f32]))]);
-    let value = Some(vecino_model::RecordValue { vectors, payload: vec![0x80] });
+    let value = Some(vecino_model::RecordValue { vectors, payload: Default::default() });
     let version = Version { time: point, node: NODE };
     let record = vecino_model::Record { id: point.into(), version, value };
     lab.runtime.block_on(collection.apply(vec![record])).unwrap();
@@ -226,7 +224,7 @@ fn linking_all_but_stops_no_more_while_clients_search_for_searches_leave_it_half
         version: Version { time: id, node: NODE },
         value: Some(RecordValue {
             vectors: Fields::from([(String::new(), Vector(vec![id as f32, 1.0]))]),
-            payload: vec![0x80],
+            payload: Default::default(),
         }),
     };
     // So many that a graph is made of them, of which nothing is linked yet.

@@ -8,8 +8,8 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use vecino_client::{
-    Client, CollectionInfo, ErrorCode, Level, Metric, NodeState, NodeStatus, Outcome, Payload, Point, PointId,
-    ScanCursor, StatusReply, StoredPoint, Version, point, schema,
+    Client, CollectionInfo, ErrorCode, Level, Metric, NodeState, NodeStatus, Outcome, Payload, PointId, RawPoint,
+    RawStoredPoint, ScanCursor, StatusReply, Version, point, schema,
 };
 use vecino_model::{CollectionId, MeshId, NodeId, position};
 use vecino_net::error::{Retry, RpcError};
@@ -43,7 +43,7 @@ struct State {
 
 struct Collection {
     info: CollectionInfo,
-    points: BTreeMap<PointId, Point>,
+    points: BTreeMap<PointId, RawPoint>,
 }
 
 impl World {
@@ -68,16 +68,16 @@ impl World {
         self.state.lock().unwrap()
     }
 
-    fn fill(&self, name: &str, replicas: u32, points: impl IntoIterator<Item = Point>) {
+    fn fill(&self, name: &str, replicas: u32, points: impl IntoIterator<Item = impl Into<RawPoint>>) {
         let mut schema = schema(3, Metric::Cosine);
         schema.replication_factor = replicas;
         let mut state = self.state();
         state.create(CreateCollection { name: name.to_owned(), schema }).unwrap();
         let collection = state.collections.get_mut(name).unwrap();
-        collection.points.extend(points.into_iter().map(|point| (point.id.clone(), point)));
+        collection.points.extend(points.into_iter().map(Into::into).map(|point: RawPoint| (point.id.clone(), point)));
     }
 
-    fn points(&self, name: &str) -> BTreeMap<PointId, Point> {
+    fn points(&self, name: &str) -> BTreeMap<PointId, RawPoint> {
         self.state().collections[name].points.clone()
     }
 
@@ -184,17 +184,17 @@ impl Collection {
     }
 }
 
-fn stored(point: Point) -> StoredPoint {
-    let Point { id, vectors, payload } = point;
-    StoredPoint { id, vectors, payload, version: Version::ZERO }
+fn stored(point: RawPoint) -> RawStoredPoint {
+    let RawPoint { id, vectors, payload } = point;
+    RawStoredPoint { id, vectors, payload, version: Version::ZERO }
 }
 
 fn refusal() -> RpcError {
     RpcError { retry: Retry::No, ..RpcError::new(ErrorCode::Internal, "interrupted by the test") }
 }
 
-fn films(ids: std::ops::Range<u64>) -> Vec<Point> {
-    ids.map(|id| point(id, vec![id as f32, 1.0, -0.0], Payload::new())).collect()
+fn films(ids: std::ops::Range<u64>) -> Vec<RawPoint> {
+    ids.map(|id| point(id, vec![id as f32, 1.0, -0.0], Payload::new()).into()).collect()
 }
 
 fn in_memory() -> (Target, Arc<InMemory>) {
@@ -206,7 +206,7 @@ fn in_memory() -> (Target, Arc<InMemory>) {
 async fn a_whole_mesh_comes_back_on_another_one_with_fewer_nodes() {
     let (old, new) = (World::new(1, 3).await, World::new(2, 1).await);
     old.fill("films", 3, films(0..1_000));
-    old.fill("empty", 1, []);
+    old.fill("empty", 1, films(0..0));
     old.fill("music", 2, [point("a", vec![0.5, 0.5, 0.5], [("n".into(), vecino_client::Value::Int(1))].into())]);
     let (target, _) = in_memory();
     let created = old.back_up(&target).await.unwrap();

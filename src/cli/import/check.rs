@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use vecino_client::{CollectionInfo, Fields, Point};
+use vecino_client::{CollectionInfo, Fields, Point, RawPoint};
 
 use crate::cli::failure::Failure;
 use crate::files::VectorFile;
@@ -25,7 +25,7 @@ pub(super) fn check_file(
         check_fields(info, dims(&row.vectors))?;
         // Whether the row's number makes an id is seen when it is loaded.
         let id = row.point_id(0).unwrap_or_else(|| row.number.into());
-        let point = Point { id, vectors: row.vectors, payload: row.payload };
+        let point = RawPoint::from(Point { id, vectors: row.vectors, payload: row.payload });
         validate::point(&info.schema, &point).map_err(|reason| {
             let place = format!("{}: row {} (counted from 0), point {:?}", path.display(), row.number, point.id);
             Failure::new("invalid", format!("{place}: {reason}; nothing was sent"))

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use clap::Parser;
-use vecino_client::{CollectionSchema, ErrorCode, FieldSchema, Metric, Outcome, PointId, StatusReply, Vector, Version};
+use vecino_client::{
+    CollectionSchema, ErrorCode, FieldSchema, Metric, Outcome, PointId, RawPoint, StatusReply, Vector, Version,
+};
 use vecino_model::{CollectionId, MeshId};
 use vecino_net::error::RpcError;
 use vecino_net::message::{DescribeCollection, Put, Rpc, Status};
@@ -87,7 +89,7 @@ fn about(asked: &Asked, metric: Metric, creation: u8) -> Result<Vec<u8>, RpcErro
 }
 
 /// A node with the collection `films` of dimension 2, whose points have the outcomes that `judge` gives them.
-fn node(mesh: &FakeMesh, judge: impl Fn(&Point) -> Outcome + Send + Sync + 'static) -> (FakeNode, Arc<Mutex<Seen>>) {
+fn node(mesh: &FakeMesh, judge: impl Fn(&RawPoint) -> Outcome + Send + Sync + 'static) -> (FakeNode, Arc<Mutex<Seen>>) {
     let seen = Arc::new(Mutex::new(Seen::default()));
     let shared = Arc::clone(&seen);
     let node = mesh.quick_node(move |asked: Asked| {
@@ -109,7 +111,7 @@ fn node(mesh: &FakeMesh, judge: impl Fn(&Point) -> Outcome + Send + Sync + 'stat
     (node, seen)
 }
 
-fn written(_: &Point) -> Outcome {
+fn written(_: &RawPoint) -> Outcome {
     Outcome::Written(Version::ZERO)
 }
 
