@@ -88,7 +88,7 @@ impl Linkable for Core {
     }
 
     fn progressed(&self) {
-        // Searches need not make room for what nobody links.
+        // Searches need not make room for slots that no indexer links.
         self.tail.note(|| self.indexes().into_iter().map(Index::unlinked).max().unwrap_or(0));
     }
 

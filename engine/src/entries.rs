@@ -1,7 +1,7 @@
 //! A map of points in ring order.
 //!
-//! Its tree knows positions alone: sixty-four bits of hash, of which a node of the tree holds as many in two cache lines
-//! as it has. Ids that share a position with one that came before them lie beside, in another tree, which is empty for
+//! The keys of its tree are positions alone, sixty-four bits of hash, so that the keys of one node of the tree fit into two
+//! cache lines. Ids that share a position with one that came before them lie beside, in another tree, which is empty for
 //! all that is to be expected.
 
 use std::collections::{BTreeMap, btree_map};

@@ -54,7 +54,7 @@ pub(crate) struct Accepted {
 }
 
 impl Group {
-    /// Begins a batch whose records take about so many bytes in the log; gives its number.
+    /// Begins a batch whose records take about this number of bytes in the log; gives its number.
     pub fn begin_batch(&mut self, bytes: usize) -> usize {
         self.encoded.push(Vec::with_capacity(bytes));
         self.answers.len()
@@ -123,7 +123,7 @@ impl Group {
         self.give_up(|record| record.value.is_some(), outcome);
     }
 
-    /// Tells everybody what became of their records.
+    /// Answers each batch with what became of its records.
     pub fn answer(self) {
         for (answer, outcomes) in self.answers {
             // The sender may have given up; what was written stays written.

@@ -13,7 +13,7 @@ use crate::tails::Tails;
 /// Slots that one thread links before it looks at the next collection.
 const CHUNK: usize = 64;
 
-/// For so long nobody must have woken the threads for a collection before they take out of its graphs the few buried slots
+/// Time without a wake for a collection after which the threads take out of its graphs the few buried slots
 /// that are not worth it beside other work.
 const REST: Duration = Duration::from_secs(5);
 
@@ -202,13 +202,13 @@ impl Shared {
         }
     }
 
-    /// Lets a collection rest for so long from now on.
+    /// Lets a collection rest for this time from now on.
     fn rest(&self, collection: Weak<dyn Linkable>, rest: Duration) {
         let mut queue = self.lock();
         queue.resting.retain(|(_, other)| !other.ptr_eq(&collection));
         queue.resting.push((Instant::now() + rest, collection));
         drop(queue);
-        // Somebody has to wait for no longer than that.
+        // One thread has to wait for no longer than that.
         self.wake.notify_one();
     }
 }
@@ -245,7 +245,7 @@ mod tests {
         }
     }
 
-    /// Counts the calls of each thread, and after its first lets none go on before so many have come, or far too late.
+    /// Counts the calls of each thread, and after its first lets none go on before that number of threads came, or far too late.
     struct Crowd(Index, usize, Mutex<HashMap<ThreadId, usize>>);
 
     impl Linkable for Crowd {

@@ -1,4 +1,4 @@
-//! How much memory a node may take, and who takes how much of it.
+//! How much memory a node may take, and how much of it each collection takes.
 //!
 //! One [`Budget`] a node. Every collection has an [`Account`] with it, which says what the collection holds, and
 //! [`Reservation`]s count what is on its way: requests, batches in a writer's queue, points that are about to be
@@ -27,7 +27,7 @@ const OPENING_SHARE: u64 = 16;
 
 // ------------------------------------------------------------------------------------------------- the setting
 
-/// A limit on memory as people say it: so many bytes, or a share of what there is.
+/// A limit on memory as people write it: a number of bytes, or a share of what there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemoryLimit {
     /// Bytes.
@@ -95,7 +95,7 @@ impl<'de> Deserialize<'de> for MemoryLimit {
 }
 
 impl MemoryLimit {
-    /// The limit in bytes. Where nobody knows how much memory there is, a share of it is no limit.
+    /// The limit in bytes. Where it is unknown how much memory there is, a share of it is no limit.
     pub fn bytes(self, there_is: Option<u64>) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes,
@@ -127,7 +127,7 @@ pub fn available() -> Option<u64> {
     available_by(|path| std::fs::read_to_string(path).ok())
 }
 
-/// Bytes of memory that this process takes now; 0 where nobody says so.
+/// Bytes of memory that this process takes now; 0 where the system does not say.
 pub fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     kilobytes(&status, "VmRSS:").unwrap_or(0)
@@ -187,7 +187,7 @@ pub struct OverLimit {
 }
 
 impl Budget {
-    /// A budget of so many bytes, of which the node itself takes some.
+    /// A budget of `limit` bytes, of which the node itself takes `own`.
     pub fn new(limit: u64, own: u64) -> Arc<Self> {
         Arc::new(Self { limit, used: AtomicU64::new(own) })
     }
@@ -283,7 +283,7 @@ impl Account {
         Ok(())
     }
 
-    /// The collection was found to hold so many bytes.
+    /// The collection was found to hold this number of bytes.
     pub fn hold(&self, bytes: u64) {
         let before = self.held.swap(bytes, Ordering::AcqRel);
         if bytes >= before {
@@ -293,7 +293,7 @@ impl Account {
         }
     }
 
-    /// The collection is being opened and will hold so many bytes, if they fit. One thread at a time.
+    /// The collection is being opened and will hold this number of bytes, if they fit. One thread at a time.
     pub fn open_with(&self, bytes: u64) -> Result<(), OverLimit> {
         let before = self.held();
         if bytes > before {

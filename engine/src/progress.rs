@@ -1,4 +1,4 @@
-//! How far a collection is that is being opened: written by those who open it, read by those who wait.
+//! How far the opening of a collection is: written by the threads that open it, read by requests that wait for it.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
@@ -33,14 +33,14 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// The next phase begins, with so much to do, in a unit of its own.
+    /// The next phase begins. `total` is the amount of its work, in a unit of its own.
     pub fn begin(&self, phase: Phase, total: u64) {
         self.total.store(total, Ordering::Relaxed);
         self.done.store(0, Ordering::Relaxed);
         self.phase.store(phase as u8, Ordering::Release);
     }
 
-    /// So much more is done.
+    /// Counts work that is done.
     pub fn add(&self, done: u64) {
         self.done.fetch_add(done, Ordering::Relaxed);
     }

@@ -5,7 +5,7 @@ use vecino_index::Slot;
 use crate::fields::FieldIndexes;
 use crate::tables::Tables;
 
-/// Slots that hold nothing in any field's index, and that nobody reads.
+/// Slots that hold nothing in any field's index, and that no thread reads.
 #[derive(Debug, Default)]
 pub(crate) struct Slots {
     /// Descending, so that the lowest is given first.
@@ -13,7 +13,7 @@ pub(crate) struct Slots {
 }
 
 impl Slots {
-    /// Those of a collection that was opened and that nobody else knows of yet.
+    /// Those of a collection that was opened and that no other thread knows of yet.
     pub fn of(tables: &Tables, fields: &FieldIndexes) -> Self {
         let slots = (0..tables.slots() as Slot).rev();
         Self { vacant: slots.filter(|slot| tables.in_slot(*slot).is_none() && fields.is_vacant(*slot)).collect() }

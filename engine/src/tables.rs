@@ -150,7 +150,7 @@ const ENTRY_BYTES: usize = (size_of::<u64>() + size_of::<(PointId, Entry)>()) * 
 /// What a live version takes, with its counts.
 const LIVE_BYTES: usize = allocated(size_of::<Live>() + 2 * size_of::<usize>());
 
-/// What an allocator takes for so many bytes: its own word before them, and all in steps of two words.
+/// What an allocator takes for a block of this size: its own word before it, and all in steps of two words.
 const fn allocated(bytes: usize) -> usize {
     match bytes {
         0 => 0,

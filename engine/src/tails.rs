@@ -1,4 +1,4 @@
-//! Whether any open collection has so many points that wait to be linked that searches have to leave room for that.
+//! Whether more points of an open collection wait to be linked than searches may leave waiting.
 //!
 //! Every search scans what is not linked yet, so while much of it waits, linking is what makes searches fast: the node then
 //! lets fewer of them run at once.

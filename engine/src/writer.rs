@@ -2,7 +2,7 @@
 //!
 //! What has to be stored is known to have memory before it is logged. A disk that cannot be written refuses puts and
 //! changes nothing; where it is full, deletes go on, at last in the room of the ballast. A flush that fails ends the log,
-//! for nobody knows what is on the disk; the writer opens it anew before the next batch, which puts on the disk what was
+//! for it is unknown what is on the disk; the writer opens it anew before the next batch, which puts on the disk what was
 //! in doubt, and applies that too.
 
 use std::sync::atomic::Ordering;

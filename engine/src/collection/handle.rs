@@ -107,7 +107,7 @@ impl Collection {
     ) -> Result<Self, OpenError> {
         let name = opened.share.account.collection().to_owned();
         opened.fields.ask_before_growing(opened.share.account.budget());
-        // Before anybody consolidates: what becomes vacant from then on is handed out by the indexes.
+        // Before the indexers consolidate: slots that become vacant from then on are handed out by the indexes.
         let slots = Slots::of(&opened.tables, &opened.fields);
         let core = Arc::new(Core {
             name: name.clone(),
@@ -221,7 +221,7 @@ impl Collection {
         Ok(summary)
     }
 
-    /// Whether nobody but the caller holds the collection.
+    /// Whether the caller alone holds the collection.
     pub fn is_held_alone(&self) -> bool {
         Arc::strong_count(&self.writer) == 1
     }

@@ -45,7 +45,7 @@ impl Collection {
         self.core.faults.writer().is_some()
     }
 
-    /// Whether nobody but the caller holds the collection, and nothing waits to be linked or coded.
+    /// Whether the caller alone holds the collection, and nothing waits to be linked or coded.
     pub fn is_idle(&self) -> bool {
         self.is_held_alone() && self.unlinked() == 0 && self.warming().is_none()
     }

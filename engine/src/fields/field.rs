@@ -98,7 +98,7 @@ impl FieldIndex {
         }
     }
 
-    /// Whether a slot holds no vector that anybody may still read.
+    /// Whether a slot holds no vector that a reader may still see.
     pub fn is_vacant(&self, slot: Slot) -> bool {
         match self {
             Self::Dense(index) => index.is_vacant(slot),

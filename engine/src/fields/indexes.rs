@@ -143,7 +143,7 @@ impl FieldIndexes {
         Ok(())
     }
 
-    /// Whether a slot holds nothing in any field that anybody may still read.
+    /// Whether a slot holds nothing in any field that a reader may still see.
     pub fn is_vacant(&self, slot: Slot) -> bool {
         self.all().all(|index| index.is_vacant(slot))
     }
