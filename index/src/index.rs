@@ -4,7 +4,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crate::build::consolidate::{Rounds, Share};
 use crate::build::meetings::Meetings;
-use crate::codes::fast::Fast;
+use crate::codes::codec::Stored;
 use crate::error::{IndexError, VectorError};
 use crate::kernel::Kernel;
 use crate::memory::arena::NoMemory;
@@ -93,12 +93,7 @@ impl Index {
         }
         self.parts.states.reserve(slot)?;
         self.parts.rows.store(slot, vector, norm)?;
-        if let Some(fast) = &self.parts.fast {
-            fast.reserve(slot)?;
-        }
-        if let Some(scalar) = &self.parts.scalar {
-            scalar.store(slot, &self.parts.rows)?;
-        }
+        self.parts.codes.store(slot, &self.parts.rows)?;
         self.parts.graph.reserve(slot, level)?;
         Ok(())
     }
@@ -116,12 +111,7 @@ impl Index {
         }
         self.parts.states.reserve(last)?;
         self.parts.rows.reserve(last)?;
-        if let Some(fast) = &self.parts.fast {
-            fast.make_room(last)?;
-        }
-        if let Some(scalar) = &self.parts.scalar {
-            scalar.reserve(last)?;
-        }
+        self.parts.codes.reserve(last)?;
         self.parts.graph.reserve_range(next, last)?;
         Ok(())
     }
@@ -138,9 +128,7 @@ impl Index {
 
     /// Bytes of memory that one more slot takes, on average over the levels of slots, with the codes that it will have.
     pub fn bytes_per_slot(&self) -> usize {
-        self.bytes_per_slot_uncoded()
-            + self.parts.fast.as_ref().map_or(0, Fast::bytes_per_slot)
-            + self.parts.scalar.as_ref().map_or(0, |scalar| scalar.bytes_per_slot(self.parts.params.dim))
+        self.bytes_per_slot_uncoded() + self.parts.codes.bytes_per_slot()
     }
 
     /// The same without codes: what an index takes at least.
@@ -156,22 +144,10 @@ impl Index {
         if !self.parts.states.begin_linking(slot) {
             return;
         }
-        if let Some(scalar) = &self.parts.scalar
-            && scalar.wants_training(self.parts.states.slots())
-            && let Some(_held) = self.may_take(self.slots() * scalar.bytes_per_slot(self.parts.params.dim))
-        {
-            scalar.train(&self.parts.rows, &self.parts.states, &self.storing);
-            self.parts.scratches.forget_codes();
+        if self.parts.codes.is_due(self.parts.states.slots()) {
+            self.renew_codes();
         }
-        if let Some(fast) = &self.parts.fast
-            && fast.is_due(self.slots(), &mut None)
-            && let Some(_room) = self.may_take(self.slots() * fast.bytes_per_slot())
-        {
-            // Without memory for new codes the old ones serve on, and it is tried again with the next slot.
-            let _ = fast.renew(&self.parts.rows, &self.parts.graph, &self.parts.states, &self.storing);
-            self.parts.scratches.forget_codes();
-        }
-        // Linked before codes are let go of: whoever makes all codes anew makes those of linked slots.
+        // Linked before codes are let go of: a thread that makes all codes anew makes those of linked slots.
         self.parts.with_linker(|linker, scratch| {
             self.meetings.come(slot);
             linker.link(slot, scratch);
@@ -189,27 +165,33 @@ impl Index {
     pub fn warm(&self, slots: usize) -> bool {
         let _held = self.rounds.hold();
         let _reading = self.reading();
-        if let Some(scalar) = &self.parts.scalar
-            && scalar.is_untrained()
-            && scalar.wants_training(self.parts.states.slots())
-            && let Some(_held) = self.may_take(self.slots() * scalar.bytes_per_slot(self.parts.params.dim))
-        {
-            scalar.train(&self.parts.rows, &self.parts.states, &self.storing);
+        if self.parts.codes.is_due_at_once(self.parts.states.slots()) {
+            self.renew_codes();
+        }
+        self.parts.codes.warm(self.stored(), slots)
+    }
+
+    /// Makes codes anew, if there may be memory for them. The caller is counted among the readers.
+    fn renew_codes(&self) {
+        if let Some(_room) = self.may_take(self.slots() * self.parts.codes.bytes_per_slot()) {
+            self.parts.codes.renew(self.stored());
             self.parts.scratches.forget_codes();
         }
-        self.parts
-            .fast
-            .as_ref()
-            .is_some_and(|fast| fast.warm(&self.parts.rows, &self.parts.graph, &self.parts.states, slots))
+    }
+
+    /// What codes are made of.
+    fn stored(&self) -> Stored<'_> {
+        let Parts { rows, graph, states, .. } = &self.parts;
+        Stored { rows, graph, states, storing: &self.storing }
     }
 
     /// How many of the slots that were loaded have their codes, and of how many, while not all have.
     pub fn warming(&self) -> Option<(usize, usize)> {
         let slots = self.parts.states.slots();
-        if self.parts.scalar.as_ref().is_some_and(|scalar| scalar.is_untrained() && scalar.wants_training(slots)) {
+        if self.parts.codes.is_due_at_once(slots) {
             return Some((0, slots as usize));
         }
-        self.parts.fast.as_ref().and_then(Fast::warming).map(|warming| warming.progress())
+        self.parts.codes.warming()
     }
 
     /// While what is returned lives, every slot that a search has given or that is in use keeps its vector, even if it is
@@ -311,8 +293,7 @@ impl Index {
         self.parts.rows.bytes(slots)
             + self.parts.graph.bytes(slots)
             + self.parts.states.bytes(slots)
-            + self.parts.fast.as_ref().map_or(0, |fast| fast.bytes(slots))
-            + self.parts.scalar.as_ref().map_or(0, |scalar| scalar.bytes(slots))
+            + self.parts.codes.bytes(slots)
     }
 
     /// Searches; `scans` decides between scan and walk by the number of live slots and `ef`.

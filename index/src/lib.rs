@@ -14,6 +14,7 @@ mod memory;
 mod params;
 mod parts;
 mod persist;
+mod random;
 mod search;
 mod slot;
 #[cfg(test)]

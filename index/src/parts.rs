@@ -1,17 +1,15 @@
 //! What an index is made of, for everything that searches or changes it.
 
 use std::cell::Cell;
-use std::sync::Arc;
 
 use crate::build::link::Linker;
-use crate::codes::fast::Fast;
-use crate::codes::scalar::ScalarCodes;
+use crate::codes::chosen::Codes;
 use crate::kernel::Kernel;
 use crate::memory::graph::Graph;
 use crate::memory::readers::Readers;
 use crate::memory::rows::Rows;
 use crate::memory::states::States;
-use crate::params::{Metric, Params, Profile};
+use crate::params::Params;
 use crate::search::growth::Growth;
 use crate::search::scratch::{Scratch, Scratches};
 
@@ -22,8 +20,7 @@ pub(crate) struct Parts {
     pub rows: Rows,
     pub graph: Graph,
     pub states: States,
-    pub fast: Option<Fast>,
-    pub scalar: Option<ScalarCodes>,
+    pub codes: Codes,
     pub readers: Readers,
     pub growth: Growth,
     pub scratches: Scratches,
@@ -35,10 +32,8 @@ impl Parts {
         Self {
             rows: Rows::new(params.dim, params.metric, kernel),
             graph: Graph::new(params.m, params.seed),
-            fast: Fast::new(&params, kernel),
             states: States::new(),
-            scalar: (params.profile == Profile::Compact && params.metric != Metric::Manhattan)
-                .then(|| ScalarCodes::new(params.metric, params.seed, kernel)),
+            codes: Codes::new(&params, kernel),
             readers: Readers::new(),
             growth: Growth::new(),
             scratches: Scratches::new(kernel),
@@ -55,23 +50,10 @@ impl Parts {
     /// Calls `work` with what changes the graph, by the codes that are in use. The caller holds rounds and reads.
     pub fn with_linker<R>(&self, work: impl FnOnce(&Linker<'_>, &mut Scratch) -> R) -> R {
         let Params { m, ef_construction, .. } = self.params;
-        self.scratches.with(|scratch| {
-            let _held = self.fast.as_ref().map(Fast::hold);
-            let mut cached = scratch.generation.take();
-            let current = self.fast.as_ref().and_then(|fast| fast.current(&mut cached)).map(Arc::as_ref);
-            let is_coded = current.is_some();
-            let warming = if is_coded { None } else { self.fast.as_ref().and_then(Fast::warming) };
-            let generation = current.or_else(|| warming.as_ref().map(|warming| warming.generation()));
-            let Self { rows, graph, states, .. } = self;
-            let (scalar, lonely) = (self.scalar.as_ref(), Cell::new(false));
-            let growth = &self.growth;
-            let linker =
-                Linker { rows, graph, states, generation, is_coded, scalar, m, ef_construction, lonely, growth };
-            let result = work(&linker, scratch);
-            if let Some(fast) = &self.fast {
-                fast.keep_cached(cached, &mut scratch.generation);
-            }
-            result
-        })
+        let Self { rows, graph, states, codes, growth, .. } = self;
+        let held = codes.hold();
+        let (edges, lonely) = (held.edges.as_deref(), Cell::new(false));
+        let linker = Linker { rows, graph, states, codes, edges, m, ef_construction, lonely, growth };
+        self.scratches.with(|scratch| work(&linker, scratch))
     }
 }

@@ -16,16 +16,17 @@
 use std::cell::Cell;
 use std::sync::atomic::Ordering;
 
-use crate::codes::fast::{Coded, FastWalk, Generation, Projections};
-use crate::codes::scalar::ScalarCodes;
+use crate::codes::chosen::Codes;
+use crate::codes::codec::Codec;
+use crate::codes::fast::{Generation, Projections};
+use crate::codes::plain::Plain;
 use crate::memory::graph::{Entry, Graph};
 use crate::memory::rows::Rows;
 use crate::memory::states::States;
-use crate::params::Metric;
 use crate::search::growth::Growth;
 use crate::search::pool::key;
 use crate::search::scratch::Scratch;
-use crate::search::walk::{Distances, Exact, Walk};
+use crate::search::walk::{Scorer, Walk};
 use crate::search::walk_memory::WalkMemory;
 use crate::slot::Slot;
 
@@ -34,11 +35,10 @@ pub(crate) struct Linker<'a> {
     pub rows: &'a Rows,
     pub graph: &'a Graph,
     pub states: &'a States,
-    /// The codes to link by, if there are any: those of the fast profile, or of the compact one.
-    pub generation: Option<&'a Generation>,
-    /// Whether every node has its codes in that generation, so that walks may go by them.
-    pub is_coded: bool,
-    pub scalar: Option<&'a ScalarCodes>,
+    /// What walks go by.
+    pub codes: &'a Codes,
+    /// The codes beside links, in use or in the making, if there are any.
+    pub edges: Option<&'a Generation>,
     pub m: usize,
     pub ef_construction: usize,
     /// Whether there is nothing live to link to.
@@ -56,7 +56,7 @@ impl Linker<'_> {
         let level = self.graph.level(slot);
         let new = Entry { slot, level };
         scratch.projections.clear();
-        if let Some(generation) = self.generation {
+        if let Some(generation) = self.edges {
             generation.write_node(self.rows, slot, &mut scratch.projections);
         }
         if self.graph.entry().is_none() {
@@ -155,56 +155,35 @@ impl Linker<'_> {
 
     /// The neighbours to link a new node to, layer by layer from 0, and all candidates for layer 0.
     fn neighbours(&self, new: Entry, entry: Entry, scratch: &mut Scratch, nearest: &mut Vec<Near>) -> Vec<Vec<Near>> {
+        let Scratch { memory, codes, .. } = scratch;
+        let chosen = match self.codes {
+            Codes::Plain(_) => None,
+            Codes::Fast(codec) => self.neighbours_by(codec, &mut codes.fast, new, entry, memory, nearest),
+            Codes::Scalar(codec) => self.neighbours_by(codec, &mut codes.scalar, new, entry, memory, nearest),
+        };
+        let exact = || self.neighbours_by(&Plain, &mut (), new, entry, memory, nearest);
+        chosen.or_else(exact).unwrap_or_default()
+    }
+
+    /// The same by one way to code vectors. `None` if there are no codes, or if they cannot tell apart what is nearest.
+    fn neighbours_by<C: Codec>(
+        &self,
+        codec: &C,
+        kept: &mut C::Memory,
+        new: Entry,
+        entry: Entry,
+        memory: &mut WalkMemory,
+        nearest: &mut Vec<Near>,
+    ) -> Option<Vec<Vec<Near>>> {
         nearest.clear();
-        let mut chosen = Vec::new();
-        let query = self.rows.query(new.slot);
-        // Under dot nodes are linked by a distance that the codes do not know.
-        if let Some(generation) = self.generation.filter(|_| self.is_coded && self.rows.metric() != Metric::Dot) {
-            let mut asked = std::mem::take(&mut scratch.asked);
-            generation.ask(query, &mut asked);
-            let near = Coded { generation, query: &asked };
-            self.layers(new, entry, near, scratch, &mut chosen, nearest, &|layer, scratch| {
-                if layer > 0 {
-                    Walk { graph: self.graph, near }
-                        .layer(layer, &mut scratch.memory, self.budget(), |slot| self.may_link(slot));
-                } else {
-                    let walk = FastWalk { graph: self.graph, generation };
-                    walk.layer(&asked, &mut scratch.memory, self.budget(), |slot| self.may_link(slot));
-                }
-            });
-            scratch.asked = asked;
-            let WalkMemory { pool, distances, .. } = &scratch.memory;
-            let near = distances.len().min(COARSE_SAMPLE);
-            if !generation.is_coarse(pool.iter().map(|(distance, _)| distance), &distances[..near]) {
-                chosen.reverse();
-                return chosen;
-            }
-            chosen.clear();
-        }
-        if let Some(scalar) = self.scalar {
-            let mut codes = std::mem::take(&mut scratch.scalar);
-            let is_chosen = scalar.near(&query, &mut codes).is_some_and(|near| {
-                self.layers(new, entry, near, scratch, &mut chosen, nearest, &|layer, scratch| {
-                    Walk { graph: self.graph, near }
-                        .layer(layer, &mut scratch.memory, self.budget(), |slot| self.may_link(slot));
-                });
-                let WalkMemory { pool, distances, .. } = &scratch.memory;
-                let sampled = distances.len().min(COARSE_SAMPLE);
-                !near.is_coarse(pool.iter().map(|(distance, _)| distance), &distances[..sampled])
-            });
-            scratch.scalar = codes;
-            if is_chosen {
-                chosen.reverse();
-                return chosen;
-            }
-            chosen.clear();
-        }
-        let near = Exact { rows: self.rows, query };
-        self.layers(new, entry, near, scratch, &mut chosen, nearest, &|layer, scratch| {
-            Walk { graph: self.graph, near }
-                .layer(layer, &mut scratch.memory, self.budget(), |slot| self.may_link(slot));
+        let chosen = codec.scorer(self.rows, self.rows.query(new.slot), kept).and_then(|near| {
+            let mut chosen = self.layers(new, entry, near, memory, nearest);
+            let WalkMemory { pool, distances, .. } = &*memory;
+            let sampled = distances.len().min(COARSE_SAMPLE);
+            chosen.reverse();
+            (!near.is_coarse(pool.iter().map(|(distance, _)| distance), &distances[..sampled])).then_some(chosen)
         });
-        chosen.reverse();
+        codec.let_go(kept);
         chosen
     }
 
@@ -222,51 +201,45 @@ impl Linker<'_> {
         if self.states.any_buried() { WALK_PER_EF * self.ef_construction } else { usize::MAX }
     }
 
-    /// Walks from the entry down to layer 0, `walk` filling the pool on each that the new node is on.
-    #[allow(clippy::too_many_arguments, reason = "what an insertion has at hand, passed on once")]
-    fn layers<D: Distances + Copy>(
+    /// Walks from the entry down to layer 0, and chooses neighbours on each layer that the new node is on, the highest first.
+    fn layers<D: Scorer>(
         &self,
         new: Entry,
         entry: Entry,
         near: D,
-        scratch: &mut Scratch,
-        chosen: &mut Vec<Vec<Near>>,
+        memory: &mut WalkMemory,
         nearest: &mut Vec<Near>,
-        walk: &dyn Fn(usize, &mut Scratch),
-    ) {
+    ) -> Vec<Vec<Near>> {
+        let mut chosen = Vec::new();
         let top = new.level.min(entry.level);
-        let start = Walk { graph: self.graph, near }.descend(
-            entry,
-            top,
-            &mut scratch.memory.batch,
-            &mut scratch.memory.distances,
-        );
-        scratch.memory.pool.begin_walk(self.growth.breadth_to_link(self.ef_construction, near.origin()));
-        scratch.memory.pool.insert(start.0, start.1, || self.may_link(start.1));
+        let start = Walk { graph: self.graph, near }.descend(entry, top, &mut memory.batch, &mut memory.distances);
+        memory.pool.begin_walk(self.growth.breadth_to_link(self.ef_construction, near.origin()));
+        memory.pool.insert(start.0, start.1, || self.may_link(start.1));
         for layer in (0..=top).rev() {
-            scratch.memory.visited.begin(self.states.slots() as usize);
-            scratch.memory.visited.insert(new.slot);
-            scratch.memory.pool.rewind();
-            for seed in scratch.memory.pool.slots() {
-                scratch.memory.visited.insert(seed);
+            memory.visited.begin(self.states.slots() as usize);
+            memory.visited.insert(new.slot);
+            memory.pool.rewind();
+            for seed in memory.pool.slots() {
+                memory.visited.insert(seed);
             }
-            walk(layer, scratch);
-            self.measure(new.slot, scratch, nearest);
+            near.layer(self.graph, layer, memory, self.budget(), |slot| self.may_link(slot));
+            self.measure::<D>(new.slot, memory, nearest);
             // Codes measure a whole block of links at once, so nodes that have them begin with most of what they hold.
             let degree = self.graph.degree_max(0);
-            let most = if layer == 0 && self.generation.is_some() { degree - degree / SPARED_SHARE } else { self.m };
+            let most = if layer == 0 && self.edges.is_some() { degree - degree / SPARED_SHARE } else { self.m };
             chosen.push(self.choose(nearest, most));
         }
+        chosen
     }
 
     /// What the pool holds, nearest first by the vectors themselves.
-    fn measure(&self, new: Slot, scratch: &mut Scratch, nearest: &mut Vec<Near>) {
+    fn measure<D: Scorer>(&self, new: Slot, memory: &mut WalkMemory, nearest: &mut Vec<Near>) {
         nearest.clear();
-        if self.generation.is_none() && self.scalar.is_none() {
-            nearest.extend(scratch.memory.pool.iter());
+        if D::IS_EXACT {
+            nearest.extend(memory.pool.iter());
             return;
         }
-        let WalkMemory { pool, batch, distances, .. } = &mut scratch.memory;
+        let WalkMemory { pool, batch, distances, .. } = memory;
         batch.clear();
         batch.extend(pool.iter().map(|(_, slot)| slot));
         distances.resize(batch.len(), 0.0);
@@ -360,7 +333,7 @@ impl Linker<'_> {
     /// Links that a list keeps which was too long.
     pub fn degree_pruned(&self, layer: usize) -> usize {
         let most = self.graph.degree_max(layer);
-        if layer == 0 && self.generation.is_some() { most - most / ROOM_SHARE } else { most }
+        if layer == 0 && self.edges.is_some() { most - most / ROOM_SHARE } else { most }
     }
 
     /// Finds an elder for a node that no neighbour links to: the nearest that can give up another link for it.
@@ -412,7 +385,7 @@ impl Linker<'_> {
 
     /// Replaces the links of a node whose lock the caller holds. Only `new` may be in the list that was not.
     pub fn set(&self, from: Slot, layer: usize, list: &[Slot], new: Slot, seen: &mut Projections) {
-        let Some(generation) = self.generation.filter(|_| layer == 0) else {
+        let Some(generation) = self.edges.filter(|_| layer == 0) else {
             return self.graph.set_neighbours(from, layer, list);
         };
         // Links stay in their lanes, beside their codes, except that the last ones fill the holes.

@@ -9,8 +9,10 @@
 
 use ::half::f16;
 
+use crate::codes::matrix::{Matrix, add, product, products};
 use crate::kernel::half::MeasureHalfRows;
-use crate::kernel::{Kernel, Measure, MeasureRows, half};
+use crate::kernel::{Kernel, Measure, half};
+use crate::random::Random;
 
 /// A trained map from vectors of `dim` values to `dims`.
 pub(crate) struct Projection {
@@ -127,14 +129,14 @@ fn subspace(sample: &[f32], mean: &[f32], step: usize, random: &mut Random, kern
             basis.orthonormalize(kernel, random);
             let mut next = Matrix::zero(basis.rows, dim);
             for (row, next) in basis.values.chunks_exact(dim).zip(next.values.chunks_exact_mut(dim)) {
-                measure(kernel, row, &covariance.values, next);
+                products(kernel, row, &covariance.values, next);
             }
             basis = next;
         }
         basis.orthonormalize(kernel, random);
         let mut along = vec![0.0; basis.rows];
         let kept = differences.chunks_exact(dim).map(|row| {
-            measure(kernel, row, &basis.values, &mut along);
+            products(kernel, row, &basis.values, &mut along);
             along.iter().map(|value| value * value).sum::<f32>()
         });
         if kept.sum::<f32>() >= KEPT_MIN * total {
@@ -171,101 +173,16 @@ fn covariance(sample: &[f32], mean: &[f32], kernel: Kernel) -> Matrix {
         }
     }
     let mut covariance = Matrix::zero(dim, dim);
-    let mut products = vec![0.0; dim];
+    let mut along = vec![0.0; dim];
     for column in 0..dim {
         let rest = &columns[column * count..];
-        measure(kernel, &rest[..count], rest, &mut products[column..]);
-        for (other, product) in products.iter().enumerate().skip(column) {
+        products(kernel, &rest[..count], rest, &mut along[column..]);
+        for (other, product) in along.iter().enumerate().skip(column) {
             covariance.values[column * dim + other] = *product;
             covariance.values[other * dim + column] = *product;
         }
     }
     covariance
-}
-
-/// Rows of values.
-struct Matrix {
-    rows: usize,
-    columns: usize,
-    values: Vec<f32>,
-}
-
-impl Matrix {
-    fn zero(rows: usize, columns: usize) -> Self {
-        Self { rows, columns, values: vec![0.0; rows * columns] }
-    }
-
-    fn random(rows: usize, columns: usize, random: &mut Random) -> Self {
-        Self { rows, columns, values: (0..rows * columns).map(|_| random.normal()).collect() }
-    }
-
-    /// Makes the rows orthogonal and of length one, by Gram and Schmidt; a row that depends on those before it is
-    /// drawn anew. There are no more rows than columns.
-    fn orthonormalize(&mut self, kernel: Kernel, random: &mut Random) {
-        let mut along = vec![0.0; self.rows];
-        for at in 0..self.rows {
-            let (before, rest) = self.values.split_at_mut(at * self.columns);
-            let row = &mut rest[..self.columns];
-            loop {
-                let length = product(kernel, row, row).sqrt();
-                let is_usable = length > 0.0 && length.is_finite();
-                if is_usable {
-                    row.iter_mut().for_each(|value| *value /= length);
-                    // Twice is enough: the first turn leaves rounding errors as large as what it took away.
-                    for _ in 0..2 {
-                        measure(kernel, row, before, &mut along[..at]);
-                        for (other, along) in before.chunks_exact(self.columns).zip(&along) {
-                            add(row, other, -along);
-                        }
-                    }
-                    let left = product(kernel, row, row).sqrt();
-                    if left > DEPENDENT {
-                        row.iter_mut().for_each(|value| *value /= left);
-                        break;
-                    }
-                }
-                row.fill_with(|| random.normal());
-            }
-        }
-    }
-}
-
-fn product(kernel: Kernel, a: &[f32], b: &[f32]) -> f32 {
-    let mut out = [0.0];
-    measure(kernel, a, b, &mut out);
-    out[0]
-}
-
-/// The products of one row with each of many that lie one after another.
-fn measure(kernel: Kernel, row: &[f32], others: &[f32], out: &mut [f32]) {
-    assert!(others.len() >= out.len() * row.len());
-    let function: MeasureRows = kernel.rows(Measure::Product);
-    for (others, out) in others.chunks(ROWS_BATCH * row.len()).zip(out.chunks_mut(ROWS_BATCH)) {
-        let mut pointers = [std::ptr::null(); ROWS_BATCH];
-        for (pointer, other) in pointers.iter_mut().zip(others.chunks_exact(row.len())) {
-            *pointer = other.as_ptr();
-        }
-        // SAFETY: every row is as long as the first, and the kernel is one that is available.
-        unsafe { function(row.as_ptr(), row.len(), &pointers[..out.len()], out) };
-    }
-}
-
-fn add(to: &mut [f32], from: &[f32], times: f32) {
-    to.iter_mut().zip(from).for_each(|(to, from)| *to += times * from);
-}
-
-/// SplitMix64 (Steele, Lea, Flood 2014): the same numbers on every machine.
-struct Random(u64);
-
-impl Random {
-    /// About normal: the sum of four even ones.
-    fn normal(&mut self) -> f32 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let value = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let bits = value ^ (value >> 31);
-        (0..4).map(|at| f32::from((bits >> (16 * at)) as u16) / 32_768.0 - 1.0).sum()
-    }
 }
 
 /// Share of the squared differences that a subspace must hold to be preferred.
@@ -280,8 +197,6 @@ const SUBSPACE_SAMPLE_MIN: usize = 1024;
 const BLOCK_INPUTS_MAX: usize = 256;
 /// Rounds of subspace iteration: the span matters, not its axes.
 const ITERATIONS: usize = 3;
-/// What is left of a row of length one that depends on others.
-const DEPENDENT: f32 = 1e-4;
 /// Rows that one call of a kernel measures.
 const ROWS_BATCH: usize = 32;
 /// Values whose squares are summed at once, so that rounding does not grow with the dimension.

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::kernel::prefetch;
 use crate::memory::arena::{Arena, NoMemory};
+use crate::random::mix;
 use crate::slot::Slot;
 
 /// Links by slot and layer.
@@ -279,14 +280,6 @@ fn pack(entry: Entry) -> u64 {
 
 fn unpack(packed: u64) -> Option<Entry> {
     (packed != 0).then(|| Entry { slot: packed as u32 - 1, level: (packed >> 32) as usize })
-}
-
-/// The finalizer of SplitMix64 (Steele, Lea, Flood 2014): every bit of the input moves every bit of the output.
-fn mix(value: u64) -> u64 {
-    let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    value ^ (value >> 31)
 }
 
 /// Highest layer.

@@ -29,7 +29,7 @@ impl Index {
         let mut flags: Vec<u8> = (0..self.parts.states.slots()).map(|slot| self.dump_flags(slot)).collect();
         flags.truncate(flags.iter().rposition(|flags| flags & STORED != 0).map_or(0, |last| last + 1));
         let slots = flags.len() as Slot;
-        let generation = self.parts.fast.as_ref().and_then(|fast| fast.keep()).filter(|_| slots > 0);
+        let generation = self.parts.codes.hold().edges.filter(|_| slots > 0);
         let learned = generation.as_ref().map_or(0, |generation| slots.min(generation.slots as Slot));
         let is_linked = |slot: Slot| flags.get(slot as usize).is_some_and(|flags| flags & LINKED != 0);
         let level = |slot: Slot| if flags[slot as usize] & STORED == 0 { 0 } else { self.parts.graph.level(slot) };

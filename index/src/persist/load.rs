@@ -6,7 +6,6 @@
 use std::sync::atomic::Ordering;
 
 use crate::build::consolidate::ORDERS_MAX;
-use crate::codes::fast::Model;
 use crate::error::LoadError;
 use crate::index::Index;
 use crate::memory::graph::{Entry, Graph, LEVEL_MAX};
@@ -114,15 +113,17 @@ impl Index {
     /// Reads the model that codes are made by, where both the dump and the profile have one. A dump of another profile
     /// serves as well: codes follow from vectors and links, and a model can be learned anew.
     fn load_model(&self, source: &dyn ArenaSource, header: &Header) -> Result<(), LoadError> {
-        let Some(fast) = self.parts.fast.as_ref().filter(|_| header.learned > 0) else { return Ok(()) };
-        let values = Model::values_of(fast.shape());
+        let values = self.parts.codes.model_values();
+        if header.learned == 0 || values == 0 {
+            return Ok(());
+        }
         let bytes = Pieces::open(source, MODEL, (values * size_of::<f32>()) as u64)?.whole()?;
         let model: Vec<f32> = bytes.as_chunks().0.iter().map(|value| f32::from_le_bytes(*value)).collect();
-        let model = Model::restore(&model, fast.shape(), self.parts.kernel).ok_or_else(|| {
-            invalid(MODEL, "values", values as u64, "a slope, a step, an origin and rows of length one".into())
-        })?;
-        let begun = fast.begin_warming(model, header.learned as usize, header.slots);
-        begun.map_err(|error| LoadError::Index(error.into()))
+        let restored = self.parts.codes.restore(&model, header.learned as usize, header.slots, self.parts.kernel);
+        if restored.map_err(|error| LoadError::Index(error.into()))? {
+            return Ok(());
+        }
+        Err(invalid(MODEL, "values", values as u64, "a slope, a step, an origin and rows of length one".into()))
     }
 
     /// Takes memory for every slot, all of it before many threads write there.

@@ -1,9 +1,9 @@
 //! Working memory of walks, kept from one to the next so that a search allocates nothing.
 
-use std::sync::{Arc, Mutex, TryLockError};
+use std::sync::{Mutex, TryLockError};
 
-use crate::codes::fast::{FastQuery, Generation, Projections};
-use crate::codes::scalar::ScalarQuery;
+use crate::codes::chosen::CodeMemory;
+use crate::codes::fast::Projections;
 use crate::kernel::Kernel;
 use crate::search::walk_memory::WalkMemory;
 
@@ -11,11 +11,10 @@ use crate::search::walk_memory::WalkMemory;
 pub(crate) struct Scratch {
     pub memory: WalkMemory,
     pub query: AlignedQuery,
-    /// For walks on codes: the generation that was used last, a query to it, and projected vectors.
-    pub generation: Option<Arc<Generation>>,
-    pub asked: FastQuery,
+    /// For walks on codes.
+    pub codes: CodeMemory,
+    /// Projected vectors, for the codes of new links.
     pub projections: Projections,
-    pub scalar: ScalarQuery,
 }
 
 impl Scratch {
@@ -23,10 +22,8 @@ impl Scratch {
         Self {
             memory: WalkMemory::new(kernel),
             query: AlignedQuery::default(),
-            generation: None,
-            asked: FastQuery::default(),
+            codes: CodeMemory::default(),
             projections: Projections::default(),
-            scalar: ScalarQuery::default(),
         }
     }
 }
@@ -88,8 +85,7 @@ impl Scratches {
     pub fn forget_codes(&self) {
         self.each_place(|place| {
             if let Some(scratch) = place {
-                scratch.scalar = ScalarQuery::default();
-                scratch.generation = None;
+                scratch.codes = CodeMemory::default();
             }
             None::<()>
         });

@@ -2,13 +2,15 @@
 
 use crate::memory::graph::{Entry, Graph};
 use crate::memory::rows::{Query, Rows};
-use crate::params::Metric;
 use crate::search::pool::Breadth;
 use crate::search::walk_memory::WalkMemory;
 use crate::slot::Slot;
 
 /// How far stored slots are from what a walk looks for; lower is nearer.
-pub(crate) trait Distances {
+pub(crate) trait Scorer: Copy {
+    /// Whether these are the distances of the vectors themselves.
+    const IS_EXACT: bool = false;
+
     /// The distance of a vector to itself; `None` where distances have no such beginning.
     fn origin(&self) -> Option<f32>;
 
@@ -17,33 +19,28 @@ pub(crate) trait Distances {
 
     /// Asks for what measuring a slot reads, ahead of it.
     fn prefetch(&self, slot: Slot);
-}
 
-/// Distances by the full vectors.
-#[derive(Clone, Copy)]
-pub(crate) struct Exact<'a> {
-    pub rows: &'a Rows,
-    pub query: Query<'a>,
-}
-
-impl Distances for Exact<'_> {
-    fn origin(&self) -> Option<f32> {
-        match self.rows.metric() {
-            Metric::Euclidean | Metric::Manhattan => Some(0.0),
-            Metric::Cosine => Some(-1.0),
-            Metric::Dot => None,
-        }
-    }
-
+    /// Fills the pool with the nodes of a layer that are nearest to the query. The pool holds where to begin. `is_result`
+    /// says which nodes may be results; the others are walked through. Codes that know a node's neighbours do it otherwise.
     #[inline]
-    fn distances(&self, slots: &[Slot], out: &mut [f32]) {
-        self.rows.distances(self.query, slots, out);
+    fn layer(
+        &self,
+        graph: &Graph,
+        layer: usize,
+        memory: &mut WalkMemory,
+        budget: usize,
+        is_result: impl Fn(Slot) -> bool,
+    ) -> Ended {
+        Walk { graph, near: *self }.layer(layer, memory, budget, is_result)
     }
 
-    #[inline(always)]
-    fn prefetch(&self, slot: Slot) {
-        self.rows.prefetch(slot);
-    }
+    /// Whether these distances of some slots are too far from the exact ones to go by: what was looked for lies so near
+    /// together, seen from everything else, that its codes cannot tell it apart.
+    fn is_coarse(&self, coded: impl Iterator<Item = f32> + Clone, exact: &[f32]) -> bool;
+
+    /// Leaves in the pool, which a walk with `ef` has filled, what is nearest by the vectors themselves: `k` at least, if there
+    /// are as many. False if the codes are too coarse; then the pool holds anything.
+    fn rank(&self, rows: &Rows, query: Query<'_>, k: usize, ef: usize, memory: &mut WalkMemory) -> bool;
 }
 
 /// The graph, and the distances that a walk goes by.
@@ -62,7 +59,7 @@ pub(crate) enum Ended {
     OverBudget,
 }
 
-impl<D: Distances> Walk<'_, D> {
+impl<D: Scorer> Walk<'_, D> {
     /// Goes from the entry down to `layer` + 1, on each layer to the node that has no nearer neighbour; gives the
     /// last, and its distance.
     pub fn descend(&self, entry: Entry, layer: usize, batch: &mut Vec<Slot>, distances: &mut Vec<f32>) -> (f32, Slot) {

@@ -1,6 +1,7 @@
 //! Walks on scalar codes.
 
 use super::*;
+use crate::codes::chosen::Codes;
 use crate::{Kernel, Profile};
 
 const DIM: usize = 48;
@@ -23,7 +24,7 @@ fn walks_on_codes_find_as_much_and_score_exactly() {
         for dim in [16, DIM, 100] {
             let (base, queries) = base_and_queries(COUNT, dim, 61);
             let index = built(compact(dim, metric), &base);
-            assert_eq!(index.parts.scalar.is_some(), metric != Metric::Manhattan);
+            assert_eq!(matches!(index.parts.codes, Codes::Scalar(_)), metric != Metric::Manhattan);
             check_graph(&index);
             let plain = built(Params { profile: Profile::Plain, ..params(dim, metric) }, &base);
             let (got, expected) = (recall(&index, &queries, 10, 100), recall(&plain, &queries, 10, 100));

@@ -12,7 +12,7 @@ use crate::kernel::fastscan::LANES;
 const DIM: usize = 40;
 
 fn generation(index: &Index) -> u64 {
-    index.parts.fast.as_ref().unwrap().keep().map_or(0, |generation| generation.number)
+    index.parts.codes.fast().unwrap().keep().map_or(0, |generation| generation.number)
 }
 
 /// Vectors of many dimensions of which most say little, as embeddings are.
@@ -108,7 +108,7 @@ fn heaps_of_equal_vectors_have_codes_too() {
 fn codes_keep_within_their_memory() {
     for (dim, metric, percent) in [(128, Metric::Euclidean, 150), (384, Metric::Cosine, 70)] {
         let index = built(Params { ef_construction: 20, ..params(dim, metric) }, &flat(1_200, dim, 67));
-        let fast = index.parts.fast.as_ref().unwrap();
+        let fast = index.parts.codes.fast().unwrap();
         // The model is one for all slots.
         let beside = index.memory_bytes() - fast.keep().unwrap().model().bytes() - 1_200 * dim * 4;
         assert!(100 * beside <= percent * 1_200 * dim * 4, "{} bytes a slot of {dim} values", beside / 1_200);
@@ -181,7 +181,7 @@ fn a_model_that_is_cut_foreign_or_missing_is_refused() {
 fn codes_that_were_replaced_take_no_memory() {
     let vectors = clustered(6_500, DIM, 12);
     let index = built(params(DIM, Metric::Euclidean), &vectors[..1_500]);
-    let codes = || Arc::downgrade(&index.parts.fast.as_ref().unwrap().keep().unwrap());
+    let codes = || Arc::downgrade(&index.parts.codes.fast().unwrap().keep().unwrap());
     let before = codes();
     // Two walks at once, and none at once later: one of the two places where they keep what they need is not used again.
     let walk = || walked(&index, &vectors[0], &SearchOptions::new(10, 64));
@@ -197,7 +197,7 @@ fn codes_that_were_replaced_take_no_memory() {
 fn a_walk_by_codes_that_were_replaced_meanwhile_takes_what_was_stored_since_for_infinitely_far() {
     let vectors = clustered(8_200, DIM, 65);
     let index = built(params(DIM, Metric::Euclidean), &vectors[..1_100]);
-    let replaced = index.parts.fast.as_ref().unwrap().keep().unwrap();
+    let replaced = index.parts.codes.fast().unwrap().keep().unwrap();
     // At four times as many slots the codes are made anew. The slots from 8,064 on are in a chunk of the arenas that the
     // replaced codes do not have.
     for (slot, vector) in (0..).zip(&vectors).skip(1_100) {

@@ -1,7 +1,9 @@
 //! The graph's own promises: everything can be reached, and one thread and one seed make one graph.
 
 use super::*;
-use crate::search::walk::{Exact, Walk};
+use crate::codes::codec::Codec;
+use crate::codes::plain::Plain;
+use crate::search::walk::Walk;
 
 #[test]
 fn duplicates_do_not_cut_anything_off() {
@@ -80,7 +82,9 @@ fn a_walk_goes_on_from_the_entry_where_the_descent_ends_in_a_corner() {
         let entry = index.parts.graph.entry().unwrap();
         let mut corners = 0;
         for query in &vectors[..40] {
-            let near = Exact { rows: &index.parts.rows, query: index.parts.rows.query_of(query, 1.0) };
+            let rows = &index.parts.rows;
+            let mut kept = ();
+            let near = Plain.scorer(rows, rows.query_of(query, 1.0), &mut kept).unwrap();
             let (mut batch, mut distances) = (Vec::new(), Vec::new());
             let (_, start) = Walk { graph: &index.parts.graph, near }.descend(entry, 0, &mut batch, &mut distances);
             let expected = index.search_exact(query, &SearchOptions::new(1, 1_200)).unwrap();

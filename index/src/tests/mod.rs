@@ -128,7 +128,7 @@ fn check_links(index: &Index) -> Option<Slot> {
 
 /// Every linked slot has the codes that it would have, had they been made in peace.
 fn check_codes(index: &Index) {
-    let generation = index.parts.fast.as_ref().unwrap().keep().unwrap();
+    let generation = index.parts.codes.fast().unwrap().keep().unwrap();
     let linked = || (0..index.slots() as Slot).filter(|slot| index.parts.states.is_linked(*slot));
     let found: Vec<_> = linked().map(|slot| generation.codes_of(&index.parts.graph, slot)).collect();
     let mut seen = Default::default();

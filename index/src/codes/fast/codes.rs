@@ -1,16 +1,23 @@
 //! The generation of codes that is in use, and when the next one is made.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use crate::codes::fast::{Generation, Model, Projections, Shape, Warming};
+use crate::codes::codec::{Codec, Held, Stored};
+use crate::codes::fast::{Coded, FastQuery, Generation, Model, Projections, Shape, Warming};
 use crate::kernel::Kernel;
 use crate::memory::arena::NoMemory;
-use crate::memory::graph::Graph;
-use crate::memory::rows::Rows;
-use crate::memory::states::States;
-use crate::params::{Metric, Params, Profile};
+use crate::memory::rows::{Query, Rows};
+use crate::params::{Metric, Params};
 use crate::slot::Slot;
+
+/// With fewer slots nothing is learned: searches scan them.
+const LEARN_SLOTS_MIN: usize = 1_000;
+/// A generation is followed by another when there are so many times the slots that it was learned from, or when so many
+/// times as many as there are were stored since.
+const GROWTH: usize = 4;
+/// Vectors that a model is learned from.
+const SAMPLE: usize = 2048;
 
 /// The codes of an index.
 pub(crate) struct Fast {
@@ -32,6 +39,13 @@ pub(crate) struct Fast {
     linking: RwLock<()>,
 }
 
+/// What a search or an insertion keeps: the generation that it used last, and a query to it.
+#[derive(Default)]
+pub(crate) struct FastMemory {
+    generation: Option<Arc<Generation>>,
+    asked: FastQuery,
+}
+
 /// What is only touched under the lock.
 #[derive(Default)]
 struct Kept {
@@ -42,9 +56,9 @@ struct Kept {
 }
 
 impl Fast {
-    /// No codes yet; `None` where the profile and metric of an index have none.
-    pub fn new(params: &Params, kernel: Kernel) -> Option<Self> {
-        (params.profile == Profile::Fast && params.metric != Metric::Manhattan).then(|| Self {
+    /// No codes yet. There are none of Manhattan distances.
+    pub fn new(params: &Params, kernel: Kernel) -> Self {
+        Self {
             shape: Shape::new(params.dim),
             metric: params.metric,
             lanes: 2 * params.m,
@@ -56,7 +70,7 @@ impl Fast {
             rooms: AtomicU32::new(0),
             is_warming: AtomicBool::new(false),
             linking: RwLock::default(),
-        })
+        }
     }
 
     /// The generation in use. `cached` is what the caller used before, or nothing: asking again costs no lock.
@@ -69,50 +83,27 @@ impl Fast {
         cached.as_ref()
     }
 
-    /// Keeps what was used in `place` for the next time, unless there is a newer one by now: memory is for what is in use.
-    pub fn keep_cached(&self, cached: Option<Arc<Generation>>, place: &mut Option<Arc<Generation>>) {
-        *place = cached.filter(|cached| cached.number == self.number.load(Ordering::Acquire));
+    /// The generation in use or in the making, to keep.
+    pub fn keep(&self) -> Option<Arc<Generation>> {
+        let Kept { current, warming } = &*self.kept();
+        current.clone().or_else(|| warming.as_ref().map(|warming| Arc::clone(&warming.generation)))
     }
 
-    /// Makes room for the codes of a slot. The caller stores, and so no generation is being put in place.
-    pub fn reserve(&self, slot: Slot) -> Result<(), NoMemory> {
-        self.stored.fetch_add(1, Ordering::Relaxed);
-        self.make_room(slot)
-    }
-
-    /// The same for every slot up to this one, of which none is stored yet.
-    pub fn make_room(&self, slot: Slot) -> Result<(), NoMemory> {
-        self.rooms.fetch_max(slot + 1, Ordering::Relaxed);
-        match &*self.kept() {
-            Kept { current: Some(generation), .. } => generation.reserve(slot),
-            Kept { warming: Some(warming), .. } => warming.generation().reserve(slot),
-            Kept { current: None, warming: None } => Ok(()),
+    /// The codes in the making, if there are any. Who links writes codes there too; the lock of [`Self::hold`] keeps
+    /// them from being taken into use meanwhile.
+    fn in_the_making(&self) -> Option<Arc<Warming>> {
+        if !self.is_warming.load(Ordering::Acquire) {
+            return None;
         }
-    }
-
-    /// Holds the generation in use in its place while a slot is linked.
-    pub fn hold(&self) -> RwLockReadGuard<'_, ()> {
-        self.linking.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether there are so many more slots than the generation in use was learned from, or so many were used again, that
-    /// it is time for another.
-    #[inline]
-    pub fn is_due(&self, slots: usize, cached: &mut Option<Arc<Generation>>) -> bool {
-        if self.is_warming.load(Ordering::Acquire) {
-            return false;
-        }
-        let Some(generation) = self.current(cached) else { return slots >= LEARN_SLOTS_MIN };
-        slots >= generation.slots.saturating_mul(GROWTH)
-            || self.stored.load(Ordering::Relaxed) >= slots.saturating_mul(GROWTH)
+        self.kept().warming.clone()
     }
 
     /// Learns a new generation from what is stored and makes all codes anew, unless another thread is about to. No slot is
     /// linked meanwhile; searches go on, and so do those who store, but for a moment at the end. The caller reads.
-    pub fn renew(&self, rows: &Rows, graph: &Graph, states: &States, storing: &Mutex<()>) -> Result<(), NoMemory> {
+    fn learn(&self, Stored { rows, graph, states, storing }: Stored<'_>) -> Result<(), NoMemory> {
         let _linking = self.linking.write().unwrap_or_else(PoisonError::into_inner);
         let slots = states.slots();
-        if !self.is_due(slots as usize, &mut None) {
+        if !self.is_due(slots) {
             return Ok(());
         }
         let mut sample = Vec::new();
@@ -146,41 +137,68 @@ impl Fast {
         Ok(())
     }
 
-    /// How many dimensions models have.
-    pub fn shape(&self) -> Shape {
-        self.shape
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    /// The generation in use or in the making, to keep.
-    pub fn keep(&self) -> Option<Arc<Generation>> {
-        let Kept { current, warming } = &*self.kept();
-        current.clone().or_else(|| warming.as_ref().map(|warming| Arc::clone(&warming.generation)))
-    }
+impl Codec for Fast {
+    type Memory = FastMemory;
+    type Scorer<'a> = Coded<'a>;
 
-    /// Puts a model that was loaded in the place of none, with room for the codes of so many slots, which
-    /// [`Self::warm`] makes. Nobody else uses the index yet.
-    pub fn begin_warming(&self, model: Model, learned: usize, slots: u32) -> Result<(), NoMemory> {
-        let generation = Generation::new(1, learned, model, self.metric, self.lanes, self.kernel);
-        if let Some(last) = slots.checked_sub(1) {
-            generation.reserve(last)?;
-        }
-        self.kept().warming = Some(Arc::new(Warming::new(generation, slots)));
-        self.is_warming.store(true, Ordering::Release);
-        Ok(())
-    }
-
-    /// The codes in the making, if there are any. Who links writes codes there too; the lock of [`Self::hold`] keeps
-    /// them from being taken into use meanwhile.
-    pub fn warming(&self) -> Option<Arc<Warming>> {
-        if !self.is_warming.load(Ordering::Acquire) {
+    #[inline]
+    fn scorer<'a>(&'a self, _rows: &'a Rows, query: Query<'a>, memory: &'a mut FastMemory) -> Option<Coded<'a>> {
+        // Under dot nodes are linked by a distance that the codes do not know.
+        if self.metric == Metric::Dot && query.is_stored() {
             return None;
         }
-        self.kept().warming.clone()
+        let FastMemory { generation, asked } = memory;
+        let generation = self.current(generation)?;
+        generation.ask(query, asked);
+        Some(Coded { generation, query: asked })
     }
 
-    /// Makes the codes of up to so many slots; takes them into use once all are made. Whether there may be more to do.
-    pub fn warm(&self, rows: &Rows, graph: &Graph, states: &States, slots: usize) -> bool {
-        let Some(warming) = self.warming() else { return false };
+    /// Memory is for what is in use.
+    #[inline]
+    fn let_go(&self, memory: &mut FastMemory) {
+        let number = self.number.load(Ordering::Acquire);
+        memory.generation = memory.generation.take().filter(|generation| generation.number == number);
+    }
+
+    fn reserve(&self, last: Slot) -> Result<(), NoMemory> {
+        self.rooms.fetch_max(last + 1, Ordering::Relaxed);
+        match &*self.kept() {
+            Kept { current: Some(generation), .. } => generation.reserve(last),
+            Kept { warming: Some(warming), .. } => warming.generation().reserve(last),
+            Kept { current: None, warming: None } => Ok(()),
+        }
+    }
+
+    /// Codes are made when the slot is linked.
+    fn store(&self, slot: Slot, _rows: &Rows) -> Result<(), NoMemory> {
+        self.stored.fetch_add(1, Ordering::Relaxed);
+        self.reserve(slot)
+    }
+
+    /// There are many more slots than the generation in use was learned from, or as many were used again.
+    fn is_due(&self, slots: u32) -> bool {
+        if self.is_warming.load(Ordering::Acquire) {
+            return false;
+        }
+        let slots = slots as usize;
+        let mut current = None;
+        let Some(generation) = self.current(&mut current) else { return slots >= LEARN_SLOTS_MIN };
+        slots >= generation.slots.saturating_mul(GROWTH)
+            || self.stored.load(Ordering::Relaxed) >= slots.saturating_mul(GROWTH)
+    }
+
+    fn renew(&self, stored: Stored<'_>) {
+        // Without memory for new codes the old ones serve on, and it is tried again with the next slot.
+        let _ = self.learn(stored);
+    }
+
+    fn warm(&self, Stored { rows, graph, states, .. }: Stored<'_>, slots: usize) -> bool {
+        let Some(warming) = self.in_the_making() else { return false };
         if warming.encode(rows, graph, states, slots) {
             // Who links either sees codes in the making, or those in use: never neither.
             let _linking = self.linking.write().unwrap_or_else(PoisonError::into_inner);
@@ -192,25 +210,35 @@ impl Fast {
         warming.has_more()
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    fn warming(&self) -> Option<(usize, usize)> {
+        self.in_the_making().map(|warming| warming.progress())
     }
 
-    /// Bytes of memory that the codes of one slot take, once there are any.
-    pub fn bytes_per_slot(&self) -> usize {
+    fn hold(&self) -> Held<'_> {
+        let guard = self.linking.read().unwrap_or_else(PoisonError::into_inner);
+        Held { edges: self.keep(), _guard: Some(guard) }
+    }
+
+    fn model_values(&self) -> usize {
+        Model::values_of(self.shape)
+    }
+
+    fn restore(&self, model: &[f32], learned: usize, slots: u32, kernel: Kernel) -> Result<bool, NoMemory> {
+        let Some(model) = Model::restore(model, self.shape, kernel) else { return Ok(false) };
+        let generation = Generation::new(1, learned, model, self.metric, self.lanes, self.kernel);
+        if let Some(last) = slots.checked_sub(1) {
+            generation.reserve(last)?;
+        }
+        self.kept().warming = Some(Arc::new(Warming::new(generation, slots)));
+        self.is_warming.store(true, Ordering::Release);
+        Ok(true)
+    }
+
+    fn bytes_per_slot(&self) -> usize {
         Generation::words_per_slot(self.shape, self.lanes).iter().sum::<usize>() * size_of::<u32>()
     }
 
-    /// Bytes of memory that the codes of so many slots take.
-    pub fn bytes(&self, slots: usize) -> usize {
+    fn bytes(&self, slots: usize) -> usize {
         self.keep().map_or(0, |generation| generation.bytes(slots))
     }
 }
-
-/// With fewer slots nothing is learned: searches scan them.
-const LEARN_SLOTS_MIN: usize = 1_000;
-/// A generation is followed by another when there are so many times the slots that it was learned from, or when so many
-/// times as many as there are were stored since.
-const GROWTH: usize = 4;
-/// Vectors that a model is learned from.
-const SAMPLE: usize = 2048;

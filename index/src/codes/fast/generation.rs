@@ -12,7 +12,6 @@ use crate::memory::arena::{Arena, NoMemory};
 use crate::memory::graph::Graph;
 use crate::memory::rows::{Query, Rows};
 use crate::params::Metric;
-use crate::search::walk::Distances;
 use crate::slot::Slot;
 
 /// A model, and all codes that were made by it.
@@ -46,29 +45,6 @@ pub(crate) struct Projections {
     values: Vec<f32>,
 }
 
-/// Distances by the codes of nodes.
-#[derive(Clone, Copy)]
-pub(crate) struct Coded<'a> {
-    pub generation: &'a Generation,
-    pub query: &'a FastQuery,
-}
-
-impl Distances for Coded<'_> {
-    fn origin(&self) -> Option<f32> {
-        (self.generation.metric != Metric::Dot).then_some(0.0)
-    }
-
-    #[inline]
-    fn distances(&self, slots: &[Slot], out: &mut [f32]) {
-        self.generation.distances(self.query, slots, out);
-    }
-
-    #[inline(always)]
-    fn prefetch(&self, slot: Slot) {
-        self.generation.prefetch_node(slot);
-    }
-}
-
 impl Generation {
     /// A generation without codes, for nodes of up to so many links.
     pub fn new(number: u64, slots: usize, model: Model, metric: Metric, lanes: usize, kernel: Kernel) -> Self {
@@ -91,6 +67,11 @@ impl Generation {
     pub fn words_per_slot(shape: Shape, lanes: usize) -> [usize; 2] {
         let nodes = shape.span.div_ceil(LINE_DIMS) * LINE_BYTES / size_of::<u32>();
         [Layout { lanes, dims: shape.dims }.words(), nodes]
+    }
+
+    /// The distance by code of a vector to itself; `None` where distances have no such beginning.
+    pub fn origin(&self) -> Option<f32> {
+        (self.metric != Metric::Dot).then_some(0.0)
     }
 
     /// What the codes were made by.

@@ -27,10 +27,10 @@ mod model;
 mod walk;
 mod warming;
 
-pub(crate) use codes::Fast;
+pub(crate) use codes::{Fast, FastMemory};
 pub(crate) use edge::Edge;
-pub(crate) use generation::{Coded, FastQuery, Generation, Projections};
+pub(crate) use generation::{FastQuery, Generation, Projections};
 pub(crate) use layout::Layout;
 pub(crate) use model::{Model, Shape};
-pub(crate) use walk::FastWalk;
+pub(crate) use walk::Coded;
 pub(crate) use warming::Warming;

@@ -12,9 +12,11 @@
 
 use std::cell::RefCell;
 
+use crate::codes::matrix::{Matrix, add, product};
 use crate::kernel::bytes::ByteMatrix;
 use crate::kernel::nibble::LINE_DIMS;
 use crate::kernel::{Kernel, Measure};
+use crate::random::Random;
 
 thread_local! {
     static ROUNDED: RefCell<Rounded> = RefCell::default();
@@ -78,7 +80,7 @@ impl Model {
             add(&mut mean, row, 1.0 / rows.len() as f32);
         }
         let mut basis = Matrix::random(span.min(dim), dim, &mut random);
-        basis.orthonormalize(&mut random);
+        basis.orthonormalize(kernel, &mut random);
         if dims < dim {
             // Dimension by dimension, from the mean.
             let mut columns = Matrix::zero(dim, rows.len());
@@ -105,7 +107,7 @@ impl Model {
                     // index was made.
                     unsafe { (measure)(weights.as_ptr(), rows.len(), &pointers, to) };
                 }
-                next.orthonormalize(&mut random);
+                next.orthonormalize(kernel, &mut random);
                 basis = next;
             }
         }
@@ -113,7 +115,7 @@ impl Model {
         let mut turned = Matrix::zero(span, dim);
         for range in [0..dims, dims..span] {
             let mut turn = Matrix::random(range.len(), range.len(), &mut random);
-            turn.orthonormalize(&mut random);
+            turn.orthonormalize(kernel, &mut random);
             let of = basis.values.chunks_exact(dim).skip(range.start).take(range.len());
             for (to, weights) in turned.values.chunks_exact_mut(dim).skip(range.start).zip(turn.rows()) {
                 for (weight, row) in weights.iter().zip(of.clone()) {
@@ -122,7 +124,7 @@ impl Model {
             }
         }
         let mut model = Self::of(&turned, shape, &mean, kernel);
-        model.step = model.fit_step(&rows);
+        model.step = model.fit_step(&rows, kernel);
         model.slope = model.fit_slope(&rows, &mut random);
         model
     }
@@ -207,14 +209,14 @@ impl Model {
     }
 
     /// The step that loses least of the sample.
-    fn fit_step(&self, rows: &[&[f32]]) -> f32 {
+    fn fit_step(&self, rows: &[&[f32]], kernel: Kernel) -> f32 {
         let mut values = vec![0.0; self.shape.span];
         let mut all = Vec::new();
         for row in rows.iter().step_by(rows.len().div_ceil(STEP_ROWS)) {
             self.project(row, 1.0, true, &mut values);
             all.extend_from_slice(&values);
         }
-        let deviation = (product(&all, &all) / all.len() as f32).sqrt();
+        let deviation = (product(kernel, &all, &all) / all.len() as f32).sqrt();
         if !(deviation > 0.0 && deviation.is_finite()) {
             return 1.0;
         }
@@ -276,53 +278,6 @@ impl Model {
     }
 }
 
-/// Rows of values, for training.
-struct Matrix {
-    rows: usize,
-    columns: usize,
-    values: Vec<f32>,
-}
-
-impl Matrix {
-    fn zero(rows: usize, columns: usize) -> Self {
-        Self { rows, columns, values: vec![0.0; rows * columns] }
-    }
-
-    fn random(rows: usize, columns: usize, random: &mut Random) -> Self {
-        Self { rows, columns, values: (0..rows * columns).map(|_| random.normal()).collect() }
-    }
-
-    fn rows(&self) -> impl Iterator<Item = &[f32]> + Clone {
-        self.values.chunks_exact(self.columns.max(1))
-    }
-
-    /// Makes the rows orthogonal and of length one, by Gram and Schmidt; a row that depends on those before it is
-    /// drawn anew. There are no more rows than columns.
-    fn orthonormalize(&mut self, random: &mut Random) {
-        for at in 0..self.rows {
-            let (before, rest) = self.values.split_at_mut(at * self.columns);
-            let row = &mut rest[..self.columns];
-            loop {
-                let length = product(row, row).sqrt();
-                row.iter_mut().for_each(|value| *value /= length);
-                // Twice is enough: the first turn leaves rounding errors as large as what it took away.
-                for _ in 0..2 {
-                    for other in before.chunks_exact(self.columns) {
-                        let along = product(row, other);
-                        add(row, other, -along);
-                    }
-                }
-                let left = product(row, row).sqrt();
-                if left > DEPENDENT {
-                    row.iter_mut().for_each(|value| *value /= left);
-                    break;
-                }
-                row.fill_with(|| random.normal());
-            }
-        }
-    }
-}
-
 /// Rounds values to signed bytes; gives what one step of them stands for. What it gives has so few digits that its products with
 /// bytes are exact: rounded again, they give the same bytes and the same step.
 fn round_to_bytes(values: &[f32], bytes: &mut [i8]) -> f32 {
@@ -342,10 +297,6 @@ pub(crate) fn code(value: f32, inverse: f32) -> u8 {
     (value * inverse + 8.0).clamp(0.0, 15.0) as u8
 }
 
-fn product(a: &[f32], b: &[f32]) -> f32 {
-    eights(a, b, |a, b| a * b)
-}
-
 fn squared_difference(a: &[f32], b: &[f32]) -> f32 {
     eights(a, b, |a, b| (a - b) * (a - b))
 }
@@ -361,32 +312,6 @@ fn eights(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 {
         }
     }
     sums.iter().sum::<f32>() + a_rest.iter().zip(b_rest).map(|(a, b)| term(*a, *b)).sum::<f32>()
-}
-
-fn add(to: &mut [f32], from: &[f32], times: f32) {
-    to.iter_mut().zip(from).for_each(|(to, from)| *to += times * from);
-}
-
-/// SplitMix64 (Steele, Lea, Flood 2014): the same numbers on every machine.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let value = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        value ^ (value >> 31)
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit as u64) as usize
-    }
-
-    /// About normal: the sum of four even ones.
-    fn normal(&mut self) -> f32 {
-        let bits = self.next();
-        (0..4).map(|at| f32::from((bits >> (16 * at)) as u16) / 32_768.0 - 1.0).sum()
-    }
 }
 
 /// Edges have this many dimensions, and a share of the vectors' more.
@@ -413,8 +338,6 @@ const BYTE_LARGEST_MIN: f32 = 1e-30;
 const STEP_BITS: u32 = 1 << 8;
 /// Rounds of subspace iteration: the span matters, not its axes.
 const ITERATIONS: usize = 3;
-/// What is left of a row of length one that depends on others.
-const DEPENDENT: f32 = 1e-4;
 /// Smaller samples say nothing about the slope.
 const SLOPE_ROWS_MIN: usize = 256;
 const SLOPE_QUERIES: usize = 64;

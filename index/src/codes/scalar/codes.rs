@@ -4,23 +4,43 @@
 //! trained on, or new vectors are coded much worse than those were, the next is made beside it while walks go on, and
 //! then takes its place. A walk keeps the generation that it began with, and finds out about the next one by a number;
 //! only when that has changed does it take a lock.
-#![allow(unsafe_code, reason = "kernels: codes are handed over as pointers")]
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::codes::scalar::quantizer::{Buffers, Gauge, Quantizer, Source};
-use crate::kernel::codes::{MeasureCodes, measure};
-use crate::kernel::{Kernel, prefetch};
-use crate::memory::arena::{Arena, NoMemory};
+use crate::codes::codec::{Codec, Stored};
+use crate::codes::scalar::generation::{Generation, stride};
+use crate::codes::scalar::near::ScalarNear;
+use crate::codes::scalar::quantizer::{Buffers, Quantizer, Source};
+use crate::kernel::Kernel;
+use crate::memory::arena::NoMemory;
 use crate::memory::rows::{Query, Rows};
 use crate::memory::states::States;
-use crate::params::Metric;
-use crate::search::walk::Distances;
+use crate::params::{Metric, Params};
 use crate::slot::Slot;
+
+/// Fewer slots are walked by their vectors: they say too little of those to come.
+const SLOTS_MIN: u32 = 1024;
+/// A generation is trained anew when there are so many times the slots it was trained on,
+const GROWTH: u32 = 4;
+/// unless it was trained on as many as this.
+const SLOTS_ENOUGH: u32 = 100_000;
+/// Vectors of a sample, for each dimension, within the range.
+const SAMPLE_PER_DIM: usize = 8;
+/// See [`SAMPLE_PER_DIM`].
+const SAMPLE_RANGE: (usize, usize) = (4096, 16_384);
+/// Slots stored since the last training before their errors say anything.
+const DRIFT_SLOTS_MIN: u32 = 1024;
+/// Mean error of codes stored since, as a share of what was expected, from which on training is worth while.
+const DRIFT_MAX: f32 = 1.5;
+/// No single error counts for more.
+const SHARE_MAX: f32 = 100.0;
+/// Whole numbers that an error is counted in.
+const SHARE_UNITS: f32 = 256.0;
 
 /// Codes by slot.
 pub(crate) struct ScalarCodes {
+    dim: usize,
     metric: Metric,
     kernel: Kernel,
     seed: u64,
@@ -44,13 +64,6 @@ struct Kept {
     code: Vec<u8>,
 }
 
-/// One quantizer, and the codes by it.
-struct Generation {
-    quantizer: Quantizer,
-    measure: MeasureCodes,
-    codes: Arena<AtomicU32>,
-}
-
 /// Errors of the codes of slots stored since the last training.
 #[derive(Default)]
 struct Drift {
@@ -68,21 +81,14 @@ pub(crate) struct ScalarQuery {
     weights: Vec<i8>,
 }
 
-/// Distances by codes.
-#[derive(Clone, Copy)]
-pub(crate) struct ScalarNear<'a> {
-    generation: &'a Generation,
-    weights: &'a [i8],
-    gauge: Gauge,
-}
-
 impl ScalarCodes {
     /// No codes, and no generation until there is something to learn from.
-    pub fn new(metric: Metric, seed: u64, kernel: Kernel) -> Self {
+    pub fn new(params: &Params, kernel: Kernel) -> Self {
         Self {
-            metric,
+            dim: params.dim,
+            metric: params.metric,
             kernel,
-            seed,
+            seed: params.seed,
             kept: Mutex::default(),
             number: AtomicU64::new(0),
             training: Mutex::default(),
@@ -91,8 +97,40 @@ impl ScalarCodes {
         }
     }
 
-    /// Codes a slot whose row is written and that nobody knows of yet.
-    pub fn store(&self, slot: Slot, rows: &Rows) -> Result<(), NoMemory> {
+    /// Live vectors, spread evenly over the slots.
+    fn sample<'a>(&self, rows: &'a Rows, states: &States, slots: u32) -> Vec<Source<'a>> {
+        let dim = rows.query(0).values().len();
+        let most = (SAMPLE_PER_DIM * dim).clamp(SAMPLE_RANGE.0, SAMPLE_RANGE.1);
+        let step = (slots as usize / most).max(1);
+        let picked = (0..slots).step_by(step).filter(|slot| states.is_live(*slot));
+        picked.map(|slot| source_of(&rows.query(slot), self.metric)).collect()
+    }
+}
+
+impl Codec for ScalarCodes {
+    type Memory = ScalarQuery;
+    type Scorer<'a> = ScalarNear<'a>;
+
+    fn scorer<'a>(&'a self, _rows: &'a Rows, query: Query<'a>, buffer: &'a mut ScalarQuery) -> Option<ScalarNear<'a>> {
+        let number = self.number.load(Ordering::Acquire);
+        if number != buffer.number {
+            let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            buffer.generation.clone_from(&kept.current);
+            buffer.number = number;
+        }
+        let generation = buffer.generation.as_deref()?;
+        let source = source_of(&query, self.metric);
+        let quantizer = &generation.quantizer;
+        let gauge = quantizer.weigh(source, query.is_stored(), &mut buffer.buffers, &mut buffer.weights);
+        Some(ScalarNear { generation, weights: &buffer.weights, gauge })
+    }
+
+    fn reserve(&self, last: Slot) -> Result<(), NoMemory> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.current.iter().chain(&kept.next).try_for_each(|generation| generation.codes.reserve(last))
+    }
+
+    fn store(&self, slot: Slot, rows: &Rows) -> Result<(), NoMemory> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let Kept { current, next, buffers, code } = &mut *kept;
         let source = source_of(&rows.query(slot), self.metric);
@@ -106,28 +144,19 @@ impl ScalarCodes {
         Ok(())
     }
 
-    /// Makes room for the codes of every slot up to this one.
-    pub fn reserve(&self, slot: Slot) -> Result<(), NoMemory> {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.current.iter().chain(&kept.next).try_for_each(|generation| generation.codes.reserve(slot))
-    }
-
-    /// Whether [`Self::train`] is worth calling. Cheap enough to be asked for each slot.
-    pub fn wants_training(&self, slots: u32) -> bool {
+    fn is_due(&self, slots: u32) -> bool {
         slots >= self.due_slots.load(Ordering::Relaxed) || self.drift.is_large()
     }
 
-    /// Whether there are no codes yet.
-    pub fn is_untrained(&self) -> bool {
-        self.number.load(Ordering::Acquire) == 0
+    fn is_due_at_once(&self, slots: u32) -> bool {
+        self.number.load(Ordering::Acquire) == 0 && self.is_due(slots)
     }
 
-    /// Makes the next generation from what is live, and puts it in place. One thread does; others pass by. Where there is
-    /// no memory for it, the generation that is there stays. `storing` is held while a slot is stored. The caller reads.
-    pub fn train(&self, rows: &Rows, states: &States, storing: &Mutex<()>) {
+    /// One thread does; others pass by.
+    fn renew(&self, Stored { rows, states, storing, .. }: Stored<'_>) {
         let Ok(_training) = self.training.try_lock() else { return };
         let trained_slots = states.slots();
-        if !self.wants_training(trained_slots) {
+        if !self.is_due(trained_slots) {
             return;
         }
         let sample = self.sample(rows, states, trained_slots);
@@ -137,9 +166,7 @@ impl ScalarCodes {
         }
         let quantizer = Quantizer::train(&sample, self.metric, self.seed, self.kernel);
         drop(sample);
-        let measure = measure(self.kernel, quantizer.width());
-        let codes = Arena::new("codes", stride(quantizer.bytes()) / size_of::<u32>());
-        let next = Arc::new(Generation { quantizer, measure, codes });
+        let next = Arc::new(Generation::new(quantizer, self.kernel));
         let due_slots = if trained_slots < SLOTS_ENOUGH { trained_slots * GROWTH } else { u32::MAX };
         self.due_slots.store(due_slots, Ordering::Relaxed);
         self.drift.reset();
@@ -165,71 +192,15 @@ impl ScalarCodes {
         }
     }
 
-    /// Live vectors, spread evenly over the slots.
-    fn sample<'a>(&self, rows: &'a Rows, states: &States, slots: u32) -> Vec<Source<'a>> {
-        let dim = rows.query(0).values().len();
-        let most = (SAMPLE_PER_DIM * dim).clamp(SAMPLE_RANGE.0, SAMPLE_RANGE.1);
-        let step = (slots as usize / most).max(1);
-        let picked = (0..slots).step_by(step).filter(|slot| states.is_live(*slot));
-        picked.map(|slot| source_of(&rows.query(slot), self.metric)).collect()
+    /// About one for each value.
+    fn bytes_per_slot(&self) -> usize {
+        stride(self.dim)
     }
 
-    /// Distances from a query, or `None` while there are no codes.
-    pub fn near<'b>(&self, query: &Query<'_>, buffer: &'b mut ScalarQuery) -> Option<ScalarNear<'b>> {
-        let number = self.number.load(Ordering::Acquire);
-        if number != buffer.number {
-            let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-            buffer.generation.clone_from(&kept.current);
-            buffer.number = number;
-        }
-        let generation = buffer.generation.as_deref()?;
-        let source = source_of(query, self.metric);
-        let quantizer = &generation.quantizer;
-        let gauge = quantizer.weigh(source, query.is_stored(), &mut buffer.buffers, &mut buffer.weights);
-        Some(ScalarNear { generation, weights: &buffer.weights, gauge })
-    }
-
-    /// Bytes of memory that the codes of one slot take, once there are any: about one for each value.
-    pub fn bytes_per_slot(&self, dim: usize) -> usize {
-        stride(dim)
-    }
-
-    /// Bytes of memory that the codes of so many slots take.
-    pub fn bytes(&self, slots: usize) -> usize {
+    fn bytes(&self, slots: usize) -> usize {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let generations = kept.current.iter().chain(&kept.next);
         generations.map(|generation| generation.codes.bytes(slots) + generation.quantizer.memory_bytes()).sum()
-    }
-}
-
-impl Generation {
-    /// Writes the code of a slot that nobody reads yet; gives its squared error.
-    fn store(
-        &self,
-        slot: Slot,
-        source: Source<'_>,
-        buffers: &mut Buffers,
-        code: &mut Vec<u8>,
-    ) -> Result<f32, NoMemory> {
-        self.codes.reserve(slot)?;
-        let words = self.codes.get(slot);
-        code.clear();
-        code.resize(size_of_val(words), 0);
-        let error = self.quantizer.encode(source, buffers, &mut code[..self.quantizer.bytes()]);
-        for (word, bytes) in words.iter().zip(code.as_chunks().0) {
-            word.store(u32::from_ne_bytes(*bytes), Ordering::Relaxed);
-        }
-        Ok(error)
-    }
-}
-
-impl ScalarNear<'_> {
-    /// Whether these distances by codes are too far from those of the vectors to go by: what was looked for lies so near
-    /// together, seen from everything else, that its codes cannot tell it apart.
-    pub fn is_coarse(&self, coded: impl Iterator<Item = f32>, exact: &[f32]) -> bool {
-        let errors = coded.zip(exact).map(|(coded, exact)| self.gauge.error(coded, *exact));
-        let (error, size) = errors.fold((0.0, 0.0), |(error, size), next| (error + next.0, size + next.1));
-        error > COARSE * size
     }
 }
 
@@ -253,82 +224,9 @@ impl Drift {
     }
 }
 
-impl Distances for ScalarNear<'_> {
-    fn origin(&self) -> Option<f32> {
-        self.gauge.origin()
-    }
-
-    #[inline]
-    fn distances(&self, slots: &[Slot], out: &mut [f32]) {
-        let bytes = self.generation.quantizer.bytes();
-        for (slots, out) in slots.chunks(BATCH).zip(out.chunks_mut(BATCH)) {
-            let mut pointers = [std::ptr::null::<u8>(); BATCH];
-            let mut is_missing = false;
-            for (pointer, slot) in pointers.iter_mut().zip(slots) {
-                let code = self.generation.codes.get(*slot);
-                // A slot stored after a newer generation took over has no code here. Any bytes will do in its place.
-                is_missing |= code.is_empty();
-                *pointer = if code.is_empty() { self.weights.as_ptr().cast() } else { code.as_ptr().cast() };
-            }
-            let pointers = &pointers[..slots.len()];
-            let measure = self.generation.measure;
-            // SAFETY: there are twice as many weights as a code has bytes, codes are padded words of an arena that were
-            // written before their slots were published, and the kernel was checked when the index was made.
-            unsafe { measure(self.weights.as_ptr(), self.gauge.scales, bytes, pointers, out) };
-            if is_missing {
-                for (slot, out) in slots.iter().zip(out) {
-                    if self.generation.codes.get(*slot).is_empty() {
-                        *out = f32::MAX;
-                    }
-                }
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn prefetch(&self, slot: Slot) {
-        let code = self.generation.codes.get(slot);
-        for line in code.chunks(LINE_BYTES / size_of::<u32>()).take(PREFETCH_LINES_MAX) {
-            prefetch(line.as_ptr());
-        }
-    }
-}
-
 fn source_of<'a>(query: &Query<'a>, metric: Metric) -> Source<'a> {
     let norm = query.norm();
     // Under cosine the inverse of the norm is kept, under dot its square.
     let norm_squared = if metric == Metric::Cosine { 1.0 / (norm * norm) } else { norm };
     Source { values: query.values(), norm_squared }
 }
-
-/// Bytes from one code to the next: no code of less than a line straddles two, and longer ones begin on one.
-fn stride(bytes: usize) -> usize {
-    if bytes > LINE_BYTES { bytes.next_multiple_of(LINE_BYTES) } else { bytes.next_power_of_two().max(4) }
-}
-
-/// Share of the distances by which those by codes may be off.
-const COARSE: f32 = 0.25;
-/// Bytes of a cache line.
-const LINE_BYTES: usize = 64;
-/// Lines of a code fetched ahead; the processor sees a longer sequence by itself.
-const PREFETCH_LINES_MAX: usize = 8;
-/// Codes measured by one call of a kernel.
-const BATCH: usize = 64;
-/// Fewer slots are walked by their vectors: they say too little of those to come.
-const SLOTS_MIN: u32 = 1024;
-/// A generation is trained anew when there are so many times the slots it was trained on,
-const GROWTH: u32 = 4;
-/// unless it was trained on as many as this.
-const SLOTS_ENOUGH: u32 = 100_000;
-/// Vectors of a sample, for each dimension, within the range.
-const SAMPLE_PER_DIM: usize = 8;
-/// See [`SAMPLE_PER_DIM`].
-const SAMPLE_RANGE: (usize, usize) = (4096, 16_384);
-/// Slots stored since the last training before their errors say anything.
-const DRIFT_SLOTS_MIN: u32 = 1024;
-/// Mean error of codes stored since, as a share of what was expected, from which on training is worth while.
-const DRIFT_MAX: f32 = 1.5;
-/// No single error counts for more.
-const SHARE_MAX: f32 = 100.0;
-/// Whole numbers that an error is counted in.
-const SHARE_UNITS: f32 = 256.0;

@@ -4,8 +4,10 @@
 //! which the turning makes as good as one for each, so that a code is nothing but its coordinates.
 
 mod codes;
+mod generation;
+mod near;
 mod quantizer;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use codes::{ScalarCodes, ScalarNear, ScalarQuery};
+pub(crate) use codes::{ScalarCodes, ScalarQuery};

@@ -2,12 +2,14 @@
 
 use std::sync::Mutex;
 
+use crate::codes::codec::{Codec, Stored};
 use crate::codes::scalar::{ScalarCodes, ScalarQuery};
 use crate::kernel::Kernel;
+use crate::memory::graph::Graph;
 use crate::memory::rows::Rows;
 use crate::memory::states::States;
-use crate::params::Metric;
-use crate::search::walk::Distances;
+use crate::params::{Metric, Params};
+use crate::search::walk::Scorer;
 use crate::slot::Slot;
 
 /// Rows, states and codes, as an index keeps them.
@@ -17,6 +19,7 @@ struct Bed {
     states: States,
     codes: ScalarCodes,
     /// Held while a slot is stored, as the index does.
+    graph: Graph,
     storing: Mutex<()>,
 }
 
@@ -27,7 +30,8 @@ impl Bed {
             metric,
             rows,
             states: States::new(),
-            codes: ScalarCodes::new(metric, 1, kernel),
+            codes: ScalarCodes::new(&Params { seed: 1, ..Params::new(dim, metric) }, kernel),
+            graph: Graph::new(16, 1),
             storing: Mutex::default(),
         }
     }
@@ -42,9 +46,10 @@ impl Bed {
     }
 
     fn train_if_wanted(&self) -> bool {
-        let is_wanted = self.codes.wants_training(self.states.slots());
+        let is_wanted = self.codes.is_due(self.states.slots());
         if is_wanted {
-            self.codes.train(&self.rows, &self.states, &self.storing);
+            let Self { rows, states, storing, graph, .. } = self;
+            self.codes.renew(Stored { rows, graph, states, storing });
         }
         is_wanted
     }
@@ -60,7 +65,7 @@ impl Bed {
             let query = self.rows.query_of(&values, norm);
             let mut exact = vec![0.0; slots.len()];
             self.rows.distances(query, &slots, &mut exact);
-            let near = self.codes.near(&query, &mut scratch).expect("there are codes");
+            let near = self.codes.scorer(&self.rows, query, &mut scratch).expect("there are codes");
             let mut coded = vec![0.0; slots.len()];
             near.distances(&slots, &mut coded);
             let nearest = |distances: &[f32], count: usize| {
@@ -176,7 +181,7 @@ fn what_is_stored_while_codes_are_made_anew_is_coded_too() {
     });
     let mut scratch = ScalarQuery::default();
     for slot in 0..9000 {
-        let near = bed.codes.near(&bed.rows.query(slot), &mut scratch).expect("there are codes");
+        let near = bed.codes.scorer(&bed.rows, bed.rows.query(slot), &mut scratch).expect("there are codes");
         let mut distances = [0.0; 2];
         near.distances(&[slot, (slot + 1) % 9000], &mut distances);
         assert!(distances[0] < distances[1], "slot {slot} is not coded as itself: {distances:?}");
@@ -199,7 +204,7 @@ fn training_leaves_slots_alone_that_may_be_stored_anew_meanwhile() {
     assert!(bed.train_if_wanted());
     let norm = same.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
     let (mut scratch, mut distances) = (ScalarQuery::default(), [0.0; 2]);
-    let near = bed.codes.near(&bed.rows.query_of(&same, norm), &mut scratch).unwrap();
+    let near = bed.codes.scorer(&bed.rows, bed.rows.query_of(&same, norm), &mut scratch).unwrap();
     near.distances(&[0, 1], &mut distances);
     assert!(distances[0] > distances[1] + 0.1, "the retired slot has no code of its vector: {distances:?}");
 }
