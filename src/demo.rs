@@ -1,5 +1,7 @@
 //! `vecino demo`: three nodes on this machine, real data, one killed and started again, shown step by step.
 
+use std::cell::Cell;
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -9,7 +11,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use vecino_certs::{Authority, IssueOptions, Role};
 use vecino_client::{Client, Metric, NodeState, PointId, payload, point};
 
-use crate::cli::{Failure, Style, render_search, render_status};
+use crate::cli::output::terminal_width;
+use crate::cli::{Failure, Style, render_search, render_status, state_name};
 use crate::colors::{NamedColor, named_colors};
 use crate::process::{NodeCommand, NodeProcess, ProcessError};
 
@@ -25,22 +28,30 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Runs the demonstration; with `keep` the nodes stay until Ctrl-C.
 pub async fn run(keep: bool, json: bool) -> Result<(), Failure> {
+    // Whether everything was shown, and only Ctrl-C is waited for.
+    let shown = Cell::new(false);
     tokio::select! {
-        done = show(keep, Narrator { style: Style::of_stdout(json) }) => done,
+        done = show(keep, Narrator { style: Style::of_stdout(json) }, &shown) => done,
         interrupted = interrupted() => {
             interrupted.map_err(|error| Failure::io("cannot listen for signals", &error))?;
             // The nodes are killed and their folder is removed with what `show` held.
-            Ok(())
+            if shown.get() {
+                Ok(())
+            } else {
+                Err(Failure::new("interrupted", "interrupted; the nodes are stopped and their folder is removed"))
+            }
         }
     }
 }
 
-/// Ctrl-C or SIGTERM.
+/// Ctrl-C, SIGTERM, or the end of the terminal.
 async fn interrupted() -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
     tokio::select! {
         interrupted = tokio::signal::ctrl_c() => interrupted,
         _ = terminate.recv() => Ok(()),
+        _ = hang_up.recv() => Ok(()),
     }
 }
 
@@ -53,27 +64,38 @@ struct Narrator {
 impl Narrator {
     fn say(self, text: &str) {
         if self.style != Style::Json {
-            println!("{text}");
+            print_line(text);
         }
     }
 
     /// A heading, and the object that a script gets in its place.
     fn step(self, heading: &str, event: &serde_json::Value) {
         match self.style {
-            Style::Json => println!("{event}"),
-            Style::Plain => println!("\n== {heading}"),
-            Style::Terminal => println!("\n\x1b[1m== {heading}\x1b[0m"),
+            Style::Json => print_line(&event.to_string()),
+            Style::Plain => print_line(&format!("\n== {heading}")),
+            Style::Terminal => print_line(&format!("\n\x1b[1m== {heading}\x1b[0m")),
         }
     }
 
+    /// A table, set in where there is room for that.
     fn show(self, table: &str) {
-        if self.style != Style::Json {
-            table.lines().for_each(|line| println!("   {line}"));
-        }
+        let widest = table.lines().map(|line| line.chars().count()).max().unwrap_or(0);
+        let has_room = self.style != Style::Terminal || widest + INDENT.len() <= terminal_width();
+        let indent = if has_room { INDENT } else { "" };
+        table.lines().for_each(|line| self.say(&format!("{indent}{line}")));
     }
 }
 
-async fn show(keep: bool, narrator: Narrator) -> Result<(), Failure> {
+/// What stands before the lines below a heading.
+const INDENT: &str = "   ";
+
+/// Writes a line. Nobody may be reading any more, as behind `head`; what the demonstration started is then ended all the
+/// same.
+fn print_line(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+async fn show(keep: bool, narrator: Narrator, shown: &Cell<bool>) -> Result<(), Failure> {
     let folder = tempfile::tempdir().map_err(|error| Failure::io("cannot make a temporary folder", &error))?;
     let mut mesh = Mesh::start(folder.path(), narrator).await?;
     let first = mesh.client(0).await?;
@@ -131,6 +153,7 @@ async fn show(keep: bool, narrator: Narrator) -> Result<(), Failure> {
 
     what_next(&mesh, narrator, keep);
     if keep {
+        shown.set(true);
         // Until Ctrl-C drops this.
         std::future::pending::<()>().await;
     }
@@ -323,7 +346,7 @@ impl Mesh {
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
-        Err(Failure::new("demo", format!("node {node} was not seen {state:?} within {NOTICE_WAIT:?}")))
+        Err(Failure::new("demo", format!("node {node} was not seen {} within {NOTICE_WAIT:?}", state_name(state))))
     }
 
     async fn stop(self) -> Result<(), Failure> {

@@ -30,6 +30,7 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => cli::fail(&Failure::of("certificates", &*error), json),
         },
+        Command::Completions { shell } => finish(cli::output::print(cli::completions(shell).trim_end()), json),
         Command::Doctor(args) => cli::doctor::run(args, json),
         Command::Node(args) => {
             let done = runtime.block_on(node(args, json));

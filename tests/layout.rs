@@ -26,21 +26,8 @@ const CRATES: [&str; 11] = [
     "client/src",
     "supervise/src",
 ];
-/// Crates whose modules are in order already.
-const IN_ORDER: [&str; 10] = [
-    "model/src",
-    "index/src",
-    "storage/src",
-    "certs/src",
-    "mesh/src",
-    "engine/src",
-    "net/src",
-    "node/src",
-    "supervise/src",
-    "client/src",
-];
 /// Most lines of one file of Rust.
-const FILE_LINES_MAX: usize = 700;
+const FILE_LINES_MAX: usize = 600;
 
 #[test]
 fn dependencies_run_in_one_direction() {
@@ -115,7 +102,7 @@ fn every_test_that_the_guarantees_name_exists() {
 
 #[test]
 fn no_modules_of_a_crate_use_each_other_in_a_circle() {
-    let circles = IN_ORDER.iter().flat_map(|folder| {
+    let circles = CRATES.iter().flat_map(|folder| {
         let circles = Modules::read(&Path::new(ROOT).join(folder)).circles();
         circles.into_iter().map(move |files| format!("{folder}: {}", files.join(" -> ")))
     });
@@ -141,7 +128,7 @@ fn no_file_is_longer_than_can_be_kept_in_mind() {
 fn the_code_map_names_every_folder_of_code() {
     let map = std::fs::read_to_string(Path::new(ROOT).join("ARCHITECTURE.md")).unwrap();
     let mut missing = BTreeSet::new();
-    for folder in IN_ORDER {
+    for folder in CRATES {
         walk(&Path::new(ROOT).join(folder), &mut |path| {
             if path.file_name().is_some_and(|name| name == "tests.rs") {
                 return;

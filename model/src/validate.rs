@@ -132,8 +132,9 @@ pub fn vector(name: &str, field: &FieldSchema, vector: &Vector) -> Result<(), In
         refuse!("{} has length {norm:e}: at most {:e} is allowed", described(name), limits::NORM_MAX);
     }
     if field.metric == Metric::Cosine && norm < limits::COSINE_NORM_MIN {
+        let length = if norm == 0.0 { "is all zeros".to_owned() } else { format!("has length {norm:e}") };
         refuse!(
-            "{} has length {norm:e}, which has no direction: cosine needs a vector at least {:e} long",
+            "{} {length}, which has no direction: cosine needs a vector at least {:e} long",
             described(name),
             limits::COSINE_NORM_MIN
         );

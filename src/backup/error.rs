@@ -6,38 +6,47 @@ use std::io;
 use vecino_client::{ClientError, PointId};
 
 use super::MARKER_ID;
-use super::manifest::BackupName;
-use super::page::PageName;
+use super::manifest::{BackupName, ManifestFault};
+use super::page::{PageError, PageName};
 
 /// Why a backup or a restore failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
     /// The URL is none, or of a kind that is not known.
-    #[error("{url:?} is no place for backups: {reason}; use a folder, file:///FOLDER or s3://BUCKET/PREFIX")]
+    #[error("{url:?} is no place for backups: {source}; use a folder, file:///FOLDER or s3://BUCKET/PREFIX")]
     Url {
         /// As it was given.
         url: String,
         /// What is wrong with it.
-        reason: String,
+        source: UrlFault,
     },
     /// The folder or object store does not answer.
-    #[error("{url} cannot be reached: {reason}")]
+    #[error("{url} cannot be reached: {source}")]
     Unreachable {
         /// Where.
         url: String,
         /// Why.
-        reason: String,
+        source: PlaceFault,
+    },
+    /// The environment holds no keys for the object store, and the machine has no role that would stand in for them.
+    #[error(
+        "there are no keys for {url}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_REGION or \
+         AWS_ENDPOINT_URL where the store needs them)"
+    )]
+    NoKeys {
+        /// Where.
+        url: String,
     },
     /// There is no room.
-    #[error("{url} is full: {reason}; make room and run the same command again, it goes on from here")]
+    #[error("{url} is full: {}; make room and run the same command again, it goes on from here", told(&**.source))]
     Full {
         /// Where.
         url: String,
-        /// Why.
-        reason: String,
+        /// What the store said.
+        source: Box<object_store::Error>,
     },
     /// Reading or writing an object failed.
-    #[error("{url}: {object} cannot be {action}: {reason}")]
+    #[error("{url}: {object} cannot be {action}: {}", told(&**.source))]
     Object {
         /// Where.
         url: String,
@@ -45,8 +54,8 @@ pub enum BackupError {
         object: String,
         /// `read`, `written` or `listed`.
         action: &'static str,
-        /// Why.
-        reason: String,
+        /// What the store said.
+        source: Box<object_store::Error>,
     },
     /// There is no backup at all.
     #[error("{url} holds no backup; `vecino backup create {url}` makes one")]
@@ -73,12 +82,12 @@ pub enum BackupError {
         known: u32,
     },
     /// The manifest is not what was written.
-    #[error("the manifest of backup {name} is damaged: {reason}; choose another backup with --backup")]
+    #[error("the manifest of backup {name} is damaged: {source}; choose another backup with --backup")]
     DamagedManifest {
         /// The backup.
         name: BackupName,
         /// What does not fit.
-        reason: String,
+        source: ManifestFault,
     },
     /// Pages are missing or damaged.
     #[error("backup {name} is damaged, and nothing was restored: {}", pages_in_words(.pages))]
@@ -190,6 +199,40 @@ pub enum BackupError {
     Client(#[from] ClientError),
 }
 
+/// What is wrong with the URL of a place for backups.
+#[derive(Debug, thiserror::Error)]
+pub enum UrlFault {
+    /// There is none.
+    #[error("it is empty")]
+    Empty,
+    /// A file URL with a host, or without a path.
+    #[error("a file URL has three slashes, file:///FOLDER")]
+    FileUrl,
+    /// An object store needs a bucket.
+    #[error("it names no bucket")]
+    NoBucket,
+    /// The path in the bucket is none.
+    #[error("{}", told(.0))]
+    Path(#[from] object_store::path::Error),
+    /// No such kind of place.
+    #[error("{0}:// is not known")]
+    Scheme(String),
+}
+
+/// Why a place for backups does not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaceFault {
+    /// The folder cannot be used.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// There is a file in its place.
+    #[error("it is no folder")]
+    NotAFolder,
+    /// The store said no.
+    #[error("{}", told(&**.0))]
+    Store(#[source] Box<object_store::Error>),
+}
+
 /// A page that is missing or damaged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadPage {
@@ -198,7 +241,37 @@ pub struct BadPage {
     /// The page.
     pub page: PageName,
     /// What is wrong with it.
-    pub reason: String,
+    pub reason: PageDamage,
+}
+
+/// What is wrong with a page, for a sentence that begins with its name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PageDamage {
+    /// It is not there.
+    #[error("is missing")]
+    Missing,
+    /// It has another size.
+    #[error("has {found} bytes, {written} were written")]
+    Size {
+        /// Bytes that are there.
+        found: u64,
+        /// Bytes that the manifest names.
+        written: u64,
+    },
+    /// Its hash is another one.
+    #[error("has bytes that do not match its name")]
+    Hash,
+    /// Its bytes are no points.
+    #[error(transparent)]
+    Points(#[from] PageError),
+    /// It holds another number of points.
+    #[error("has {found} points, {written} were written")]
+    Count {
+        /// Points that are there.
+        found: usize,
+        /// Points that the manifest names.
+        written: u32,
+    },
 }
 
 impl BackupError {
@@ -206,7 +279,7 @@ impl BackupError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Url { .. } | Self::OneNameForMany { .. } | Self::NewName { .. } => "usage",
-            Self::Unreachable { .. } => "unreachable",
+            Self::Unreachable { .. } | Self::NoKeys { .. } => "unreachable",
             Self::Full { .. } => "full",
             Self::Object { .. } => "io",
             Self::NoBackup { .. } | Self::UnknownBackup { .. } | Self::UnknownCollection { .. } => "not_found",
@@ -222,7 +295,7 @@ impl BackupError {
 }
 
 /// What an object store says, with its causes, on one line.
-pub(super) fn told(error: &dyn Error) -> String {
+fn told(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -248,6 +321,12 @@ pub(super) fn says_full(error: &(dyn Error + 'static)) -> bool {
     false
 }
 
+/// Whether an object store failed for want of keys: it then asks the machine for a role, at an address that only the
+/// machines of a cloud answer at.
+pub(super) fn lacks_keys(error: &object_store::Error) -> bool {
+    told(error).contains(ROLE_ADDRESS)
+}
+
 fn hint(level: &vecino_client::Level) -> &'static str {
     if *level == vecino_client::Level::One { "" } else { " (--level one needs one live replica of each range only)" }
 }
@@ -271,5 +350,7 @@ fn pages_in_words(pages: &[BadPage]) -> String {
     format!("{}{more}", shown.join("; "))
 }
 
+/// Where machines in a cloud are told their role.
+const ROLE_ADDRESS: &str = "169.254.169.254";
 /// Most bad pages that a message names.
 const PAGES_SHOWN: usize = 10;

@@ -12,7 +12,6 @@ use vecino_client::{CollectionSchema, FieldSchema, Fsync, Level};
 use vecino_model::{CollectionId, MeshId};
 use vecino_storage::preamble::{self, PREAMBLE_BYTES, Preamble};
 
-use super::error::BackupError;
 use super::page::PageName;
 
 /// The format that is written, and the newest that is read.
@@ -122,34 +121,63 @@ impl Manifest {
         bytes
     }
 
-    /// Reads the manifest of the backup of this name.
+    /// Reads a manifest.
     ///
     /// # Errors
-    /// [`BackupError::NewerFormat`] or [`BackupError::DamagedManifest`].
-    pub fn decode(name: &BackupName, bytes: &[u8]) -> Result<Self, BackupError> {
-        let damaged = |reason: String| BackupError::DamagedManifest { name: name.clone(), reason };
+    /// When the bytes are not those of a manifest that this program knows.
+    pub fn decode(bytes: &[u8]) -> Result<Self, ManifestFault> {
         match preamble::judge(bytes, MAGIC, BACKUP_FORMAT_VERSION) {
             Preamble::Known => {}
-            Preamble::Newer(found) => {
-                return Err(BackupError::NewerFormat { name: name.clone(), found, known: BACKUP_FORMAT_VERSION });
-            }
-            Preamble::Bad(reason) => return Err(damaged(reason.to_owned())),
+            Preamble::Newer(found) => return Err(ManifestFault::Newer(found)),
+            Preamble::Bad(reason) => return Err(ManifestFault::Preamble(reason)),
         }
-        let Some((rest, hash)) = bytes.split_last_chunk::<HASH_BYTES>() else {
-            return Err(damaged("it is shorter than its hash".to_owned()));
-        };
+        let (rest, hash) = bytes.split_last_chunk::<HASH_BYTES>().ok_or(ManifestFault::CutOff)?;
         if blake3::hash(rest) != *hash {
-            return Err(damaged("its bytes do not match its hash".to_owned()));
+            return Err(ManifestFault::Hash);
         }
         let body = rest.get(PREAMBLE_BYTES..).unwrap_or_default();
-        let body: Body = rmp_serde::from_slice(body).map_err(|error| damaged(error.to_string()))?;
-        body.into_manifest().map_err(damaged)
+        rmp_serde::from_slice::<Body>(body)?.into_manifest()
     }
 
     /// Tells this manifest from every other one.
     pub fn digest(&self) -> blake3::Hash {
         blake3::hash(&self.encode())
     }
+}
+
+/// Why bytes are no manifest.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestFault {
+    /// A newer program wrote it, in this format.
+    #[error("it has format {0}, and this program knows formats up to {BACKUP_FORMAT_VERSION}")]
+    Newer(u32),
+    /// Its first bytes are wrong.
+    #[error("{0}")]
+    Preamble(&'static str),
+    /// It ends before its hash.
+    #[error("it is shorter than its hash")]
+    CutOff,
+    /// It is not what was written.
+    #[error("its bytes do not match its hash")]
+    Hash,
+    /// It holds more bytes than any manifest.
+    #[error("it has {found} bytes, and none has more than {MANIFEST_BYTES_MAX}")]
+    Size {
+        /// Its bytes.
+        found: u64,
+    },
+    /// Its body cannot be read.
+    #[error(transparent)]
+    Body(#[from] rmp_serde::decode::Error),
+    /// It names a level that is not known.
+    #[error(transparent)]
+    Level(#[from] vecino_model::UnknownLevel),
+    /// It names a metric that is not known.
+    #[error(transparent)]
+    Metric(#[from] vecino_model::UnknownMetric),
+    /// It names a profile that is not known.
+    #[error(transparent)]
+    Profile(#[from] vecino_model::UnknownProfile),
 }
 
 /// As it is stored: no wire type is.
@@ -168,7 +196,7 @@ struct StoredCollection {
     id: [u8; 16],
     fields: BTreeMap<String, StoredField>,
     replication_factor: u32,
-    /// 0 for always, absent for never, otherwise every so many milliseconds.
+    /// 0 for always, absent for never, otherwise the milliseconds between flushes.
     fsync_ms: Option<u32>,
     pages: Vec<PageRef>,
 }
@@ -191,9 +219,9 @@ impl From<&Manifest> for Body {
 }
 
 impl Body {
-    fn into_manifest(self) -> Result<Manifest, String> {
+    fn into_manifest(self) -> Result<Manifest, ManifestFault> {
         let Self { mesh, level, collections } = self;
-        let level = level.parse().map_err(|error: vecino_model::UnknownLevel| error.to_string())?;
+        let level = level.parse()?;
         let collections = collections.into_iter().map(StoredCollection::into_manifest).collect::<Result<_, _>>()?;
         Ok(Manifest { mesh: MeshId(mesh), level, collections })
     }
@@ -229,14 +257,13 @@ impl From<&CollectionManifest> for StoredCollection {
 }
 
 impl StoredCollection {
-    fn into_manifest(self) -> Result<CollectionManifest, String> {
+    fn into_manifest(self) -> Result<CollectionManifest, ManifestFault> {
         let Self { name, id, fields, replication_factor, fsync_ms, pages } = self;
         let field = |(name, StoredField { dim, metric, m, ef_construction, profile })| {
-            let metric = metric.parse().map_err(|error: vecino_model::UnknownMetric| error.to_string())?;
-            let profile = profile.parse().map_err(|error: vecino_model::UnknownProfile| error.to_string())?;
+            let (metric, profile) = (metric.parse()?, profile.parse()?);
             Ok((name, FieldSchema { dim, metric, m, ef_construction, profile }))
         };
-        let fields = fields.into_iter().map(field).collect::<Result<_, String>>()?;
+        let fields = fields.into_iter().map(field).collect::<Result<_, ManifestFault>>()?;
         let fsync = match fsync_ms {
             Some(0) => Fsync::Always,
             Some(ms) => Fsync::EveryMs(ms),
@@ -250,10 +277,6 @@ impl StoredCollection {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn name() -> BackupName {
-        "20261121T080511.123Z".parse().unwrap()
-    }
 
     fn manifest() -> Manifest {
         let mut schema = vecino_client::schema(3, vecino_client::Metric::Cosine);
@@ -273,7 +296,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         let manifest = manifest();
-        assert_eq!(Manifest::decode(&name(), &manifest.encode()).unwrap(), manifest);
+        assert_eq!(Manifest::decode(&manifest.encode()).unwrap(), manifest);
         assert_eq!((manifest.collections[0].points(), manifest.collections[0].bytes()), (24, 140_000));
     }
 
@@ -283,10 +306,11 @@ mod tests {
         for at in 0..bytes.len() {
             let mut flipped = bytes.clone();
             flipped[at] ^= 1 << (at % 8);
-            let error = Manifest::decode(&name(), &flipped).unwrap_err();
-            assert!(matches!(error, BackupError::DamagedManifest { .. }), "byte {at}: {error}");
-            let error = Manifest::decode(&name(), &bytes[..at]).unwrap_err();
-            assert!(matches!(error, BackupError::DamagedManifest { .. }), "cut at {at}: {error}");
+            let error = Manifest::decode(&flipped).unwrap_err();
+            assert!(matches!(error, ManifestFault::Preamble(_) | ManifestFault::Hash), "byte {at}: {error}");
+            let error = Manifest::decode(&bytes[..at]).unwrap_err();
+            let found = matches!(error, ManifestFault::Preamble(_) | ManifestFault::CutOff | ManifestFault::Hash);
+            assert!(found, "cut at {at}: {error}");
         }
     }
 
@@ -294,11 +318,9 @@ mod tests {
     fn a_newer_format_is_refused_with_both_numbers() {
         let mut bytes = Vec::new();
         preamble::encode(MAGIC, 7, &mut bytes);
-        let error = Manifest::decode(&name(), &bytes).unwrap_err().to_string();
-        assert_eq!(
-            error,
-            "backup 20261121T080511.123Z has format 7, and this program knows formats up to 1: use a newer vecino"
-        );
+        let error = Manifest::decode(&bytes).unwrap_err();
+        assert!(matches!(error, ManifestFault::Newer(7)), "{error}");
+        assert_eq!(error.to_string(), "it has format 7, and this program knows formats up to 1");
     }
 
     #[test]

@@ -19,13 +19,13 @@ pub mod target;
 mod upload;
 
 pub use create::{CreateRequest, Created, create};
-pub use error::{BackupError, BadPage};
-pub use manifest::{BackupName, Manifest};
+pub use error::{BackupError, BadPage, PageDamage, PlaceFault, UrlFault};
+pub use manifest::{BackupName, Manifest, ManifestFault};
 pub use restore::{RestoreRequest, Restored, restore};
 pub use target::Target;
 
-/// Id of the point that stands in a collection while it is being restored: how far it has come, for who runs the
-/// restore again. It is deleted at the end.
+/// Id of the point that stands in a collection while it is being restored. It says how far the restore has come, so that
+/// the same command goes on from there. It is deleted at the end.
 pub const MARKER_ID: &str = "vecino:restore";
 
 /// Requests to the object store under way at once. Each holds a page in memory, a few MiB.

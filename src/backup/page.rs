@@ -46,7 +46,7 @@ struct Entry {
 }
 
 /// Why bytes are no page.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PageError {
     /// It ends inside an entry.
     #[error("ends inside entry {0}")]

@@ -13,9 +13,9 @@ use vecino_client::{
     RawPoint, Value, Vector, payload,
 };
 
-use super::error::{BackupError, BadPage};
+use super::error::{BackupError, BadPage, PageDamage};
 use super::manifest::{BackupName, CollectionManifest, PageRef};
-use super::target::{PageFault, Target, wrong_size};
+use super::target::{PageFault, Target};
 use super::{MARKER_ID, STORE_REQUESTS_MAX};
 use vecino_model::validate;
 
@@ -217,8 +217,8 @@ async fn verify(target: &Target, backup: &BackupName, plan: &[Planned]) -> Resul
     for planned in plan {
         for page in planned.remaining() {
             let reason = match there.get(&page.name) {
-                None => "is missing".to_owned(),
-                Some(size) if *size != page.bytes => wrong_size(*size, page.bytes),
+                None => PageDamage::Missing,
+                Some(size) if *size != page.bytes => PageDamage::Size { found: *size, written: page.bytes },
                 Some(_) => {
                     sound.push((planned.source.name.clone(), *page));
                     continue;

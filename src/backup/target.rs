@@ -17,11 +17,11 @@ use object_store::{
     BackoffConfig, ClientOptions, Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, RetryConfig,
 };
 
-use super::error::{BackupError, says_full, told};
-use super::manifest::PageRef;
-use super::manifest::{BackupName, MANIFEST_BYTES_MAX, Manifest};
-use super::page::{PageName, decode};
 use vecino_client::RawPoint;
+
+use super::error::{BackupError, PageDamage, PlaceFault, UrlFault, lacks_keys, says_full};
+use super::manifest::{BACKUP_FORMAT_VERSION, BackupName, MANIFEST_BYTES_MAX, Manifest, ManifestFault, PageRef};
+use super::page::{PageName, decode};
 
 const BACKUPS: &str = "backups";
 const PAGES: &str = "pages";
@@ -45,8 +45,8 @@ pub struct Target {
 /// Why a page cannot be used.
 #[derive(Debug)]
 pub(super) enum PageFault {
-    /// It is missing or damaged: how, for a sentence that begins with its name.
-    Bad(String),
+    /// It is missing or damaged.
+    Bad(PageDamage),
     /// The store did not answer.
     Store(BackupError),
 }
@@ -59,21 +59,21 @@ impl Target {
     /// # Errors
     /// [`BackupError::Url`], or [`BackupError::Unreachable`] for a folder that is not there.
     pub fn open(url: &str, create: bool) -> Result<Self, BackupError> {
-        let wrong = |reason: &str| BackupError::Url { url: url.to_owned(), reason: reason.to_owned() };
+        let wrong = |source: UrlFault| BackupError::Url { url: url.to_owned(), source };
         match url.split_once("://") {
-            None if url.is_empty() => Err(wrong("it is empty")),
+            None if url.is_empty() => Err(wrong(UrlFault::Empty)),
             None => Self::folder(url, PathBuf::from(url), create),
             Some(("file", path)) if path.starts_with('/') => Self::folder(url, PathBuf::from(path), create),
-            Some(("file", _)) => Err(wrong("a file URL has three slashes, file:///FOLDER")),
+            Some(("file", _)) => Err(wrong(UrlFault::FileUrl)),
             Some(("s3", place)) => {
                 let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
-                let root = Path::parse(prefix.trim_matches('/')).map_err(|error| wrong(&told(&error)))?;
+                let root = Path::parse(prefix.trim_matches('/')).map_err(|error| wrong(error.into()))?;
                 if bucket.is_empty() {
-                    return Err(wrong("it names no bucket"));
+                    return Err(wrong(UrlFault::NoBucket));
                 }
                 Ok(Self::over(Arc::new(s3(url, bucket)?), root, url))
             }
-            Some((scheme, _)) => Err(wrong(&format!("{scheme}:// is not known"))),
+            Some((scheme, _)) => Err(wrong(UrlFault::Scheme(scheme.to_owned()))),
         }
     }
 
@@ -83,16 +83,17 @@ impl Target {
     }
 
     fn folder(url: &str, path: PathBuf, create: bool) -> Result<Self, BackupError> {
-        let unreachable = |reason: String| BackupError::Unreachable { url: url.to_owned(), reason };
+        let unreachable = |source: PlaceFault| BackupError::Unreachable { url: url.to_owned(), source };
         if create {
-            std::fs::create_dir_all(&path).map_err(|error| unreachable(error.to_string()))?;
+            std::fs::create_dir_all(&path).map_err(|error| unreachable(error.into()))?;
         }
         match std::fs::metadata(&path) {
             Ok(metadata) if metadata.is_dir() => {}
-            Ok(_) => return Err(unreachable("it is no folder".to_owned())),
-            Err(error) => return Err(unreachable(error.to_string())),
+            Ok(_) => return Err(unreachable(PlaceFault::NotAFolder)),
+            Err(error) => return Err(unreachable(error.into())),
         }
-        let store = LocalFileSystem::new_with_prefix(&path).map_err(|error| unreachable(told(&error)))?;
+        let store =
+            LocalFileSystem::new_with_prefix(&path).map_err(|error| unreachable(PlaceFault::Store(Box::new(error))))?;
         Ok(Self::over(Arc::new(store.with_fsync(true)), Path::default(), url))
     }
 
@@ -112,8 +113,7 @@ impl Target {
             Ok(name.and_then(|name| name.parse().ok()))
         });
         let found: Result<Vec<BackupName>, _> = found.try_collect().await;
-        let mut found =
-            found.map_err(|error| BackupError::Unreachable { url: self.url.clone(), reason: told(&error) })?;
+        let mut found = found.map_err(|error| unanswered(&self.url, error))?;
         found.sort();
         Ok(found)
     }
@@ -128,14 +128,19 @@ impl Target {
             Err(Error::NotFound { .. }) => {
                 return Err(BackupError::UnknownBackup { url: self.url.clone(), name: name.clone() });
             }
-            found => found.map_err(|error| self.failed(&path, "read", &error))?,
+            found => found.map_err(|error| self.failed(&path, "read", error))?,
         };
         if found.meta.size > MANIFEST_BYTES_MAX {
-            let reason = format!("it has {} bytes, and none has more than {MANIFEST_BYTES_MAX}", found.meta.size);
-            return Err(BackupError::DamagedManifest { name: name.clone(), reason });
+            let source = ManifestFault::Size { found: found.meta.size };
+            return Err(BackupError::DamagedManifest { name: name.clone(), source });
         }
-        let bytes = found.bytes().await.map_err(|error| self.failed(&path, "read", &error))?;
-        Manifest::decode(name, &bytes)
+        let bytes = found.bytes().await.map_err(|error| self.failed(&path, "read", error))?;
+        Manifest::decode(&bytes).map_err(|fault| match fault {
+            ManifestFault::Newer(found) => {
+                BackupError::NewerFormat { name: name.clone(), found, known: BACKUP_FORMAT_VERSION }
+            }
+            source => BackupError::DamagedManifest { name: name.clone(), source },
+        })
     }
 
     /// Makes everything that was written before it a backup.
@@ -154,7 +159,7 @@ impl Target {
             {
                 Ok(())
             }
-            Err(error) => Err(self.failed(&path, "written", &error)),
+            Err(error) => Err(self.failed(&path, "written", error)),
         }
     }
 
@@ -168,7 +173,7 @@ impl Target {
             let name = object.location.filename().and_then(|name| name.strip_suffix(PAGE_ENDING));
             Ok(name.and_then(PageName::parse).map(|name| (name, object.size)))
         });
-        pages.try_collect().await.map_err(|error| self.failed(&folder, "listed", &error))
+        pages.try_collect().await.map_err(|error| self.failed(&folder, "listed", error))
     }
 
     /// Stores a page.
@@ -178,23 +183,23 @@ impl Target {
     pub async fn write_page(&self, name: PageName, bytes: Vec<u8>) -> Result<(), BackupError> {
         let path = self.page_path(name);
         let written = self.store.put(&path, PutPayload::from(bytes)).await;
-        written.map(|_| ()).map_err(|error| self.failed(&path, "written", &error))
+        written.map(|_| ()).map_err(|error| self.failed(&path, "written", error))
     }
 
     /// The bytes of a page, which match its name.
     pub(super) async fn read_page(&self, page: PageRef) -> Result<Bytes, PageFault> {
         let path = self.page_path(page.name);
         let failed = |error: Error| match error {
-            Error::NotFound { .. } => PageFault::Bad("is missing".to_owned()),
-            error => PageFault::Store(self.failed(&path, "read", &error)),
+            Error::NotFound { .. } => PageFault::Bad(PageDamage::Missing),
+            error => PageFault::Store(self.failed(&path, "read", error)),
         };
         let found = self.store.get(&path).await.map_err(failed)?;
         if found.meta.size != page.bytes {
-            return Err(PageFault::Bad(wrong_size(found.meta.size, page.bytes)));
+            return Err(PageFault::Bad(PageDamage::Size { found: found.meta.size, written: page.bytes }));
         }
         let bytes = found.bytes().await.map_err(failed)?;
         if PageName::of(&bytes) != page.name {
-            return Err(PageFault::Bad("has bytes that do not match its name".to_owned()));
+            return Err(PageFault::Bad(PageDamage::Hash));
         }
         Ok(bytes)
     }
@@ -202,9 +207,9 @@ impl Target {
     /// The points of a page.
     pub(super) async fn read_points(&self, page: PageRef) -> Result<Vec<RawPoint>, PageFault> {
         let bytes = self.read_page(page).await?;
-        let points = decode(&bytes).map_err(|error| PageFault::Bad(error.to_string()))?;
+        let points = decode(&bytes).map_err(|error| PageFault::Bad(error.into()))?;
         if points.len() != page.points as usize {
-            return Err(PageFault::Bad(format!("has {} points, {} were written", points.len(), page.points)));
+            return Err(PageFault::Bad(PageDamage::Count { found: points.len(), written: page.points }));
         }
         Ok(points)
     }
@@ -217,18 +222,26 @@ impl Target {
         self.root.clone().join(PAGES).join(format!("{name}{PAGE_ENDING}"))
     }
 
-    fn failed(&self, object: &Path, action: &'static str, error: &Error) -> BackupError {
-        let (url, reason) = (self.url.clone(), told(error));
-        if says_full(error) {
-            return BackupError::Full { url, reason };
+    fn failed(&self, object: &Path, action: &'static str, error: Error) -> BackupError {
+        let url = self.url.clone();
+        if says_full(&error) {
+            return BackupError::Full { url, source: Box::new(error) };
         }
-        BackupError::Object { url, object: object.to_string(), action, reason }
+        if lacks_keys(&error) {
+            return BackupError::NoKeys { url };
+        }
+        BackupError::Object { url, object: object.to_string(), action, source: Box::new(error) }
     }
 }
 
-/// What is wrong with a page of another size.
-pub(super) fn wrong_size(found: u64, written: u64) -> String {
-    format!("has {found} bytes, {written} were written")
+/// A store that did not answer at all.
+fn unanswered(url: &str, error: Error) -> BackupError {
+    let url = url.to_owned();
+    if lacks_keys(&error) {
+        BackupError::NoKeys { url }
+    } else {
+        BackupError::Unreachable { url, source: PlaceFault::Store(Box::new(error)) }
+    }
 }
 
 fn s3(url: &str, bucket: &str) -> Result<impl ObjectStore, BackupError> {
@@ -239,5 +252,5 @@ fn s3(url: &str, bucket: &str) -> Result<impl ObjectStore, BackupError> {
     let http = std::env::var("AWS_ALLOW_HTTP").is_ok_and(|value| value == "true");
     let builder = AmazonS3Builder::from_env().with_bucket_name(bucket).with_retry(retry);
     let store = builder.with_client_options(options.with_allow_http(http)).build();
-    store.map_err(|error| BackupError::Unreachable { url: url.to_owned(), reason: told(&error) })
+    store.map_err(|error| unanswered(url, error))
 }

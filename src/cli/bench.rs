@@ -36,9 +36,15 @@ async fn bench(args: BenchArgs) -> Result<(Measured, Duration), Failure> {
     for first in 0..args.connection.connect.len().min(args.clients as usize) {
         clients.push(connect_from(&args.connection, first).await?);
     }
-    for client in &clients {
+    for (number, client) in clients.iter().enumerate() {
         // Opens the connection before the clock runs, and finds a wrong dimension before a thousand searches do.
-        check_dim(&client.collection(&args.collection).describe().await?, &queries)?;
+        let info = client.collection(&args.collection).describe().await?;
+        check_dim(&info, &queries)?;
+        if number == 0
+            && let Some(remark) = truth.as_deref().and_then(|truth| beyond(&info, truth, args.k as usize))
+        {
+            eprintln!("warning: {remark}");
+        }
     }
     let started = Instant::now();
     let deadline = args.seconds.map(|seconds| started + Duration::from_secs_f64(seconds));
@@ -143,6 +149,18 @@ fn read_truth(args: &BenchArgs, queries: usize) -> Result<Option<Vec<Vec<u64>>>,
     Ok(Some(truth))
 }
 
+/// A remark where exact answers name rows that the collection has not, so that the recall is not what it seems.
+fn beyond(info: &CollectionInfo, truth: &[Vec<u64>], k: usize) -> Option<String> {
+    let CollectionInfo { name, points, .. } = info;
+    let last = truth.iter().flat_map(|row| row.iter().take(k)).max().copied()?;
+    (last >= *points).then(|| {
+        format!(
+            "--truth names row {last}, and collection {name:?} has only {points} points: answers that are not in the \
+             collection count as missed, so the recall says little"
+        )
+    })
+}
+
 fn check_dim(info: &CollectionInfo, queries: &[Vector]) -> Result<(), Failure> {
     let name = &info.name;
     let Some(field) = info.schema.fields.get(DEFAULT_FIELD) else {
@@ -226,6 +244,16 @@ mod tests {
         assert!(check_dim(&info, &[Vector(vec![0.0; 3])]).is_ok());
         let error = check_dim(&info, &[Vector(vec![0.0; 3]), Vector(vec![0.0; 2])]).unwrap_err().render(false);
         assert_eq!(error, "error: the queries have dimension 2, collection \"films\" takes 3");
+    }
+
+    #[test]
+    fn truth_of_more_rows_than_the_collection_has_is_remarked_on() {
+        let collection = |points| CollectionInfo { points, ..info(2) };
+        let truth = [vec![5, 99_999], vec![7, 3]];
+        assert_eq!(beyond(&collection(100_000), &truth, 2), None);
+        assert_eq!(beyond(&collection(8), &truth, 1), None, "only the first k of each row count");
+        let remark = beyond(&collection(20_000), &truth, 2).unwrap();
+        assert!(remark.contains("row 99999") && remark.contains("\"films\" has only 20000 points"), "{remark}");
     }
 
     #[tokio::test]

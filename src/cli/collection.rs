@@ -6,10 +6,12 @@ use serde::Serialize;
 use vecino_client::{CollectionInfo, CollectionSchema, CollectionStats, Dropped, FieldSchema, Fsync};
 use vecino_model::DEFAULT_FIELD;
 
-use super::args::{CollectionArgs, CollectionCommand, CreateArgs, NamedField};
+use super::args::{CollectionArgs, CollectionCommand, CreateArgs};
 use super::connection::connect_running;
 use super::failure::Failure;
-use super::output::{Style, Table, cut, json, print, printable};
+use super::output::{Style, Table, json, print, printable};
+use super::text::cut;
+use super::values::NamedField;
 use vecino_engine::memory::Bytes;
 
 /// Carries out the command.

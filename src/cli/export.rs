@@ -11,7 +11,8 @@ use vecino_client::{PointId, ScanRequest, StoredPoint};
 use super::args::ExportArgs;
 use super::connection::connect_running;
 use super::failure::Failure;
-use super::output::{Style, cut, json, print};
+use super::output::{Style, json, print};
+use super::text::cut;
 use crate::files::json::{PayloadRef, VectorsRef};
 
 /// Carries out the command.

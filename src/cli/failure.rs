@@ -6,7 +6,7 @@ use std::io;
 use serde::Serialize;
 use vecino_client::{ClientError, ErrorCode, Outcome, PointId, Retry};
 
-use super::output::quoted_id;
+use super::text::quoted_id;
 use crate::backup::BackupError;
 use crate::files::FileError;
 
@@ -35,7 +35,7 @@ impl Failure {
         let mut failure = Self::new(code, error.to_string());
         let mut source = error.source();
         while let Some(cause) = source {
-            let text = cause.to_string();
+            let text = cause.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
             // Most messages quote their cause; saying it twice helps nobody.
             if !failure.causes.last().unwrap_or(&failure.message).contains(&text) {
                 failure.causes.push(text);

@@ -87,7 +87,7 @@ pub fn render_status(reply: &StatusReply, style: Style) -> String {
             points.map_or_else(|| "?".to_owned(), |points| points.to_string()),
             percent(*owns),
             memory.map_or_else(|| "?".to_owned(), memory_text),
-            printable(software),
+            printable(software.trim_start_matches("vecino ")),
         ];
         table.row(cells.into_iter().chain((style != Style::Terminal).then_some(trouble)).collect());
     }
@@ -153,7 +153,8 @@ fn memory_text(memory: MemoryUse) -> String {
     }
 }
 
-fn state_name(state: NodeState) -> &'static str {
+/// A node's state in a word.
+pub fn state_name(state: NodeState) -> &'static str {
     match state {
         NodeState::Up => "up",
         NodeState::Down => "down",

@@ -8,8 +8,8 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
 use clap::error::{ContextKind, ContextValue};
+use clap::{CommandFactory, Parser};
 
 pub mod args;
 mod backup;
@@ -29,10 +29,12 @@ mod point;
 mod progress;
 mod search;
 mod tally;
+mod text;
+pub mod values;
 
 pub use args::{Cli, ClientCommand, Command};
 pub use failure::Failure;
-pub use mesh::render_status;
+pub use mesh::{render_status, state_name};
 pub use output::Style;
 pub use search::render as render_search;
 
@@ -55,10 +57,17 @@ pub fn parse(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -
 /// The error with the value that it quotes cut, where that is long.
 fn with_short_value(mut error: clap::Error) -> clap::Error {
     if let Some(ContextValue::String(value)) = error.get(ContextKind::InvalidValue) {
-        let value = output::cut(value);
+        let value = text::cut(value);
         error.insert(ContextKind::InvalidValue, ContextValue::String(value));
     }
     error
+}
+
+/// The script that completes commands in a shell.
+pub fn completions(shell: clap_complete::Shell) -> String {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "vecino", &mut script);
+    String::from_utf8_lossy(&script).into_owned()
 }
 
 /// Carries out a command and reports its failure, if it fails.

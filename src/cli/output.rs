@@ -8,6 +8,7 @@ use serde::Serialize;
 use vecino_client::{PointId, Vector};
 
 use super::failure::Failure;
+use super::text::shortened;
 
 /// How an answer is laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,19 +35,6 @@ impl Style {
     pub fn shorten(self, text: String) -> String {
         if self == Self::Terminal { shortened(&text, CELL_CHARS_MAX) } else { text }
     }
-}
-
-/// `text` in at most this many characters, the last of them `…` where it was cut.
-fn shortened(text: &str, chars_max: usize) -> String {
-    if text.chars().count() <= chars_max {
-        return text.to_owned();
-    }
-    text.chars().take(chars_max.saturating_sub(1)).chain(['…']).collect()
-}
-
-/// A value that somebody gave, cut for a message.
-pub fn cut(value: &str) -> String {
-    shortened(value, QUOTED_CHARS_MAX)
 }
 
 /// Columns of the terminal on standard output.
@@ -103,9 +91,13 @@ impl Table {
     }
 
     /// The drawn table in at most this width: with a column cut, or with columns left out, or one line for each value.
+    /// Columns without any value are left out at every width.
     fn fitted(&self, width: usize) -> String {
+        let is_empty = |column: usize| !self.rows.is_empty() && self.rows.iter().all(|row| row[column].is_empty());
+        let empty: Vec<&str> =
+            (0..self.headings.len()).filter(|column| is_empty(*column)).map(|column| self.headings[column]).collect();
         for hidden in 0..=self.expendable.len() {
-            let mut shown = self.without(&self.expendable[..hidden]);
+            let mut shown = self.without(&[&empty, &self.expendable[..hidden]].concat());
             let excess = drawn_width(&shown.render_drawn()).saturating_sub(width);
             if excess == 0 || shown.cut_flexible(excess) {
                 let mut text = shown.render_drawn();
@@ -173,10 +165,15 @@ impl Table {
 
     /// Each row as lines of a heading and a value, with an empty line between rows. Empty values are left out.
     fn render_upright(&self) -> String {
-        let width = self.names().map(|name| name.chars().count()).max().unwrap_or(0);
+        let name = |heading: &'static str| match heading.trim_start_matches('#') {
+            "" => heading,
+            name => name,
+        };
+        let names = || self.headings.iter().map(|heading| name(heading));
+        let width = names().map(|name| name.chars().count()).max().unwrap_or(0);
         let row = |cells: &Vec<String>| {
             let line = |(name, cell): (&str, &String)| format!("{name:<width$}  {cell}");
-            let filled = self.names().zip(cells).filter(|(_, cell)| !cell.is_empty());
+            let filled = names().zip(cells).filter(|(_, cell)| !cell.is_empty());
             filled.map(line).collect::<Vec<_>>().join("\n")
         };
         self.rows.iter().map(row).collect::<Vec<_>>().join("\n\n")
@@ -221,14 +218,6 @@ pub fn printable(text: &str) -> String {
     text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
 }
 
-/// An id in a message: text in quotes, cut where it is long.
-pub fn quoted_id(id: &PointId) -> String {
-    match id {
-        PointId::Number(number) => number.to_string(),
-        PointId::Text(text) => format!("{:?}", cut(text)),
-    }
-}
-
 /// A vector for people to read: on a terminal its first `shown` values.
 pub fn vector_text(Vector(values): &Vector, shown: usize, style: Style) -> String {
     let shown = if style == Style::Terminal { values.len().min(shown) } else { values.len() };
@@ -263,8 +252,6 @@ pub fn print(text: &str) -> Result<(), Failure> {
 const CELL_CHARS_MAX: usize = 72;
 /// Least characters that are left of a column that is cut.
 const FLEXIBLE_CHARS_MIN: usize = 16;
-/// Most characters of a value that a message quotes.
-const QUOTED_CHARS_MAX: usize = 60;
 /// Width of a terminal that does not say how wide it is.
 const WIDTH_DEFAULT: usize = 80;
 
@@ -312,18 +299,14 @@ mod tests {
         assert!(cut.contains("version") && cut.contains("xx…"), "{cut}");
         let without = widths(46);
         assert!(without.contains("payload") && without.ends_with("left out at this width: version"), "{without}");
+        // No row has a payload: no column for it.
+        let mut bare = table.clone();
+        bare.rows.remove(0);
+        assert!(!bare.fitted(80).contains("payload"));
         // Too narrow for any table: one value a line, nothing left out.
         let upright = table.fitted(20);
         assert!(upright.starts_with("node     n1\npoints   1000\nversion  0.1.0-nightly\npayload  xxx"), "{upright}");
         assert!(upright.ends_with("\n\nnode     n2\npoints   7\nversion  0.1.0"), "{upright}");
-    }
-
-    #[test]
-    fn a_long_value_is_cut_in_a_message() {
-        assert_eq!(cut("short"), "short");
-        assert_eq!(cut(&"x".repeat(5_000)).chars().count(), QUOTED_CHARS_MAX);
-        assert_eq!(quoted_id(&"x".repeat(500).as_str().into()).chars().count(), QUOTED_CHARS_MAX + 2);
-        assert_eq!(quoted_id(&7.into()), "7");
     }
 
     #[test]

@@ -7,7 +7,8 @@ use vecino_model::DEFAULT_FIELD;
 use super::args::{DeleteArgs, GetArgs, PutArgs};
 use super::connection::connect_running;
 use super::failure::Failure;
-use super::output::{Style, cut, id_text, json, print, printable, quoted_id, vector_text};
+use super::output::{Style, id_text, json, print, printable, vector_text};
+use super::text::{cut, quoted_id};
 use crate::files::json::{PayloadRef, VectorsRef};
 
 /// `vecino put`.

@@ -10,6 +10,7 @@ use vecino_node::config::LogFormat;
 
 use super::args::*;
 use super::certs::CertsCommand;
+use super::values::NamedField;
 use super::{exit_code, usage_failure};
 
 fn parse(line: &str) -> Cli {
@@ -277,6 +278,15 @@ fn a_wrong_line_is_one_line_of_json_where_asked_for() {
         "{\"error\":{\"code\":\"usage\",\"message\":\"invalid value '1,x' for '--vector <A,B,C>': value 1: \\\"x\\\" is \
          not a number For more information, try '--help'.\",\"retry\":\"no\"}}"
     );
+}
+
+#[test]
+fn every_shell_gets_a_script_that_knows_the_commands() {
+    for shell in [clap_complete::Shell::Bash, clap_complete::Shell::Zsh, clap_complete::Shell::Fish] {
+        let script = super::completions(shell);
+        assert!(script.contains("ef-construction") && script.contains("restore"), "{shell}");
+    }
+    assert!(!Cli::command().render_help().to_string().contains("completions"), "it is no command for every day");
 }
 
 #[test]

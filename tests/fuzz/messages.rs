@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use vecino::backup::Manifest;
 use vecino::backup::manifest::{CollectionManifest, PageRef};
 use vecino::backup::page::{self, PageName};
-use vecino::backup::{BackupName, Manifest};
 use vecino_engine::record;
 use vecino_model::{
     CatalogEntry, CollectionId, CollectionSchema, FieldSchema, Fields, Fsync, Level, LiveCollection, MeshId, Metric,
@@ -69,7 +69,6 @@ fn backups() {
     let mut one_page = Vec::new();
     page::append(&mut one_page, a_point());
     page::append(&mut one_page, a_point());
-    let name = BackupName::at(std::time::SystemTime::UNIX_EPOCH);
     let pages = vec![PageRef { name: PageName::of(&one_page), bytes: one_page.len() as u64, points: 2 }; 3];
     let collection = CollectionManifest { name: "films".into(), id: CollectionId([1; 16]), schema: schema(), pages };
     let manifest = Manifest { mesh: MeshId([2; 16]), level: Level::Quorum, collections: vec![collection] };
@@ -81,9 +80,9 @@ fn backups() {
         if is_mended {
             mend_hashed(&mut bytes);
         }
-        if let Ok(read) = Manifest::decode(&name, &bytes) {
+        if let Ok(read) = Manifest::decode(&bytes) {
             assert!(is_mended || read == manifest);
-            assert_eq!(Manifest::decode(&name, &read.encode()).unwrap(), read);
+            assert_eq!(Manifest::decode(&read.encode()).unwrap(), read);
         }
         let mut bytes = one_page.clone();
         mutate(&mut bytes, random);

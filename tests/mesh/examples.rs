@@ -77,7 +77,7 @@ async fn an_import_neither_skips_rows_that_were_never_loaded_nor_stores_a_bad_fi
     let (file, journal) = (file.to_str().unwrap(), journal.to_str().unwrap());
     std::fs::write(file, "{\"id\":1,\"vector\":[1,2]}\n{\"id\":2,\"vector\":[0,0]}\n").unwrap();
     let refused = lab.ask(&node, &["import", "films", file]);
-    refused.fails(1, &["point 2: the vector has length 0", "nothing was sent"]);
+    refused.fails(1, &["point 2: the vector is all zeros", "nothing was sent"]);
     assert_eq!(films.get_one(1).await.unwrap(), None);
 
     std::fs::write(file, "{\"id\":1,\"vector\":[1,2]}\n{\"id\":2,\"vector\":[2,1]}\n").unwrap();

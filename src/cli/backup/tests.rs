@@ -20,6 +20,7 @@ use vecino_net::message::{
 
 use super::*;
 use crate::backup::MARKER_ID;
+use crate::backup::ManifestFault;
 use vecino_net::testing::{Asked, FakeMesh, FakeNode, reply};
 
 /// A mesh that is one fake node.
@@ -425,11 +426,11 @@ async fn answers_have_the_shape_that_scripts_rely_on() {
         render_created(&created, "u", took, Style::Plain).starts_with("backed up 3 points of 1 collection to u as 2")
     );
 
-    let damaged = BackupError::DamagedManifest { name: name.clone(), reason: "a bit".to_owned() };
+    let damaged = BackupError::DamagedManifest { name: name.clone(), source: ManifestFault::Hash };
     let listed = [(name.clone(), Ok(created.manifest.clone())), (name.clone(), Err(damaged))];
     let text = render_list(&listed, "u", Style::Json);
     let unreadable = format!(
-        "{{\"backup\":\"{name}\",\"error\":\"the manifest of backup {name} is damaged: a bit; choose another backup with \
+        "{{\"backup\":\"{name}\",\"error\":\"the manifest of backup {name} is damaged: its bytes do not match its hash; choose another backup with \
          --backup\"}}"
     );
     assert_eq!(text, format!("{{\"backups\":[{{{backup}}},{unreadable}]}}"));

@@ -327,7 +327,7 @@ async fn a_zero_vector_under_cosine_stores_nothing() {
     std::fs::write(&path, "{\"id\":1,\"vector\":[1,2]}\n{\"id\":2,\"vector\":[0,0]}\n").unwrap();
     let (_sender, interrupts) = watch::channel(0);
     let error = import(&arguments(&mesh, &node, &path, &[]), Style::Plain, interrupts).await.unwrap_err().render(false);
-    assert!(error.contains("row 1 (counted from 0), point 2: the vector has length 0"), "{error}");
+    assert!(error.contains("row 1 (counted from 0), point 2: the vector is all zeros"), "{error}");
     assert!(error.contains("cosine") && error.ends_with("nothing was sent"), "{error}");
     assert_eq!(error.matches("cosine").count(), 1, "the reason is told once: {error}");
     assert_eq!(puts.load(Ordering::SeqCst), 0);
