@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use vecino_index::{Index, Reading};
-use vecino_model::{CollectionId, CollectionSchema, PointId, RawPayload, Record, RecordValue, position};
+use vecino_model::{CollectionId, CollectionSchema, Fields, Parts, PointId, RawPayload, Record, RecordValue, position};
 use vecino_storage::SnapshotStore;
 use vecino_supervise::Panicked;
 
@@ -52,11 +52,12 @@ impl Core {
         self.fields.reading()
     }
 
-    pub(crate) fn record(&self, id: PointId, entry: Entry) -> Record {
+    /// The record of a point, with these parts of it.
+    pub(crate) fn record(&self, id: PointId, entry: Entry, parts: Parts) -> Record {
         let Entry { version, live } = entry;
         let value = live.map(|live| RecordValue {
-            vectors: self.fields.vectors(live.slot),
-            payload: RawPayload::from_bytes(live.payload.clone()),
+            vectors: if parts.vectors { self.fields.vectors(live.slot) } else { Fields::new() },
+            payload: if parts.payload { RawPayload::from_bytes(live.payload.clone()) } else { RawPayload::default() },
         });
         Record { id, version, value }
     }

@@ -19,6 +19,8 @@ pub struct Fanout<'r> {
     answered: BTreeSet<NodeId>,
     failed: BTreeSet<NodeId>,
     late: BTreeSet<NodeId>,
+    /// The cover that is being asked for; absent after something happened that may ask for another one.
+    cover: Option<Cover>,
 }
 
 /// What comes next.
@@ -44,45 +46,65 @@ impl<'r> Fanout<'r> {
             answered: BTreeSet::new(),
             failed: BTreeSet::new(),
             late: BTreeSet::new(),
+            cover: None,
         }
+    }
+
+    /// Begins with a cover that is known already: one that [`Ring::cover`] gives for the same ring and the nodes that are up.
+    pub fn begin_with(&mut self, cover: Cover) {
+        self.cover = Some(cover);
     }
 
     /// A node answered.
     pub fn answered(&mut self, node: NodeId) {
-        self.late.remove(&node);
+        // It makes its stand-in superfluous.
+        if self.late.remove(&node) {
+            self.cover = None;
+        }
         self.answered.insert(node);
     }
 
     /// A node failed.
     pub fn failed(&mut self, node: NodeId) {
+        self.cover = None;
         self.late.remove(&node);
         self.failed.insert(node);
     }
 
     /// Time to look for others instead of the nodes that have not answered yet.
     pub fn hedge(&mut self) {
+        self.cover = None;
         let silent = |node: &&NodeId| !self.answered.contains(node) && !self.failed.contains(node);
         self.late = self.asked.iter().filter(silent).copied().collect();
     }
 
     /// What to do now; `preference` orders nodes that are equally useful, lower first.
     pub fn step(&mut self, preference: impl Fn(NodeId) -> u64) -> Step {
+        let cover = self.cover.take().unwrap_or_else(|| self.best_cover(preference));
+        let ask: Vec<_> = cover.nodes.iter().copied().filter(|node| !self.asked.contains(node)).collect();
+        if !ask.is_empty() {
+            self.asked.extend(&ask);
+            self.cover = Some(cover);
+            return Step::Ask(ask);
+        }
+        if cover.nodes.iter().all(|node| self.answered.contains(node)) {
+            return Step::Done(cover);
+        }
+        self.cover = Some(cover);
+        Step::Wait
+    }
+
+    fn best_cover(&self, preference: impl Fn(NodeId) -> u64) -> Cover {
         // Nodes that answered cost nothing more, so they come first.
         let preference = |node: NodeId| if self.answered.contains(&node) { 0 } else { preference(node).max(1) };
         let usable = |node: NodeId| self.up.contains(&node) && !self.failed.contains(&node);
         let without_late = self.cover(|node| usable(node) && !self.late.contains(&node), preference);
         // A late node that nobody can stand in for is waited for.
-        let cover = if self.late.is_empty() || without_late.short.is_empty() {
+        if self.late.is_empty() || without_late.short.is_empty() {
             without_late
         } else {
             self.cover(usable, preference)
-        };
-        let ask: Vec<_> = cover.nodes.iter().copied().filter(|node| !self.asked.contains(node)).collect();
-        if !ask.is_empty() {
-            self.asked.extend(&ask);
-            return Step::Ask(ask);
         }
-        if cover.nodes.iter().all(|node| self.answered.contains(node)) { Step::Done(cover) } else { Step::Wait }
     }
 
     fn cover(&self, usable: impl Fn(NodeId) -> bool, preference: impl Fn(NodeId) -> u64) -> Cover {
@@ -138,6 +160,20 @@ mod tests {
         fanout.failed(node(3));
         assert_eq!(fanout.step(by_number), Step::Wait, "node 2 is late, and there is no other");
         fanout.answered(node(2));
+        assert!(matches!(fanout.step(by_number), Step::Done(cover) if cover.short.is_empty()));
+    }
+
+    #[test]
+    fn a_cover_that_is_known_is_asked_for_until_a_node_fails() {
+        let ring = three();
+        let mut fanout = Fanout::new(&ring, 3, 2, all());
+        fanout.begin_with(ring.cover(3, 2, |_| true, |node| 9 - by_number(node)));
+        assert_eq!(fanout.step(by_number), Step::Ask(vec![node(3), node(2)]), "in the order of the known cover");
+        fanout.answered(node(3));
+        assert_eq!(fanout.step(by_number), Step::Wait);
+        fanout.failed(node(2));
+        assert_eq!(fanout.step(by_number), Step::Ask(vec![node(1)]));
+        fanout.answered(node(1));
         assert!(matches!(fanout.step(by_number), Step::Done(cover) if cover.short.is_empty()));
     }
 

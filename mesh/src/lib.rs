@@ -5,6 +5,7 @@
 //! come out. So all of it runs in a seeded simulation.
 
 pub mod catalog;
+pub mod cover_cache;
 pub mod fanout;
 pub mod hlc;
 pub mod merge;

@@ -29,7 +29,7 @@ pub use node_id::{NodeId, ParseNodeIdError};
 pub use payload::{DecodePayloadError, Payload, PayloadFault, RawPayload, Value};
 pub use point::{Point, PointId, RawPoint, RawStoredPoint, StoredPoint};
 pub use position::position;
-pub use record::{Outcome, Record, RecordValue};
+pub use record::{Outcome, Parts, Record, RecordValue};
 pub use schema::{CollectionSchema, DEFAULT_FIELD, FieldSchema, Fsync, Metric, Profile, UnknownMetric, UnknownProfile};
 pub use search::{Hit, RawHit, ScanCursor};
 pub use typed::{PayloadError, payload_as, payload_of};

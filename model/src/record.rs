@@ -16,6 +16,19 @@ pub struct Record {
 }
 
 impl Record {
+    /// The same version of the point with these parts; the others are as empty as those of a point that has none.
+    pub fn with_parts(mut self, parts: Parts) -> Self {
+        if let Some(value) = &mut self.value {
+            if !parts.vectors {
+                value.vectors = Fields::new();
+            }
+            if !parts.payload {
+                value.payload = RawPayload::default();
+            }
+        }
+        self
+    }
+
     /// About how many bytes it takes.
     pub fn bytes(&self) -> usize {
         let value = self.value.as_ref().map_or(0, |RecordValue { vectors, payload }| {
@@ -26,6 +39,27 @@ impl Record {
             PointId::Text(text) => text.len() + 3,
         };
         value + id + 32
+    }
+}
+
+/// Which parts of points are wanted beside their ids and versions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parts {
+    /// The vectors of all fields.
+    pub vectors: bool,
+    /// The payload.
+    pub payload: bool,
+}
+
+impl Parts {
+    /// Everything.
+    pub const ALL: Self = Self { vectors: true, payload: true };
+}
+
+/// Everything, so that a request that does not say otherwise has whole records.
+impl Default for Parts {
+    fn default() -> Self {
+        Self::ALL
     }
 }
 

@@ -54,10 +54,10 @@ impl ReplicaRequest for ReplicaRead {
     }
 
     async fn answer(self, store: &Arc<Store>) -> Result<Vec<Option<Record>>, RpcError> {
-        let Self { collection, ids } = self;
+        let Self { collection, ids, parts } = self;
         check_batch(ids.len())?;
         let collection = store.collection(collection).await?;
-        blocking(move || collection.read(&ids)).await
+        blocking(move || collection.read_parts(&ids, parts)).await
     }
 }
 
@@ -118,10 +118,11 @@ impl ReplicaRequest for ReplicaScan {
     }
 
     async fn answer(self, store: &Arc<Store>) -> Result<ReplicaScanReply, RpcError> {
-        let Self { collection, after, limit } = self;
+        let Self { collection, after, limit, parts } = self;
         let collection = store.collection(collection).await?;
         let limit = (limit as usize).clamp(1, SCAN_RECORDS_MAX);
-        let page = blocking(move || collection.scan(after.as_ref().map(Into::into).as_ref(), limit)).await?;
+        let page =
+            blocking(move || collection.scan_parts(after.as_ref().map(Into::into).as_ref(), limit, parts)).await?;
         Ok(ReplicaScanReply { records: page.records, end: page.end })
     }
 }

@@ -1,6 +1,6 @@
 //! What levels promise, with nodes away.
 
-use vecino_client::{ErrorCode, Level, NodeState, Outcome};
+use vecino_client::{ErrorCode, Level, NodeState, Outcome, Value};
 
 use crate::lab::{FILMS, Lab, check_films, create_films, film, get, nearest, put, put_films, vector};
 
@@ -40,6 +40,32 @@ async fn what_a_node_missed_is_right_all_the_same_when_asked_there_and_deletes_s
     let put_again: Vec<u64> = (0..20).chain(60..80).collect();
     check_films(&asked, &put_again, 2).await;
     check_films(&asked, &(40..60).collect::<Vec<_>>(), 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_read_without_vectors_is_written_back_with_them() {
+    let lab = Lab::new();
+    let mut mesh = lab.mesh(3).await;
+    let client = lab.client(&mesh[0]).await;
+    create_films(&client, 3).await;
+    put_films(&client, 0..20, 1, Level::All).await;
+    let away = mesh.remove(1).kill().await.unwrap();
+    put_films(&client, 0..10, 2, Level::Quorum).await;
+    let back = away.start().await.unwrap();
+    let asked = lab.client(&back).await;
+    lab.await_nodes(&asked, 3, NodeState::Up).await;
+    let ids: Vec<u64> = (0..20).collect();
+    let read = asked.collection(FILMS).get(ids.iter().copied()).with_vectors(false).await.unwrap();
+    for (id, found) in ids.iter().zip(read) {
+        let found = found.unwrap();
+        let time = if *id < 10 { 2 } else { 1 };
+        assert_eq!((found.vectors.len(), &found.payload["time"]), (0, &Value::Int(time)), "film {id}");
+    }
+    // What the node that was away holds by now itself.
+    for (id, found) in ids.iter().zip(get(&asked, &ids, Level::One).await) {
+        let time = if *id < 10 { 2 } else { 1 };
+        assert_eq!(found.unwrap().vectors[""].0, vector(*id, time), "film {id}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

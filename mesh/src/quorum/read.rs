@@ -40,6 +40,16 @@ impl Versioned for Record {
     }
 }
 
+/// A record of which parts may be missing. It is only for the reader: written to a replica, it would lose what it lacks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Partial(pub Record);
+
+impl Versioned for Partial {
+    fn version(&self) -> Version {
+        self.0.version
+    }
+}
+
 impl Versioned for Version {
     fn version(&self) -> Version {
         *self
@@ -87,6 +97,24 @@ impl Read<Record> {
     /// Above level `one` the newest record is at as many replicas as the level asks for before it is answered.
     pub fn new(replicas: Replicas, level: Level) -> (Self, Vec<Command>) {
         Self::begin(replicas, level, level != Level::One)
+    }
+}
+
+impl Read<Partial> {
+    /// Begins to read parts of points. Nothing is written back; the points that are [`Self::unsettled`] at the end are to be
+    /// read anew, whole.
+    pub fn parts(replicas: Replicas, level: Level) -> (Self, Vec<Command>) {
+        Self::begin(replicas, level, false)
+    }
+
+    /// Points whose newest version is at fewer replicas than the level asks for, as far as is known: it would have to be
+    /// written back before it is answered.
+    pub fn unsettled(&self) -> Vec<PointIndex> {
+        let is_unsettled = |point: &PointState<Partial>| point.newest.is_some() && point.holders.len() < point.required;
+        let indexes = 0..self.points.len();
+        indexes
+            .filter(|index| self.points[*index].result == Some(Ok(())) && is_unsettled(&self.points[*index]))
+            .collect()
     }
 }
 
@@ -353,6 +381,21 @@ mod tests {
         let written = Outcome::Written(record(6).version);
         assert_eq!(read.on_written_back(node(3), &[0], Ok(vec![written])), [Command::Finish]);
         assert_eq!(read.into_results(), [Ok(Some(record(5)))]);
+    }
+
+    #[test]
+    fn a_part_of_a_record_is_never_written_back_and_told_to_be_read_whole_where_replicas_differ() {
+        let replicas = vec![vec![node(1), node(2), node(3)]; 4];
+        let (mut read, _) = Read::parts(replicas, Level::Quorum);
+        let all = [0, 1, 2, 3];
+        let partial = |time| Some(Partial(record(time)));
+        assert_eq!(read.on_read(node(1), &all, Ok(vec![partial(5), partial(5), None, None])), []);
+        let finish = read.on_read(node(2), &all, Ok(vec![partial(5), partial(4), None, partial(3)]));
+        assert_eq!(finish, [Command::Finish], "nothing is written back");
+        assert_eq!(read.unsettled(), [1, 3], "those that two replicas do not agree about");
+        let (mut read, _) = Read::parts(vec![vec![node(1), node(2), node(3)]], Level::One);
+        assert_eq!(read.on_read(node(1), &[0], Ok(vec![partial(5)])), [Command::Finish]);
+        assert_eq!(read.unsettled(), [] as [usize; 0], "one replica is all that level one asks for");
     }
 
     #[test]

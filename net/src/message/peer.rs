@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use vecino_model::{
-    CatalogEntry, CollectionId, CollectionStats, MemoryUse, MeshId, NodeId, PointId, Record, ScanCursor, Vector,
+    CatalogEntry, CollectionId, CollectionStats, MemoryUse, MeshId, NodeId, Parts, PointId, Record, ScanCursor, Vector,
 };
 
 /// Asks a member of the mesh for tokens. The one who is asked remembers what it gave, so that two nodes that join at
@@ -57,13 +57,16 @@ pub struct ReplicaApply {
     pub records: Vec<Record>,
 }
 
-/// Reads whole records, tombstones included.
+/// Reads records, tombstones included.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ReplicaRead {
     /// Collection.
     pub collection: CollectionId,
     /// The ids; the reply has one entry for each.
     pub ids: Vec<PointId>,
+    /// Which parts of the records are wanted; a record that lacks one is not to be written anywhere.
+    #[serde(default)]
+    pub parts: Parts,
 }
 
 /// Searches one node's index.
@@ -98,6 +101,9 @@ pub struct ReplicaScan {
     pub after: Option<ScanCursor>,
     /// Most records in the page.
     pub limit: u32,
+    /// Which parts of the records are wanted.
+    #[serde(default)]
+    pub parts: Parts,
 }
 
 /// A page of one node's records, tombstones included.

@@ -6,8 +6,8 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 use vecino_mesh::hlc::ClockDrift;
 use vecino_model::{
-    CollectionId, CollectionSchema, Fields, Level, NodeId, Outcome, Point, PointId, RawStoredPoint, Record,
-    RecordValue, Version, limits, position, validate,
+    CollectionId, CollectionSchema, Level, NodeId, Outcome, Parts, Point, PointId, RawStoredPoint, Record, RecordValue,
+    Version, limits, position, validate,
 };
 use vecino_net::error::{ErrorCode, RpcError};
 use vecino_net::message::{Delete, Get, Put, ReplicaApply, ReplicaRead, ReplicaVersions, Rpc};
@@ -16,7 +16,7 @@ use vecino_net::rpc::RequestContext;
 use super::{Coordinator, HEDGE_AFTER, replica_deadline, spawn};
 use crate::replica::ReplicaRequest;
 use crate::route::Route;
-use vecino_mesh::quorum::read::{self, Read};
+use vecino_mesh::quorum::read::{self, Partial, Read};
 use vecino_mesh::quorum::write::{self, Failed, Write};
 use vecino_mesh::quorum::{PointIndex, Replicas};
 
@@ -31,9 +31,11 @@ const READ_BYTES_MAX: usize = 32 * 1024 * 1024;
 const WRITING_BYTES_MAX: usize = 128 * 1024 * 1024;
 
 /// How many points fit into one answer of a replica however large their payloads are.
-fn points_in_a_read(schema: &CollectionSchema) -> usize {
+fn points_in_a_read(schema: &CollectionSchema, parts: Parts) -> usize {
     let vectors: usize = schema.fields.values().map(|field| field.dim as usize * 4).sum();
-    (READ_BYTES_MAX / (vectors + limits::PAYLOAD_BYTES_MAX + limits::POINT_ID_BYTES_MAX)).max(1)
+    let vectors = if parts.vectors { vectors } else { 0 };
+    let payload = if parts.payload { limits::PAYLOAD_BYTES_MAX } else { 0 };
+    (READ_BYTES_MAX / (vectors + payload + limits::POINT_ID_BYTES_MAX)).max(1)
 }
 
 impl Coordinator {
@@ -136,8 +138,9 @@ impl Coordinator {
         }
         let route = self.route(&collection).await?;
         let (mut points, mut bytes) = (Vec::with_capacity(ids.len()), 0);
-        for some in ids.chunks(points_in_a_read(&route.schema)) {
-            let records = self.records(&route, some, level, deadline).await?;
+        let parts = Parts { vectors: with_vectors, payload: true };
+        for some in ids.chunks(points_in_a_read(&route.schema, parts)) {
+            let records = self.records(&route, some, parts, level, deadline).await?;
             bytes += records.iter().flatten().map(Record::bytes).sum::<usize>();
             if bytes > GET_BYTES_MAX {
                 return Err(RpcError::invalid(format_args!(
@@ -145,20 +148,20 @@ impl Coordinator {
                     ids.len()
                 )));
             }
-            points
-                .extend(records.into_iter().map(|record| record.and_then(|record| stored_point(record, with_vectors))));
+            points.extend(records.into_iter().map(|record| record.and_then(stored_point)));
         }
         Ok(points)
     }
 
-    /// Reads the newest of something of each point, at a level.
+    /// Reads the newest of something of each point, at a level, until the read is finished.
     async fn read<T: Readable>(
         &self,
         route: &Arc<Route>,
         ids: &[PointId],
+        parts: Parts,
         (mut read, mut commands): (Read<T>, Vec<read::Command>),
         deadline: Instant,
-    ) -> Vec<Result<Option<T>, String>> {
+    ) -> Read<T> {
         let deadline = replica_deadline(deadline);
         let (events, mut inbox) = mpsc::unbounded_channel();
         let mut hedge_at = Instant::now() + HEDGE_AFTER;
@@ -168,9 +171,9 @@ impl Coordinator {
                 match command {
                     read::Command::Read { node, points } => {
                         let wanted = points.iter().map(|point| ids[*point].clone()).collect();
-                        let request = T::request(route.id, wanted);
+                        let request = T::request(route.id, wanted, parts);
                         spawn(async move {
-                            let answer = coordinator.ask(node, request, deadline).await;
+                            let answer = coordinator.ask(node, request, deadline).await.map(T::from_reply);
                             // The read may have finished without this answer.
                             let _ = events.send(ReadEvent::Read(node, points, answer));
                         });
@@ -183,7 +186,7 @@ impl Coordinator {
                             let _ = events.send(ReadEvent::WrittenBack(node, points, answer));
                         });
                     }
-                    read::Command::Finish => return read.into_results(),
+                    read::Command::Finish => return read,
                 }
             }
             commands = match timeout_at(hedge_at.min(deadline), inbox.recv()).await {
@@ -198,16 +201,38 @@ impl Coordinator {
         }
     }
 
-    /// Reads records, tombstones among them, at a level.
+    /// Reads records, tombstones among them, at a level, with these parts of them.
+    ///
+    /// Where replicas do not agree about a point, it is read anew with everything, so that the newest record can be written
+    /// back.
     pub(super) async fn records(
         &self,
         route: &Arc<Route>,
         ids: &[PointId],
+        parts: Parts,
         level: Level,
         deadline: Instant,
     ) -> Result<Vec<Option<Record>>, RpcError> {
-        let readers = self.readers(route, ids, |_| false);
-        let results = self.read(route, ids, Read::new(readers, level), deadline).await;
+        let whole = async |ids: &[PointId]| {
+            let readers = self.readers(route, ids, |_| false);
+            self.read(route, ids, Parts::ALL, Read::new(readers, level), deadline).await.into_results()
+        };
+        let results = if parts == Parts::ALL {
+            whole(ids).await
+        } else {
+            let readers = self.readers(route, ids, |_| false);
+            let read = self.read(route, ids, parts, Read::parts(readers, level), deadline).await;
+            let unsettled = read.unsettled();
+            let part = |found: Result<Option<Partial>, String>| Ok(found?.map(|Partial(record)| record));
+            let mut results: Vec<Result<Option<Record>, String>> = read.into_results().into_iter().map(part).collect();
+            if !unsettled.is_empty() {
+                let anew: Vec<PointId> = unsettled.iter().map(|point| ids[*point].clone()).collect();
+                for (point, found) in unsettled.into_iter().zip(whole(&anew).await) {
+                    results[point] = found.map(|record| record.map(|record| record.with_parts(parts)));
+                }
+            }
+            results
+        };
         let told = |(result, id): (Result<_, String>, _)| result.map_err(|reason| unreadable(id, &reason));
         results.into_iter().zip(ids).map(told).collect()
     }
@@ -222,7 +247,7 @@ impl Coordinator {
         deadline: Instant,
     ) -> Vec<Result<Option<Version>, String>> {
         let readers = self.readers(route, ids, quick);
-        self.read(route, ids, Read::versions(readers, level), deadline).await
+        self.read(route, ids, Parts::ALL, Read::versions(readers, level), deadline).await.into_results()
     }
 
     /// The replicas of points in the order in which they are best asked: quick ones, this node, those that are up.
@@ -254,10 +279,10 @@ pub(super) fn unreadable(id: &PointId, reason: &str) -> RpcError {
 }
 
 /// A record as clients see it; a tombstone is nothing.
-pub(super) fn stored_point(record: Record, with_vectors: bool) -> Option<RawStoredPoint> {
+pub(super) fn stored_point(record: Record) -> Option<RawStoredPoint> {
     let Record { id, version, value } = record;
     let RecordValue { vectors, payload } = value?;
-    Some(RawStoredPoint { id, vectors: if with_vectors { vectors } else { Fields::new() }, payload, version })
+    Some(RawStoredPoint { id, vectors, payload, version })
 }
 
 /// Bytes on their way to a replica, until dropped.
@@ -390,19 +415,25 @@ enum ReadEvent<T> {
 
 /// What can be read of a point, and how a replica is asked for it.
 trait Readable: read::Versioned + Send + Sized + 'static {
-    type Request: ReplicaRequest + Rpc<Reply = Vec<Option<Self>>>;
+    type Request: ReplicaRequest;
 
-    fn request(collection: CollectionId, ids: Vec<PointId>) -> Self::Request;
+    fn request(collection: CollectionId, ids: Vec<PointId>, parts: Parts) -> Self::Request;
 
-    /// What is written back where it is missing; nothing for what is only a version.
+    fn from_reply(reply: <Self::Request as Rpc>::Reply) -> Vec<Option<Self>>;
+
+    /// What is written back where it is missing; nothing for what is only a version or a part of a record.
     fn to_record(&self) -> Option<Record>;
 }
 
 impl Readable for Record {
     type Request = ReplicaRead;
 
-    fn request(collection: CollectionId, ids: Vec<PointId>) -> ReplicaRead {
-        ReplicaRead { collection, ids }
+    fn request(collection: CollectionId, ids: Vec<PointId>, parts: Parts) -> ReplicaRead {
+        ReplicaRead { collection, ids, parts }
+    }
+
+    fn from_reply(records: Vec<Option<Record>>) -> Vec<Option<Self>> {
+        records
     }
 
     fn to_record(&self) -> Option<Record> {
@@ -410,11 +441,31 @@ impl Readable for Record {
     }
 }
 
+impl Readable for Partial {
+    type Request = ReplicaRead;
+
+    fn request(collection: CollectionId, ids: Vec<PointId>, parts: Parts) -> ReplicaRead {
+        ReplicaRead { collection, ids, parts }
+    }
+
+    fn from_reply(records: Vec<Option<Record>>) -> Vec<Option<Self>> {
+        records.into_iter().map(|record| record.map(Partial)).collect()
+    }
+
+    fn to_record(&self) -> Option<Record> {
+        None
+    }
+}
+
 impl Readable for Version {
     type Request = ReplicaVersions;
 
-    fn request(collection: CollectionId, ids: Vec<PointId>) -> ReplicaVersions {
+    fn request(collection: CollectionId, ids: Vec<PointId>, _: Parts) -> ReplicaVersions {
         ReplicaVersions { collection, ids }
+    }
+
+    fn from_reply(versions: Vec<Option<Version>>) -> Vec<Option<Self>> {
+        versions
     }
 
     fn to_record(&self) -> Option<Record> {

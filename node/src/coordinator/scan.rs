@@ -1,6 +1,6 @@
 //! Scan: a collection page by page, in ring order.
 
-use vecino_model::RawPayload;
+use vecino_model::Parts;
 use vecino_net::error::RpcError;
 use vecino_net::message::{ReplicaScan, ReplicaScanReply, Scan, ScanReply};
 use vecino_net::rpc::RequestContext;
@@ -21,15 +21,11 @@ impl Coordinator {
             return Err(RpcError::invalid(format_args!("a page of {limit} points: use 1 to {LIMIT_MAX}")));
         }
         let route = self.route(&collection).await?;
-        let wanted = ReplicaScan { collection: route.id, after, limit };
-        let (parts, _) = self.ask_cover(&route, level, false, wanted, replica_deadline(deadline)).await?;
+        let parts = Parts { vectors: with_vectors, payload: with_payload };
+        let wanted = ReplicaScan { collection: route.id, after, limit, parts };
+        let (answers, _) = self.ask_cover(&route, level, false, wanted, replica_deadline(deadline)).await?;
         let part = |ReplicaScanReply { records, end }| PagePart { records, end };
-        let page = merge::page(route.id, parts.into_iter().map(part).collect(), limit as usize);
-        let mut points: Vec<_> =
-            page.records.into_iter().filter_map(|record| stored_point(record, with_vectors)).collect();
-        if !with_payload {
-            points.iter_mut().for_each(|point| point.payload = RawPayload::default());
-        }
-        Ok(ScanReply { points, next: page.next })
+        let page = merge::page(route.id, answers.into_iter().map(part).collect(), limit as usize);
+        Ok(ScanReply { points: page.records.into_iter().filter_map(stored_point).collect(), next: page.next })
     }
 }

@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
+use vecino_mesh::cover_cache::{Preference, TURNS};
 use vecino_mesh::ring::{Cover, ShortRange};
-use vecino_model::{FieldSchema, Level, NodeId, PointId, RawHit, RecordValue, Vector, limits, validate};
+use vecino_model::{FieldSchema, Level, NodeId, Parts, PointId, RawHit, RecordValue, Vector, limits, validate};
 use vecino_net::error::{ErrorCode, RpcError};
 use vecino_net::message::{Query, RawSearchReply, ReplicaSearch, Search};
 use vecino_net::rpc::RequestContext;
@@ -84,7 +85,8 @@ impl Coordinator {
             Query::Id(id) => id,
         };
         validate::point_id(id).map_err(RpcError::invalid)?;
-        let record = self.records(route, std::slice::from_ref(id), request.level, deadline).await?.remove(0);
+        let parts = Parts { vectors: true, payload: false };
+        let record = self.records(route, std::slice::from_ref(id), parts, request.level, deadline).await?.remove(0);
         let vector = record
             .and_then(|record| record.value)
             .and_then(|RecordValue { mut vectors, payload: _ }| vectors.remove(&request.field));
@@ -133,22 +135,16 @@ impl Coordinator {
     ) -> Result<(Vec<R::Reply>, Cover), RpcError> {
         let times = level.required(route.replication_factor());
         let up: BTreeSet<NodeId> = route.ring.nodes().filter(|node| self.is_up(*node)).collect();
+        let preference = Preference { first: self.shared.node_id, turn: fastrand::u8(..TURNS) };
+        let cover = route.cover(times, &up, preference);
         let mut fanout = Fanout::new(&route.ring, route.replication_factor(), times, up);
-        let turn = fastrand::u64(..);
-        let preference = |node: NodeId| {
-            if node == self.shared.node_id {
-                return 0;
-            }
-            let mut low = [0; 8];
-            low.copy_from_slice(&node.as_bytes()[..8]);
-            (u64::from_le_bytes(low) ^ turn).max(1)
-        };
+        fanout.begin_with(Cover::clone(&cover));
         let (events, mut inbox) = mpsc::unbounded_channel::<(NodeId, Result<R::Reply, RpcError>)>();
         let mut answers = HashMap::new();
         let mut reasons = Vec::new();
         let mut hedge_at = Instant::now() + HEDGE_AFTER;
         loop {
-            match fanout.step(preference) {
+            match fanout.step(|node| preference.rank(node)) {
                 Step::Done(cover) => {
                     let level_held = cover.short.is_empty();
                     if level_held || allow_partial && !cover.nodes.is_empty() {

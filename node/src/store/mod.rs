@@ -385,8 +385,7 @@ impl Store {
             let change = state.catalog.merge(entry);
             match state.catalog.named(&name) {
                 Some(CatalogEntry { id, live: Some(LiveCollection { schema, placement }), .. }) => {
-                    let route =
-                        Route { name: name.clone(), id: *id, schema: schema.clone(), ring: Ring::new(placement) };
+                    let route = Route::new(name.clone(), *id, schema.clone(), Ring::new(placement));
                     state.routes.insert(name, Arc::new(route));
                 }
                 _ => {
