@@ -57,7 +57,7 @@ pub struct CertificateInfo {
     pub name: String,
     /// Whole subject.
     pub subject: String,
-    /// Whole subject of who signed it.
+    /// Whole subject of the certificate that signed it.
     pub issuer: String,
     /// Id of the node that holds it; absent where the certificate is not a node's.
     pub key_id: Option<KeyId>,

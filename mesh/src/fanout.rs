@@ -99,7 +99,7 @@ impl<'r> Fanout<'r> {
         let preference = |node: NodeId| if self.answered.contains(&node) { 0 } else { preference(node).max(1) };
         let usable = |node: NodeId| self.up.contains(&node) && !self.failed.contains(&node);
         let without_late = self.cover(|node| usable(node) && !self.late.contains(&node), preference);
-        // A late node that nobody can stand in for is waited for.
+        // A late node that no other can stand in for is waited for.
         if self.late.is_empty() || without_late.short.is_empty() {
             without_late
         } else {

@@ -4,7 +4,7 @@
 //! Databases", 2014. Pure: the wall clock's time is an argument, so that simulations can skew it. The upper 48 bits of
 //! a time are milliseconds since the Unix epoch and the lower 16 a counter.
 
-/// A time this far ahead of the own wall clock is refused: whoever sent it has a wrong clock, and taking it over would
+/// A time this far ahead of the own wall clock is refused: its sender has a wrong clock, and taking it over would
 /// spread the error through the mesh.
 pub const DRIFT_MS_MAX: u64 = 500;
 

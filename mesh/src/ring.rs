@@ -43,7 +43,7 @@ impl Ring {
         self.tokens.len()
     }
 
-    /// Whether nobody owns anything.
+    /// Whether no node owns a range.
     pub fn is_empty(&self) -> bool {
         self.tokens.is_empty()
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use vecino_model::{LOOP_GENERATION_BITS, Member, NodeId, NodeState, Observation, View};
 
 /// Rises of the heartbeat before a node counts as up. The first sight of a heartbeat says nothing about when it was
-/// made, and a second value may come from somebody who remembers a little more of a dead node.
+/// made, and a second value may come from a member that remembers a little more of a dead node.
 const RISES_MIN: u32 = 2;
 /// Remembers what was observed of each node.
 pub struct Roster {

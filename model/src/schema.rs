@@ -128,7 +128,7 @@ pub struct FieldSchema {
 pub enum Fsync {
     /// After the log was flushed to the device (default).
     Always,
-    /// Once written; flushed every so many milliseconds. A crash of the machine may lose that much.
+    /// Once written; flushed at this interval, in milliseconds. A crash of the machine may lose the writes of one interval.
     EveryMs(u32),
     /// Once written; flushed when the operating system likes.
     Never,

@@ -59,7 +59,7 @@ impl Drop for Handle {
 }
 
 impl Endpoint {
-    /// A node's endpoint: it dials other nodes and serves whoever the mesh authority has signed. Needs a tokio runtime.
+    /// A node's endpoint: it dials other nodes and serves every caller whose certificate the mesh authority has signed. Needs a tokio runtime.
     ///
     /// # Errors
     /// When the socket cannot be opened, the keys not be kept, or the identity is not a node's.

@@ -52,7 +52,7 @@ pub enum Retry {
     No,
     /// Nothing happened: safe at once, to this node or another.
     Safe,
-    /// Nothing happened: safe after so many milliseconds.
+    /// Nothing happened: safe after this number of milliseconds.
     AfterMs(u32),
     /// It may have happened: safe only where doing it twice is (reads; puts and deletes of the same points).
     Unknown,

@@ -33,7 +33,7 @@ const QUEUE_MESSAGES_MAX: usize = 16;
 const INBOX_MESSAGES_MAX: usize = 1024;
 /// Most peers with a queue; messages to more are dropped.
 const PEERS_MAX: usize = 4096;
-/// A peer's task ends after so long without messages.
+/// Time without messages after which the task of a peer ends.
 const IDLE_MAX: Duration = Duration::from_secs(30);
 /// How long one message may take to be sent or to arrive.
 const MESSAGE_WAIT: Duration = Duration::from_secs(2);

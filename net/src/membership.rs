@@ -20,7 +20,7 @@ use crate::endpoint::Endpoint;
 
 /// Largest gossiped value: a larger one could keep a node's later values from ever being sent.
 pub const VALUE_BYTES_MAX: usize = 8 * 1024;
-/// Restarts of the gossip loop before it is given up: as many as the generation has room for.
+/// Restarts of the gossip loop before it is given up: the number that the generation has room for.
 const LOOP_RESTARTS_MAX: u64 = (1 << LOOP_GENERATION_BITS) - 1;
 /// Pause before the gossip loop is started again; it doubles with each restart up to the longest.
 const LOOP_RESTART_PAUSE: Duration = Duration::from_millis(100);

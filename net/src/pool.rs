@@ -199,7 +199,7 @@ fn settle(pool: &Pool, address: SocketAddr, result: Result<Connection, DialError
     }
 }
 
-/// How long to rest after so many failures in a row: doubling, with the upper half of each pause drawn by `chance`
+/// How long to rest after `failures` in a row: doubling, with the upper half of each pause drawn by `chance`
 /// (0 to 1), so that many nodes do not dial in step.
 fn back_off(failures: u32, longest: Duration, chance: f64) -> Duration {
     let doubled = BACK_OFF_FIRST.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(longest);

@@ -59,7 +59,7 @@ pub(crate) fn describe(error: &ConnectionError) -> String {
     }
 }
 
-/// Why TLS failed, in the words of whoever judged the certificate; `None` where something else failed.
+/// Why TLS failed, in the words of the side that judged the certificate; `None` where something else failed.
 fn tls_reason(code: quinn::TransportErrorCode, reason: &str) -> Option<String> {
     // RFC 9001, section 4.8: 0x100 and an alert of TLS.
     let is_tls = (0x100..0x200).contains(&u64::from(code));

@@ -1,4 +1,4 @@
-//! The accepting side: who may connect, and how one request after the other is served.
+//! The accepting side: which callers may connect, and how one request after the other is served.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -71,7 +71,7 @@ pub(crate) async fn accept<S: UniSink + 'static>(server: Arc<Server<S>>, quic: q
             incoming.refuse();
             continue;
         }
-        // Half full: from here on only who can receive at its address gets a place.
+        // Half full: from here on only a caller that can receive at its address gets a place.
         if quic.open_connections() >= server.max_connections.div_ceil(2) && !incoming.remote_address_validated() {
             if let Err(error) = incoming.retry() {
                 debug!(%remote, %error, "connection not accepted");

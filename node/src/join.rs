@@ -1,4 +1,4 @@
-//! Finding the mesh, and giving tokens to those who join.
+//! Finding the mesh, and giving tokens to nodes that join.
 //!
 //! Identical nodes with one seed list may start in any order: each asks the seeds for a mesh, and only the first seed
 //! of the list starts one, when none of the others has any.

@@ -1,8 +1,8 @@
 //! A running node.
 //!
 //! [`Node::start`] takes the data directory, opens what is in it, finds the mesh and begins to gossip and to answer.
-//! The parts: [`store`] keeps catalog and collections, [`service`] answers requests with them and with the
-//! [coordinator](crate::coordinator), [`snapshots`] and the loops here work in the background.
+//! The parts: [`store`](crate::store) keeps catalog and collections, [`service`](crate::service) answers requests with them and with the
+//! [coordinator](crate::coordinator), [`snapshots`](crate::snapshots) and the loops here work in the background.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -41,7 +41,7 @@ use vecino_mesh::roster::Roster;
 const PUBLISH_EVERY: Duration = Duration::from_secs(1);
 /// How often a node looks for collections that have to be opened anew.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Collections that could not be opened are tried again every so many looks.
+/// Number of looks after which collections that could not be opened are tried again.
 const LOOKS_BEFORE_REOPENING: u64 = 30;
 /// How often a node says how far a collection is that takes long to open.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
@@ -358,7 +358,7 @@ async fn sync_catalogs(coordinator: Coordinator, store: Arc<Store>, known: Arc<M
         for node in differing {
             coordinator.fetch_catalog_of(node).await;
         }
-        // Gossip forgets who was away for long; where they were is still worth a try after a restart.
+        // Gossip forgets members that were away for long; their addresses are still worth a try after a restart.
         let mut remembered = state.peers.clone();
         remembered.extend(peers);
         if remembered != state.peers {

@@ -118,7 +118,7 @@ struct Place {
 
 enum State {
     Closed,
-    /// By whoever has the same progress.
+    /// By the thread that has the same progress.
     Opening(Arc<Opening>),
     Open(Collection),
     Closing,
@@ -271,7 +271,8 @@ impl OpenCollections {
         while self.close_one(self.open_max, Duration::ZERO) {}
     }
 
-    /// Closes what was idle longest, if more than so many are open and it was idle for so long. Whether it did. Blocks.
+    /// Closes the collection that was idle longest, if more than `open_max` are open and it was idle for `idle_min`.
+    /// Returns whether it did. Blocks.
     fn close_one(&self, open_max: usize, idle_min: Duration) -> bool {
         let Some((kept, collection)) = self.choose_to_close(open_max, idle_min) else { return false };
         if collection.replay_bytes() > REPLAY_BYTES_MAX
@@ -297,8 +298,8 @@ impl OpenCollections {
         self.changed.notify_waiters();
     }
 
-    /// Opens those anew whose writer has panicked and that nobody holds, each no sooner than after so long: its log has
-    /// everything that was acknowledged. Blocks.
+    /// Opens collections anew whose writer has panicked and that no request holds, each no sooner than `pause` after the
+    /// last time: its log has everything that was acknowledged. Blocks.
     pub fn reopen_broken(&self, pause: Duration) {
         while let Some((kept, collection)) = self.choose_broken(pause) {
             warn!(collection = kept.name, id = %kept.id, "a collection is opened anew, for its writer has panicked");
@@ -405,7 +406,7 @@ impl OpenCollections {
             let _permit = collections.openings.acquire().await;
             let opened = {
                 let collections = Arc::clone(&collections);
-                // The outcome is in its place, where who waits finds it.
+                // The outcome is in its place, where waiting requests find it.
                 tokio::task::spawn_blocking(move || drop(collections.open_now(&kept, &opening))).await
             };
             if let Err(error) = opened {
@@ -465,8 +466,8 @@ impl OpenCollections {
         found
     }
 
-    /// The open collection that was idle longest, where more than so many are open and it was idle for so long; it takes
-    /// no requests from then on.
+    /// The open collection that was idle longest, where more than `open_max` are open and it was idle for `idle_min`. It
+    /// takes no requests from then on.
     fn choose_to_close(&self, open_max: usize, idle_min: Duration) -> Option<(Arc<CollectionSpec>, Collection)> {
         let mut places = self.lock();
         let open = places.by_id.values().filter(|place| place.open().is_some()).count();
@@ -509,7 +510,7 @@ impl Place {
     }
 }
 
-/// Puts a collection back whose opening ended without an outcome, and tells who waits, however it ended.
+/// Puts a collection back whose opening ended without an outcome, and tells waiting requests, however it ended.
 struct Claim<'a> {
     collections: &'a OpenCollections,
     id: CollectionId,

@@ -52,7 +52,7 @@ pub struct SearchPermit {
 }
 
 impl Searches {
-    /// For so many processors, and by these tails.
+    /// Permits for this number of processors, by the lengths of these tails.
     pub fn new(processors: usize, tails: Arc<Tails>) -> Self {
         let units = Self::units(processors);
         Self { units: Arc::new(Semaphore::new(units as usize)), processors, tails }

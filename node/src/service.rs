@@ -31,7 +31,7 @@ pub struct NodeService {
     store: Arc<Store>,
     /// NotOpen until the mesh is known: connections made before say so.
     mesh_id: OnceLock<MeshId>,
-    /// NotOpen until the node takes part in gossip; it answers nobody before.
+    /// Absent until the node takes part in gossip; it answers no request before.
     coordinator: OnceLock<Coordinator>,
     tokens: TokenAllocator,
 }
@@ -171,7 +171,7 @@ async fn answer<R: Rpc, F: Future<Output = Result<R::Reply, RpcError>>>(
     encode(&work(decode(R::NAME, body)?).await?)
 }
 
-/// Does work that must not stop half-way when whoever asked for it goes away.
+/// Does work that must not stop half-way when its caller goes away.
 async fn to_its_end<T: Send + 'static>(
     work: impl Future<Output = Result<T, RpcError>> + Send + 'static,
 ) -> Result<T, RpcError> {

@@ -120,7 +120,7 @@ pub async fn run(store: Arc<Store>) {
 /// Takes snapshots because somebody asked for them.
 pub async fn take(store: Arc<Store>, node: NodeId, request: NodeSnapshot) -> Result<Vec<SnapshotReport>, RpcError> {
     let mut reports = Vec::new();
-    // One that is closed has everything on disk, but who names it wants a snapshot of it.
+    // A closed collection has everything on disk, but a caller that names it wants a snapshot of it.
     if let Some(route) = request.collection.as_deref().and_then(|name| store.route(name)).filter(|r| store.keeps(r.id))
     {
         store.collection(route.id).await?;

@@ -290,7 +290,7 @@ impl<T: Versioned> Read<T> {
                 return;
             }
             point.read = true;
-            // What those who are late would answer now must not change what is being written back.
+            // A late answer must not change what is being written back.
             point.spare.extend(std::mem::take(&mut point.reading));
             point.late.clear();
             let newest = point.newest_version();

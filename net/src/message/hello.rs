@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use vecino_model::{MeshId, NodeId};
 
-/// First request on every connection: who is there.
+/// First request on every connection: the caller says what it is.
 ///
 /// A peer claims its node id here; the receiver compares it with the hash of the key that TLS proved.
 #[derive(Clone, Debug, Serialize, Deserialize)]

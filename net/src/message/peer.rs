@@ -7,7 +7,7 @@ use vecino_model::{
     CatalogEntry, CollectionId, CollectionStats, MemoryUse, MeshId, NodeId, Parts, PointId, Record, ScanCursor, Vector,
 };
 
-/// Asks a member of the mesh for tokens. The one who is asked remembers what it gave, so that two nodes that join at
+/// Asks a member of the mesh for tokens. The member that is asked remembers what it gave, so that two nodes that join at
 /// once through it share the ring evenly.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Join {

@@ -229,7 +229,7 @@ fn told(failures: &BTreeMap<NodeId, RpcError>) -> String {
     if told.is_empty() { String::new() } else { format!(" ({})", told.join("; ")) }
 }
 
-/// A change of the catalog that failed, as who asked for it is told.
+/// A change of the catalog that failed, as its caller is told.
 pub fn to_rpc_error(error: StoreError) -> RpcError {
     match error {
         StoreError::NameInUse(error) => RpcError::new(ErrorCode::AlreadyExists, error),

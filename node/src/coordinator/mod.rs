@@ -1,6 +1,6 @@
 //! What a node does with a request that any client may send to any node: route it to the replicas, gather, answer.
 //!
-//! Decisions are made in the pure modules [`vecino_mesh::quorum`], [`fanout`] and [`merge`]; here their commands are carried
+//! Decisions are made in the pure modules [`vecino_mesh::quorum`], [`vecino_mesh::fanout`] and [`vecino_mesh::merge`]; here their commands are carried
 //! out. A replica that is this node itself is called without a network between.
 
 mod admin;
@@ -34,7 +34,7 @@ use vecino_mesh::quorum::write::Failed;
 /// How long catalogs are looked for on other nodes when a collection is not known here.
 const REFRESH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a node gossips before it believes that who is silent is down.
+/// How long a node gossips before it takes a silent member for one that is down.
 const SETTLING: Duration = Duration::from_secs(3);
 
 /// How long a node may take before another is asked beside it.
@@ -84,7 +84,7 @@ impl Coordinator {
         Arc::clone(&self.shared.view.borrow())
     }
 
-    /// Whether a node is worth asking. One that has just started cannot tell yet who is down, and asks.
+    /// Whether a node is worth asking. A node that has just started cannot tell yet which members are down, and asks all.
     fn is_up(&self, node: NodeId) -> bool {
         let is_settling = self.shared.started.elapsed() < SETTLING;
         node == self.shared.node_id

@@ -214,7 +214,7 @@ impl Coordinator {
             for ((hit, newest), id) in next.into_iter().zip(versions).zip(&ids) {
                 let is_current = match newest {
                     Ok(newest) => merge::is_current(&hit, newest),
-                    // Nobody knows; who wants what there is gets it.
+                    // No replica knows. A caller that takes a partial answer gets the hit as it is.
                     Err(_) if request.allow_partial => true,
                     Err(reason) => return Err(unreadable(id, &reason)),
                 };

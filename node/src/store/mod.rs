@@ -30,7 +30,7 @@ use crate::searches::{SearchPermit, Searches};
 
 /// With no more collections than these, all but the large ones are opened when the node starts.
 const EAGER_MAX: usize = 16;
-/// A collection that takes so many bytes on disk is opened before anybody asks.
+/// A collection that takes this many bytes on disk or more is opened before a request asks for it.
 const LARGE_BYTES: u64 = 32 * 1024 * 1024;
 /// A collection whose writer panics again and again is opened anew no more often than this.
 const REOPEN_PAUSE: Duration = Duration::from_secs(30);

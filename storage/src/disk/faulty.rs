@@ -121,7 +121,7 @@ impl FaultyDisk {
         self.lock().lying_sync
     }
 
-    /// Takes `wanted` bytes of room, or as many as there are; returns how many.
+    /// Takes `wanted` bytes of room, or all that is left; returns the number taken.
     fn take_room(&self, wanted: u64) -> u64 {
         let mut state = self.lock();
         let Some(room) = &mut state.room else { return wanted };

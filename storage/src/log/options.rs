@@ -6,7 +6,7 @@ pub enum SyncPolicy {
     /// Every [`Log::commit`] flushes.
     #[default]
     Always,
-    /// A commit flushes when so many milliseconds have passed since the last flush: a power cut loses at most what
+    /// A commit flushes when this number of milliseconds has passed since the last flush: a power cut loses at most what
     /// was committed in that time, provided that commit is called again when [`Log::flush_due`] says so.
     EveryMs(u32),
     /// Only the operating system decides, and the start of a new segment: a power cut may lose any of the last segment.
@@ -16,7 +16,7 @@ pub enum SyncPolicy {
 /// Settings of one log.
 #[derive(Debug, Clone, Copy)]
 pub struct LogOptions {
-    /// A segment that holds so many bytes is followed by another. A batch never spans two.
+    /// Bytes from which on a segment is followed by another. A batch never spans two.
     pub segment_bytes: u64,
     /// When records become durable.
     pub sync: SyncPolicy,
