@@ -2,7 +2,7 @@
 //!
 //! [`Node::start`] takes the data directory, opens what is in it, finds the mesh and begins to gossip and to answer.
 //! The parts: [`store`](crate::store) keeps catalog and collections, [`service`](crate::service) answers requests with them and with the
-//! [coordinator](crate::coordinator), [`snapshots`](crate::snapshots) and the loops here work in the background.
+//! [coordinator](crate::coordinator), [`snapshots`] and the loops here work in the background.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
