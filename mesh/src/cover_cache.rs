@@ -37,11 +37,14 @@ impl Preference {
     }
 }
 
+/// Covers by how often each range is to be covered, and by which nodes come first.
+type CoversByWish = HashMap<(usize, Preference), Arc<Cover>>;
+
 /// Covers of one ring at one replication factor. The ring does not change; what may be asked is part of what they are kept
 /// under, so a cover is never out of date.
 #[derive(Debug, Default)]
 pub struct CoverCache {
-    by_usable: HashMap<BTreeSet<NodeId>, HashMap<(usize, Preference), Arc<Cover>>>,
+    by_usable: HashMap<BTreeSet<NodeId>, CoversByWish>,
 }
 
 impl CoverCache {

@@ -169,7 +169,7 @@ impl Rounds {
     }
 
     /// Slots that may be stored again: they were buried, have left the graph, and nobody reads them. Each is handed out
-    /// once, to be [stored](Self::store) at any time.
+    /// once, to be [stored](crate::Index::store) at any time.
     pub fn take_vacant(&self, parts: &Parts) -> Vec<Slot> {
         self.reclaim(parts);
         std::mem::take(&mut self.vacancies().vacant)

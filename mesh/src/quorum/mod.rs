@@ -1,7 +1,7 @@
 //! Reads and writes on the replicas of points, as pure state machines.
 //!
 //! A batch of points is written by [`write::Write`] and read by [`read::Read`]. Each is `event -> commands`: no clock, no
-//! socket, no task. The drivers in [`crate::coordinator`] carry the commands out and bring the answers back; the
+//! socket, no task. The drivers of a node carry the commands out and bring the answers back; the
 //! simulation in this module's tests does the same with delays, losses and crashes from a seed.
 //!
 //! At `quorum` a point is a linearizable register: multi-writer ABD (Attiya, Bar-Noy, Dolev, "Sharing Memory Robustly

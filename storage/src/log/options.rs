@@ -3,11 +3,11 @@
 /// When records become durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SyncPolicy {
-    /// Every [`Log::commit`] flushes.
+    /// Every [`Log::commit`](super::Log::commit) flushes.
     #[default]
     Always,
     /// A commit flushes when this number of milliseconds has passed since the last flush: a power cut loses at most what
-    /// was committed in that time, provided that commit is called again when [`Log::flush_due`] says so.
+    /// was committed in that time, provided that commit is called again when [`Log::flush_due`](super::Log::flush_due) says so.
     EveryMs(u32),
     /// Only the operating system decides, and the start of a new segment: a power cut may lose any of the last segment.
     Never,
