@@ -165,16 +165,16 @@ impl Shared {
         }
         if link_some(linkable, CHUNK) {
             self.push(Weak::clone(collection), usize::MAX);
-        } else if linkable.indexes().iter().any(|index| !index.is_settled()) {
+        } else if linkable.indexes().iter().any(|index| !index.is_consolidated()) {
             self.rest(Weak::clone(collection), self.rest);
         }
     }
 
     fn settle(&self, collection: &Weak<dyn Linkable>, linkable: &dyn Linkable) {
-        let more = linkable.indexes().into_iter().fold(false, |more, index| more | index.settle(CHUNK));
+        let more = linkable.indexes().into_iter().fold(false, |more, index| more | index.consolidate_idle(CHUNK));
         if more {
             self.rest(Weak::clone(collection), Duration::ZERO);
-        } else if linkable.indexes().iter().any(|index| !index.is_settled()) {
+        } else if linkable.indexes().iter().any(|index| !index.is_consolidated()) {
             // A snapshot is being written.
             self.rest(Weak::clone(collection), self.rest);
         }
@@ -325,10 +325,13 @@ mod tests {
         while index().unlinked() > 0 {
             std::thread::yield_now();
         }
-        (0..50).for_each(|slot| index().bury(slot));
-        assert!(!index().consolidate(64) && !index().is_settled(), "a twentieth is not worth it beside other work");
+        (0..50).for_each(|slot| index().mark_deleted(slot));
+        assert!(
+            !index().consolidate(64) && !index().is_consolidated(),
+            "a twentieth is not worth it beside other work"
+        );
         indexers.wake(&linkable);
-        while !index().is_settled() || !indexers.shared.lock().resting.is_empty() {
+        while !index().is_consolidated() || !indexers.shared.lock().resting.is_empty() {
             std::thread::yield_now();
         }
     }

@@ -85,7 +85,7 @@ mod tests {
         let [a, b] = fields.graphs().collect::<Vec<_>>().try_into().ok().unwrap();
         let (tables, mut slots) = (tables(200), Slots::default());
         assert!(take_all(&mut slots, &tables, &fields).is_empty());
-        (0..150).for_each(|slot| fields.bury(slot));
+        (0..150).for_each(|slot| fields.mark_deleted(slot));
         consolidate(a);
         let never_in_b: Vec<Slot> = (0..150).filter(|slot| slot % 2 == 1).collect();
         assert_eq!(take_all(&mut slots, &tables, &fields), never_in_b);
@@ -99,7 +99,7 @@ mod tests {
     fn a_slot_that_left_two_fields_before_anybody_looked_is_given_once() {
         let fields = fields_a_and_b();
         (0..200).for_each(|slot| fields.store(slot, &vectors(&["a", "b"])).unwrap());
-        (0..150).for_each(|slot| fields.bury(slot));
+        (0..150).for_each(|slot| fields.mark_deleted(slot));
         // The round ends, and then what left is vacated in both before the writer asks either.
         for _ in 0..3 {
             fields.graphs().for_each(consolidate);

@@ -232,7 +232,7 @@ impl Writer<'_> {
         // New slots are used up for as long as what is buried waits to leave the graph.
         for index in self.core.indexes() {
             let mut is_more = true;
-            while is_more && index.buried() > BURIED_MIN.max(index.len_live() / 2) {
+            while is_more && index.deleted() > BURIED_MIN.max(index.len_live() / 2) {
                 is_more = false;
                 self.help(|| is_more = index.consolidate(HELP_SLOTS));
             }
@@ -329,7 +329,7 @@ impl Writer<'_> {
         });
         let applied = self.core.tables.write().unwrap_or_else(PoisonError::into_inner).apply(key, version, value);
         if let Some(slot) = applied.and_then(|applied| applied.buried) {
-            self.core.fields.bury(slot);
+            self.core.fields.mark_deleted(slot);
         }
     }
 

@@ -152,7 +152,7 @@ fn build(base: &Table<f32>, params: Params, threads: usize) -> Result<Index> {
     Ok(index)
 }
 
-/// Links what is stored, and takes what is buried out of the graph.
+/// Links what is stored, and takes what is deleted out of the graph.
 fn link(index: &Index, threads: usize) {
     std::thread::scope(|scope| {
         for _ in 0..threads {
@@ -177,7 +177,7 @@ fn churn(index: &Index, base: &Table<f32>, times: usize, threads: usize) -> Resu
         random.shuffle(&mut order);
         for some in order.chunks(order.len().div_ceil(CHURN_SHARE).max(1)) {
             for row in some {
-                index.bury(slots[*row]);
+                index.mark_deleted(slots[*row]);
                 if vacant.is_empty() {
                     vacant = index.take_vacant();
                 }
@@ -189,7 +189,7 @@ fn churn(index: &Index, base: &Table<f32>, times: usize, threads: usize) -> Resu
             link(index, threads);
         }
     }
-    while index.settle(CHURN_NODES) {}
+    while index.consolidate_idle(CHURN_NODES) {}
     index.take_vacant();
     Ok(rows)
 }

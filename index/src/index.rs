@@ -2,8 +2,8 @@
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use crate::build::concurrent_inserts::ConcurrentInserts;
 use crate::build::consolidate::{Rounds, Share};
-use crate::build::meetings::Meetings;
 use crate::codes::codec::Stored;
 use crate::error::{IndexError, VectorError};
 use crate::kernel::Kernel;
@@ -13,10 +13,10 @@ use crate::params::{Hit, Params, SearchOptions};
 use crate::parts::Parts;
 use crate::search::flat::Flat;
 use crate::search::hnsw::Hnsw;
-use crate::search::kind::{Ask, Kind};
+use crate::search::searcher::{Query, Searcher};
 use crate::slot::{SLOT_MAX, Slot};
 
-/// Vectors by slot, found by nearness. All methods take `&self`: any number of threads search, link and bury while
+/// Vectors by slot, found by nearness. All methods take `&self`: any number of threads search, link and delete while
 /// one stores.
 ///
 /// ```
@@ -35,7 +35,7 @@ use crate::slot::{SLOT_MAX, Slot};
 pub struct Index {
     pub(crate) parts: Parts,
     pub(crate) rounds: Rounds,
-    meetings: Meetings,
+    inserts: ConcurrentInserts,
     flat_live_max: usize,
     /// Held while a slot is stored: arenas grow under one thread.
     pub(crate) storing: Mutex<()>,
@@ -53,7 +53,7 @@ impl Index {
             flat_live_max: params.flat_slots(),
             parts: Parts::new(params, kernel),
             rounds: Rounds::new(),
-            meetings: Meetings::default(),
+            inserts: ConcurrentInserts::default(),
             storing: Mutex::default(),
             allowance: OnceLock::new(),
         })
@@ -137,7 +137,7 @@ impl Index {
     }
 
     /// Inserts a stored slot into the graph. Any number of threads may do so at once; a slot that is linked, being
-    /// linked, buried or not stored is left as it is.
+    /// linked, deleted or not stored is left as it is.
     pub fn link(&self, slot: Slot) {
         let _held = self.rounds.hold();
         let _reading = self.reading();
@@ -149,10 +149,10 @@ impl Index {
         }
         // Linked before codes are let go of: a thread that makes all codes anew makes those of linked slots.
         self.parts.with_linker(|linker, scratch| {
-            self.meetings.come(slot);
+            let entered = self.inserts.enter(slot);
             linker.link(slot, scratch);
             self.parts.states.finish_linking(slot);
-            linker.meet(slot, &self.meetings.go(slot), scratch);
+            linker.meet(slot, &entered.leave(), scratch);
         });
         if self.parts.growth.is_due(self.parts.states.live().saturating_sub(self.parts.states.unlinked())) {
             self.parts.measure_growth();
@@ -195,7 +195,7 @@ impl Index {
     }
 
     /// While what is returned lives, every slot that a search has given or that is in use keeps its vector, even if it is
-    /// buried: no slot is stored again that was not vacant when this was called. It costs next to nothing, and it makes
+    /// deleted: no slot is stored again that was not vacant when this was called. It costs next to nothing, and it makes
     /// nobody wait; but held for long, it lets slots be used up.
     pub fn reading(&self) -> Reading<'_> {
         self.parts.readers.enter()
@@ -213,11 +213,11 @@ impl Index {
     }
 
     /// Takes a slot out of the results of every search that begins from now on. Walks still lead through it.
-    pub fn bury(&self, slot: Slot) {
-        self.parts.states.bury(slot);
+    pub fn mark_deleted(&self, slot: Slot) {
+        self.parts.states.mark_deleted(slot);
     }
 
-    /// Does a bounded part of what takes buried slots out of the graph, if there are enough of them: looks at up to
+    /// Does a bounded part of what takes deleted slots out of the graph, if there are enough of them: looks at up to
     /// `nodes` nodes. Any number of threads may call it. Whether there is more to do now.
     ///
     /// Slots that were taken out are handed out by [`Self::take_vacant`] once nobody reads them any more.
@@ -225,18 +225,18 @@ impl Index {
         self.rounds.consolidate(&self.parts, nodes, Share::Busy)
     }
 
-    /// The same where nothing else is to be done: takes out what is buried even if it is only a few. Walks go through
+    /// The same where nothing else is to be done: takes out what is deleted even if it is only a few. Walks go through
     /// those too, which costs them more than their share.
-    pub fn settle(&self, nodes: usize) -> bool {
+    pub fn consolidate_idle(&self, nodes: usize) -> bool {
         self.rounds.consolidate(&self.parts, nodes, Share::Idle)
     }
 
-    /// Whether so little is buried that [`Self::settle`] leaves it as it is.
-    pub fn is_settled(&self) -> bool {
+    /// Whether so little is deleted that [`Self::settle`] leaves it as it is.
+    pub fn is_consolidated(&self) -> bool {
         !Share::Idle.is_reached(&self.parts)
     }
 
-    /// Slots that may be stored again: they were buried, have left the graph, and nobody reads them. Each is handed out
+    /// Slots that may be stored again: they were deleted, have left the graph, and nobody reads them. Each is handed out
     /// once, to be [stored](Self::store) at any time.
     pub fn take_vacant(&self) -> Vec<Slot> {
         self.rounds.take_vacant(&self.parts)
@@ -247,12 +247,12 @@ impl Index {
         slot >= self.parts.states.slots() || self.parts.states.is_vacant(slot)
     }
 
-    /// Number of slots that are buried and wait to be taken out of the graph.
-    pub fn buried(&self) -> usize {
-        self.parts.states.graves()
+    /// Number of slots that are deleted and wait to be taken out of the graph.
+    pub fn deleted(&self) -> usize {
+        self.parts.states.deleted()
     }
 
-    /// Whether a slot is stored and not buried.
+    /// Whether a slot is stored and not deleted.
     pub fn is_live(&self, slot: Slot) -> bool {
         slot < self.parts.states.slots() && self.parts.states.is_live(slot)
     }
@@ -267,15 +267,15 @@ impl Index {
         self.parts.states.slots() as usize
     }
 
-    /// The vector of a slot, live or buried, bit by bit as it was stored. A caller that has been [reading](Self::reading)
+    /// The vector of a slot, live or deleted, bit by bit as it was stored. A caller that has been [reading](Self::reading)
     /// since before it learned of the slot gets the vector that the slot had then. To any other caller a slot that was
-    /// buried gives that vector, one that was stored there since, or values of both.
+    /// deleted gives that vector, one that was stored there since, or values of both.
     pub fn vector(&self, slot: Slot) -> Option<Vec<f32>> {
         (slot < self.parts.states.slots() && self.parts.states.is_stored(slot)).then(|| self.parts.rows.copy(slot))
     }
 
     /// The best hits, best first, ties by slot. Small indexes and wide searches are answered by a scan, the others by
-    /// a walk; where that finds fewer than `k`, because most of what is near is buried or refused by the filter, a
+    /// a walk; where that finds fewer than `k`, because most of what is near is deleted or refused by the filter, a
     /// scan makes up for it: there are `k` hits whenever `k` live slots pass the filter and the threshold.
     pub fn search(&self, query: &[f32], options: &SearchOptions<'_>) -> Result<Vec<Hit>, IndexError> {
         let is_few = options.filter.is_some_and(|filter| filter.estimate() < FLAT_LIVE_MIN);
@@ -311,9 +311,9 @@ impl Index {
         Ok(self.parts.scratches.with(|scratch| {
             let mut aligned = std::mem::take(&mut scratch.query);
             aligned.set(query);
-            let ask = Ask { query: self.parts.rows.query_of(aligned.get(), norm), options, ef, live };
-            let kind: &dyn Kind = if scans(self, live, ef) { &Flat(&self.parts) } else { &Hnsw(&self.parts) };
-            let found = kind.nearest(ask, scratch).or_else(|| Flat(&self.parts).nearest(ask, scratch));
+            let query = Query { vector: self.parts.rows.query_of(aligned.get(), norm), options, ef, live };
+            let searcher: &dyn Searcher = if scans(self, live, ef) { &Flat(&self.parts) } else { &Hnsw(&self.parts) };
+            let found = searcher.nearest(query, scratch).or_else(|| Flat(&self.parts).nearest(query, scratch));
             scratch.query = aligned;
             self.hits(found.unwrap_or_default(), options)
         }))

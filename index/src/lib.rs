@@ -2,7 +2,7 @@
 //! judged by.
 //!
 //! An [`Index`] knows slots and vectors, nothing of points, payloads, files or tasks. All its methods take `&self`:
-//! one thread stores, any number link, bury and search at the same time.
+//! one thread stores, any number link, delete and search at the same time.
 
 mod build;
 mod codes;

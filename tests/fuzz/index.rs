@@ -69,7 +69,7 @@ fn dump(profile: Profile) -> Arenas {
     while let Some(slot) = index.next_unlinked() {
         index.link(slot);
     }
-    index.bury(7);
+    index.mark_deleted(7);
     index.store(1_210, &[1.0; 5]).unwrap();
     let mut arenas = Arenas::default();
     index.dump(&mut arenas).unwrap();

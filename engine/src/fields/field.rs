@@ -92,9 +92,9 @@ impl FieldIndex {
     }
 
     /// Takes the vector of a point out of the results; nothing where the point lacks the field.
-    pub fn bury(&self, slot: Slot) {
+    pub fn mark_deleted(&self, slot: Slot) {
         match self {
-            Self::Dense(index) => index.bury(slot),
+            Self::Dense(index) => index.mark_deleted(slot),
         }
     }
 

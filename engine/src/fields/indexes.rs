@@ -105,8 +105,8 @@ impl FieldIndexes {
     }
 
     /// Takes the point in a slot out of the results of all fields that it has.
-    pub fn bury(&self, slot: Slot) {
-        self.all().for_each(|index| index.bury(slot));
+    pub fn mark_deleted(&self, slot: Slot) {
+        self.all().for_each(|index| index.mark_deleted(slot));
     }
 
     /// Bytes of memory that storing the vectors in a slot below `end` takes, beside those in use and those for `extent`.

@@ -105,7 +105,7 @@ pub(crate) fn load(
         (tables?, indexes?)
     };
     for slot in (0..indexes.slots() as Slot).filter(|slot| tables.in_slot(*slot).is_none()) {
-        indexes.bury(slot);
+        indexes.mark_deleted(slot);
     }
     tables.skip_slots_below(indexes.slots());
     Ok((tables, indexes))

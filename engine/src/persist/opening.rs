@@ -158,7 +158,7 @@ fn replay_one(
         }
     };
     if let Some(buried) = tables.apply(key, version, value).and_then(|applied| applied.buried) {
-        fields.bury(buried);
+        fields.mark_deleted(buried);
     }
     Ok(())
 }

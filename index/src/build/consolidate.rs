@@ -1,7 +1,7 @@
-//! Taking what is buried out of the graph, so that its slots can be used again: the rule of FreshDiskANN (Singh et al.
+//! Taking what is deleted out of the graph, so that its slots can be used again: the rule of FreshDiskANN (Singh et al.
 //! 2021), in rounds of small steps beside searches and linking.
 //!
-//! A round *begins* once an eighth of the nodes is buried: those are marked as leaving, the elders that they are to others
+//! A round *begins* once an eighth of the nodes is deleted: those are marked as leaving, the anchors that start from them
 //! are made up for, and entry and first node become ones that stay. Then every node that links to leaving ones is
 //! *relinked*: in their place come, by the usual choice, live nodes that they lead to. Links to live nodes are all kept,
 //! and a list is filled up to the length that it had, so that many small rounds do not thin the graph out. When no node
@@ -55,7 +55,7 @@ struct Vacancies {
     vacant: Vec<Slot>,
 }
 
-/// The share of the slots that must be buried before a round begins.
+/// The share of the slots that must be deleted before a round begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Share {
     /// Beside other work: a round is worth its while.
@@ -76,12 +76,12 @@ enum Step {
 impl Share {
     /// Whether a round is to begin.
     pub fn is_reached(self, parts: &Parts) -> bool {
-        let graves = parts.states.graves();
+        let deleted = parts.states.deleted();
         let share = match self {
-            Self::Busy => GRAVES_SHARE,
-            Self::Idle => GRAVES_SHARE_SETTLED,
+            Self::Busy => DELETED_SHARE,
+            Self::Idle => DELETED_SHARE_IDLE,
         };
-        graves >= GRAVES_MIN && graves * share >= graves + parts.states.live()
+        deleted >= DELETED_MIN && deleted * share >= deleted + parts.states.live()
     }
 }
 
@@ -129,7 +129,7 @@ impl Drop for Pause<'_> {
 }
 
 impl Rounds {
-    /// Does a bounded part of a round, if this share of the slots is buried: looks at up to `nodes` nodes. Any number of
+    /// Does a bounded part of a round, if this share of the slots is deleted: looks at up to `nodes` nodes. Any number of
     /// threads may call it. Whether there is more to do now.
     pub fn consolidate(&self, parts: &Parts, nodes: usize, share: Share) -> bool {
         {
@@ -168,7 +168,7 @@ impl Rounds {
         true
     }
 
-    /// Slots that may be stored again: they were buried, have left the graph, and nobody reads them. Each is handed out
+    /// Slots that may be stored again: they were deleted, have left the graph, and nobody reads them. Each is handed out
     /// once, to be [stored](crate::Index::store) at any time.
     pub fn take_vacant(&self, parts: &Parts) -> Vec<Slot> {
         self.reclaim(parts);
@@ -210,8 +210,8 @@ impl Rounds {
     /// Decides who leaves. Nobody links meanwhile, so every node has all its links.
     fn begin_round(&self, parts: &Parts) {
         let slots = parts.states.slots();
-        let graves = (0..slots).filter(|slot| parts.states.is_grave(*slot));
-        let (mut leaving, unlinked): (Vec<Slot>, Vec<Slot>) = graves.partition(|slot| parts.states.is_linked(*slot));
+        let deleted = (0..slots).filter(|slot| parts.states.is_deleted(*slot));
+        let (mut leaving, unlinked): (Vec<Slot>, Vec<Slot>) = deleted.partition(|slot| parts.states.is_linked(*slot));
         self.retire(parts, &unlinked);
         let Some(before) = parts.graph.entry().filter(|_| !leaving.is_empty()) else { return };
         let is_any_live = (0..slots).any(|slot| parts.states.is_linked(slot) && leaving.binary_search(&slot).is_err());
@@ -231,10 +231,10 @@ impl Rounds {
         }
         let first = staying().min_by_key(|slot| parts.graph.order(*slot));
         let mut orphans = Vec::new();
-        for elder in &leaving {
-            for slot in parts.graph.neighbours(*elder, 0).filter(|slot| !parts.states.is_leaving(*slot)) {
-                if parts.graph.order(*elder) < parts.graph.order(slot)
-                    && parts.graph.elders(slot).fetch_sub(1, Ordering::AcqRel) == 1
+        for earlier in &leaving {
+            for slot in parts.graph.neighbours(*earlier, 0).filter(|slot| !parts.states.is_leaving(*slot)) {
+                if parts.graph.order(*earlier) < parts.graph.order(slot)
+                    && parts.graph.anchors(slot).fetch_sub(1, Ordering::AcqRel) == 1
                     && Some(slot) != first
                 {
                     orphans.push(slot);
@@ -242,7 +242,7 @@ impl Rounds {
             }
         }
         parts.with_linker(|linker, scratch| {
-            orphans.iter().for_each(|slot| linker.find_elder(*slot, scratch));
+            orphans.iter().for_each(|slot| linker.find_anchor(*slot, scratch));
             if let (Some(entry), Some(first)) = (parts.graph.entry(), first) {
                 scratch.projections.clear();
                 parts.graph.set_first(first);
@@ -315,8 +315,8 @@ impl Linker<'_> {
         }
     }
 
-    /// Finds an elder for a node that has lost its last.
-    fn find_elder(&self, slot: Slot, scratch: &mut Scratch) {
+    /// Makes an anchor for a node that has lost its last.
+    fn find_anchor(&self, slot: Slot, scratch: &mut Scratch) {
         scratch.projections.clear();
         let (leaving, kept): (Vec<Slot>, Vec<Slot>) =
             self.graph.neighbours(slot, 0).partition(|other| self.states.is_leaving(*other));
@@ -392,12 +392,12 @@ impl Linker<'_> {
     }
 }
 
-/// A round begins when this share of all slots is buried,
-const GRAVES_SHARE: usize = 8;
+/// A round begins when this share of all slots is deleted,
+const DELETED_SHARE: usize = 8;
 /// or this one where there is nothing else to do,
-const GRAVES_SHARE_SETTLED: usize = 256;
+const DELETED_SHARE_IDLE: usize = 256;
 /// and no fewer than so many are.
-const GRAVES_MIN: usize = 32;
+const DELETED_MIN: usize = 32;
 /// Places in the sequence of linking that are given before nodes are numbered anew.
 pub(crate) const ORDERS_MAX: u32 = 1 << 30;
 /// A list that is shorter than it was is filled up with candidates that no other link is nearer to by this factor, as in

@@ -6,12 +6,12 @@
 //! same time may not see each other: each is told of the others, and of two the later one links to the earlier as it would
 //! have, had it come after it.
 //!
-//! Pruning may cut the last link to a node. Here it never does: a node counts the layer-0 links that lead to it from
-//! its *elders*, the nodes linked before it, and the last of them is not given up. Following elders back from any
+//! Pruning may cut the last link to a node. Here it never does: a node counts its *anchors*, the layer-0 links that lead to it from
+//! nodes that were linked before it, and the last of them is not given up. Following anchors back from any
 //! node ends at the first one, so every node can be reached from there; and the entry keeps a link to the first.
 //!
-//! New nodes link to live ones. Nodes that are to leave the graph ([`consolidate`](crate::build::consolidate)) count neither as
-//! elders nor as having any.
+//! New nodes link to live ones. Nodes that are to leave the graph ([`consolidate`](crate::build::consolidate)) have no anchors, and
+//! links from them are none.
 
 use std::cell::Cell;
 use std::sync::atomic::Ordering;
@@ -91,7 +91,7 @@ impl Linker<'_> {
                 self.add(*other, (*distance, slot), layer, seen);
             }
         }
-        if self.graph.elders(slot).load(Ordering::Acquire) == 0 {
+        if self.graph.anchors(slot).load(Ordering::Acquire) == 0 {
             self.adopt(slot, &nearest, seen);
         }
         if self.graph.enter_higher(new) {
@@ -176,29 +176,29 @@ impl Linker<'_> {
         nearest: &mut Vec<Near>,
     ) -> Option<Vec<Vec<Near>>> {
         nearest.clear();
-        let chosen = codec.scorer(self.rows, self.rows.query(new.slot), kept).and_then(|near| {
-            let mut chosen = self.layers(new, entry, near, memory, nearest);
+        let chosen = codec.scorer(self.rows, self.rows.query(new.slot), kept).and_then(|scorer| {
+            let mut chosen = self.layers(new, entry, scorer, memory, nearest);
             let WalkMemory { pool, distances, .. } = &*memory;
             let sampled = distances.len().min(COARSE_SAMPLE);
             chosen.reverse();
-            (!near.is_coarse(pool.iter().map(|(distance, _)| distance), &distances[..sampled])).then_some(chosen)
+            (!scorer.is_coarse(pool.iter().map(|(distance, _)| distance), &distances[..sampled])).then_some(chosen)
         });
         codec.let_go(kept);
         chosen
     }
 
-    /// Whether a node may be linked to. Where most are buried, what is live may be out of reach, and anything that stays in
+    /// Whether a node may be linked to. Where most are deleted, what is live may be out of reach, and anything that stays in
     /// the graph for now is better than nothing.
     fn may_link(&self, slot: Slot) -> bool {
         match self.lonely.get() {
-            false => !self.states.any_buried() || self.states.is_live(slot),
+            false => !self.states.any_deleted() || self.states.is_live(slot),
             true => !self.states.is_leaving(slot),
         }
     }
 
     /// How many nodes a walk may measure.
     fn budget(&self) -> usize {
-        if self.states.any_buried() { WALK_PER_EF * self.ef_construction } else { usize::MAX }
+        if self.states.any_deleted() { WALK_PER_EF * self.ef_construction } else { usize::MAX }
     }
 
     /// Walks from the entry down to layer 0, and chooses neighbours on each layer that the new node is on, the highest first.
@@ -206,14 +206,14 @@ impl Linker<'_> {
         &self,
         new: Entry,
         entry: Entry,
-        near: D,
+        scorer: D,
         memory: &mut WalkMemory,
         nearest: &mut Vec<Near>,
     ) -> Vec<Vec<Near>> {
         let mut chosen = Vec::new();
         let top = new.level.min(entry.level);
-        let start = Walk { graph: self.graph, near }.descend(entry, top, &mut memory.batch, &mut memory.distances);
-        memory.pool.begin_walk(self.growth.breadth_to_link(self.ef_construction, near.origin()));
+        let start = Walk { graph: self.graph, scorer }.descend(entry, top, &mut memory.batch, &mut memory.distances);
+        memory.pool.begin_walk(self.growth.beam_to_link(self.ef_construction, scorer.origin()));
         memory.pool.insert(start.0, start.1, || self.may_link(start.1));
         for layer in (0..=top).rev() {
             memory.visited.begin(self.states.slots() as usize);
@@ -222,7 +222,7 @@ impl Linker<'_> {
             for seed in memory.pool.slots() {
                 memory.visited.insert(seed);
             }
-            near.layer(self.graph, layer, memory, self.budget(), |slot| self.may_link(slot));
+            scorer.layer(self.graph, layer, memory, self.budget(), |slot| self.may_link(slot));
             self.measure::<D>(new.slot, memory, nearest);
             // Codes measure a whole block of links at once, so nodes that have them begin with most of what they hold.
             let degree = self.graph.degree_max(0);
@@ -336,25 +336,25 @@ impl Linker<'_> {
         if layer == 0 && self.edges.is_some() { most - most / ROOM_SHARE } else { most }
     }
 
-    /// Finds an elder for a node that no neighbour links to: the nearest that can give up another link for it.
+    /// Makes an anchor for a node that no neighbour links to, from the nearest node that can give up another link for it.
     pub fn adopt(&self, slot: Slot, nearest: &[Near], seen: &mut Projections) {
         let order = self.graph.order(slot);
-        let is_elder = |other: Slot| (1..order).contains(&self.graph.order(other)) && !self.states.is_going(other);
-        for (_, elder) in nearest.iter().filter(|(_, other)| is_elder(*other)) {
-            if self.force(*elder, slot, seen) {
+        let may_anchor = |other: Slot| (1..order).contains(&self.graph.order(other)) && !self.states.is_going(other);
+        for (_, earlier) in nearest.iter().filter(|(_, other)| may_anchor(*other)) {
+            if self.force(*earlier, slot, seen) {
                 return;
             }
         }
-        // All of them are full of nodes that only they lead to. Those nodes are elders too, and so on: somewhere
+        // All of them are full of nodes that only they lead to. Those nodes may anchor it too, and so on: somewhere
         // below there is room, for a node that nobody depends on can give up any link.
-        for (_, elder) in nearest.iter().filter(|(_, other)| is_elder(*other)) {
-            let mut at = *elder;
+        for (_, earlier) in nearest.iter().filter(|(_, other)| may_anchor(*other)) {
+            let mut at = *earlier;
             loop {
                 let turn = slot as usize ^ at as usize;
                 let below: Vec<Slot> = self
                     .graph
                     .neighbours(at, 0)
-                    .filter(|other| is_elder(*other) && self.graph.order(*other) > self.graph.order(at))
+                    .filter(|other| may_anchor(*other) && self.graph.order(*other) > self.graph.order(at))
                     .collect();
                 let Some(next) = below.get(turn % below.len().max(1)) else { break };
                 at = *next;
@@ -363,7 +363,8 @@ impl Linker<'_> {
                 }
             }
         }
-        let _ = (0..self.states.slots()).filter(|other| is_elder(*other)).any(|elder| self.force(elder, slot, seen));
+        let _ =
+            (0..self.states.slots()).filter(|other| may_anchor(*other)).any(|earlier| self.force(earlier, slot, seen));
     }
 
     /// Adds a layer-0 link whatever it displaces, except for the last link to another node. Whether it did.
@@ -422,7 +423,7 @@ impl Linker<'_> {
     /// A layer-0 link was added.
     pub fn count_in(&self, from: Slot, to: Slot, layer: usize) {
         if layer == 0 && self.graph.order(from) < self.graph.order(to) && !self.states.is_leaving(to) {
-            self.graph.elders(to).fetch_add(1, Ordering::AcqRel);
+            self.graph.anchors(to).fetch_add(1, Ordering::AcqRel);
         }
     }
 
@@ -437,13 +438,13 @@ impl Linker<'_> {
         if self.graph.order(from) > self.graph.order(to) {
             return true;
         }
-        let give_up = |elders: u32| (elders > 1).then(|| elders - 1);
-        self.graph.elders(to).fetch_update(Ordering::AcqRel, Ordering::Acquire, give_up).is_ok()
+        let give_up = |anchors: u32| (anchors > 1).then(|| anchors - 1);
+        self.graph.anchors(to).fetch_update(Ordering::AcqRel, Ordering::Acquire, give_up).is_ok()
     }
 }
 
-/// Where there are buried nodes, a walk for neighbours measures so many for each of its candidates: in a graph of mostly
-/// buried ones it would not end before all of them.
+/// Where there are deleted nodes, a walk for neighbours measures so many for each of its candidates: in a graph of mostly
+/// deleted ones it would not end before all of them.
 const WALK_PER_EF: usize = 64;
 /// A candidate gives way only to one that is nearer to it by this factor than the base is, as in Vamana (Subramanya et al.
 /// 2019).

@@ -6,7 +6,7 @@ use crate::codes::fast::Generation;
 use crate::kernel::Kernel;
 use crate::memory::arena::NoMemory;
 use crate::memory::graph::Graph;
-use crate::memory::rows::{Query, Rows};
+use crate::memory::rows::{QueryVector, Rows};
 use crate::memory::states::States;
 use crate::search::walk::Scorer;
 use crate::slot::Slot;
@@ -40,8 +40,12 @@ pub(crate) trait Codec {
         Self: 'a;
 
     /// Distances from a query; `None` while there are no codes, or where they do not know the distance that is asked for.
-    fn scorer<'a>(&'a self, rows: &'a Rows, query: Query<'a>, memory: &'a mut Self::Memory)
-    -> Option<Self::Scorer<'a>>;
+    fn scorer<'a>(
+        &'a self,
+        rows: &'a Rows,
+        query: QueryVector<'a>,
+        memory: &'a mut Self::Memory,
+    ) -> Option<Self::Scorer<'a>>;
 
     /// A scorer has done: codes that were replaced meanwhile are not kept.
     fn let_go(&self, _memory: &mut Self::Memory) {}

@@ -1,7 +1,7 @@
 //! No codes: distances by the full vectors.
 
 use crate::codes::codec::Codec;
-use crate::memory::rows::{Query, Rows};
+use crate::memory::rows::{QueryVector, Rows};
 use crate::params::Metric;
 use crate::search::walk::Scorer;
 use crate::search::walk_memory::WalkMemory;
@@ -14,7 +14,7 @@ pub(crate) struct Plain;
 #[derive(Clone, Copy)]
 pub(crate) struct Exact<'a> {
     rows: &'a Rows,
-    query: Query<'a>,
+    query: QueryVector<'a>,
 }
 
 impl Codec for Plain {
@@ -22,7 +22,7 @@ impl Codec for Plain {
     type Scorer<'a> = Exact<'a>;
 
     #[inline]
-    fn scorer<'a>(&'a self, rows: &'a Rows, query: Query<'a>, _memory: &'a mut ()) -> Option<Exact<'a>> {
+    fn scorer<'a>(&'a self, rows: &'a Rows, query: QueryVector<'a>, _memory: &'a mut ()) -> Option<Exact<'a>> {
         Some(Exact { rows, query })
     }
 }
@@ -52,7 +52,7 @@ impl Scorer for Exact<'_> {
         false
     }
 
-    fn rank(&self, _rows: &Rows, _query: Query<'_>, _k: usize, _ef: usize, _memory: &mut WalkMemory) -> bool {
+    fn rank(&self, _rows: &Rows, _query: QueryVector<'_>, _k: usize, _ef: usize, _memory: &mut WalkMemory) -> bool {
         true
     }
 }

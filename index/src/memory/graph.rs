@@ -19,11 +19,11 @@ pub(crate) struct Graph {
     base: Arena<AtomicU32>,
     /// The layers above, at most `m` links each: a block a layer, those of one slot beside each other.
     upper: Arena<AtomicU32>,
-    /// Per slot: [`ORDER`], [`ELDERS`], [`LEVEL`], [`BLOCK`].
+    /// Per slot: [`ORDER`], [`ANCHORS`], [`LEVEL`], [`BLOCK`].
     nodes: Arena<AtomicU32>,
     /// Slot plus one in the low half, its level in the high half; zero while the graph is empty.
     entry: AtomicU64,
-    /// Slot plus one of the first node, the elder of all; zero while the graph is empty.
+    /// Slot plus one of the first node, from which anchors lead to all others; zero while the graph is empty.
     first: AtomicU32,
     orders: AtomicU32,
     blocks: AtomicU32,
@@ -207,7 +207,7 @@ impl Graph {
         self.first.store(slot + 1, Ordering::Release);
     }
 
-    /// Whether this link leads from the entry to the first node, and so, by way of elders, from the entry to every node.
+    /// Whether this link leads from the entry to the first node, and so, by way of anchors, from the entry to every node.
     pub fn is_guide(&self, from: Slot, to: Slot) -> bool {
         self.first() == Some(to) && self.entry().is_some_and(|entry| entry.slot == from)
     }
@@ -223,7 +223,7 @@ impl Graph {
             self.set_neighbours(slot, layer, &[]);
         }
         self.set_order(slot, 0);
-        self.elders(slot).store(0, Ordering::Release);
+        self.anchors(slot).store(0, Ordering::Release);
     }
 
     /// The place of a node in the sequence of linking, from 1; 0 for slots that are no nodes.
@@ -259,8 +259,8 @@ impl Graph {
 
     /// How many nodes that were linked before this one link to it on layer 0. While every node but the first has
     /// one, every node can be reached from the first.
-    pub fn elders(&self, slot: Slot) -> &AtomicU32 {
-        self.node(slot, ELDERS)
+    pub fn anchors(&self, slot: Slot) -> &AtomicU32 {
+        self.node(slot, ANCHORS)
     }
 
     /// Bytes of memory that so many slots take.
@@ -288,7 +288,7 @@ pub(crate) const LEVEL_MAX: usize = 16;
 const LINE_LINKS: usize = 16;
 const NODE_WIDTH: usize = 4;
 const ORDER: usize = 0;
-const ELDERS: usize = 1;
+const ANCHORS: usize = 1;
 const LEVEL: usize = 2;
 const BLOCK: usize = 3;
 

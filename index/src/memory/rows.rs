@@ -31,7 +31,7 @@ pub(crate) struct Rows {
 
 /// What distances are measured from.
 #[derive(Clone, Copy)]
-pub(crate) struct Query<'a> {
+pub(crate) struct QueryVector<'a> {
     /// As long as the rows.
     values: &'a [f32],
     /// What rows carry behind the vector: see [`Rows`].
@@ -40,7 +40,7 @@ pub(crate) struct Query<'a> {
     is_stored: bool,
 }
 
-impl<'a> Query<'a> {
+impl<'a> QueryVector<'a> {
     /// As long as the rows.
     pub fn values(&self) -> &'a [f32] {
         self.values
@@ -133,18 +133,18 @@ impl Rows {
     }
 
     /// A query with the vector of a stored slot, to link it by.
-    pub fn query(&self, slot: Slot) -> Query<'_> {
-        Query { values: self.vector(slot), norm: self.norm(slot), is_stored: true }
+    pub fn query(&self, slot: Slot) -> QueryVector<'_> {
+        QueryVector { values: self.vector(slot), norm: self.norm(slot), is_stored: true }
     }
 
     /// A query with a vector of the caller's that has been checked.
-    pub fn query_of<'a>(&self, values: &'a [f32], norm: f64) -> Query<'a> {
-        Query { values, norm: self.carried(norm), is_stored: false }
+    pub fn query_of<'a>(&self, values: &'a [f32], norm: f64) -> QueryVector<'a> {
+        QueryVector { values, norm: self.carried(norm), is_stored: false }
     }
 
     /// The distances from a query to stored slots, in their order, into `out`, which is as long as `slots`.
     #[inline]
-    pub fn distances(&self, query: Query<'_>, slots: &[Slot], out: &mut [f32]) {
+    pub fn distances(&self, query: QueryVector<'_>, slots: &[Slot], out: &mut [f32]) {
         assert_eq!(query.values.len(), self.dim);
         for (slots, out) in slots.chunks(BATCH).zip(out.chunks_mut(BATCH)) {
             let mut pointers = [std::ptr::null(); BATCH];

@@ -1,4 +1,4 @@
-//! What has become of each slot: stored, in the graph, buried; and the counts of each.
+//! What has become of each slot: stored, in the graph, deleted; and the counts of each.
 
 use std::sync::atomic::Ordering;
 
@@ -10,17 +10,17 @@ use crate::slot::Slot;
 /// One byte of flags a slot. Until the slot is vacated flags are only added, but for the lock, which comes and goes.
 ///
 /// ```text
-/// vacant -> stored -> linking -> linked -> buried -> leaving -> retired -> vacant
-///              \-> buried ----------------------------------------/
+/// vacant -> stored -> linking -> linked -> deleted -> leaving -> retired -> vacant
+///              \-> deleted ----------------------------------------/
 /// ```
 pub(crate) struct States {
     flags: Arena<AtomicU8>,
     slots: AtomicU32,
     live: AtomicUsize,
-    /// Buried, and not vacant yet.
-    buried: AtomicUsize,
-    /// Buried, and not retired yet.
-    graves: AtomicUsize,
+    /// Deleted, and not vacant yet.
+    deleted_or_retired: AtomicUsize,
+    /// Deleted, and not retired yet.
+    deleted: AtomicUsize,
     /// Whether any slot was vacated.
     is_churned: AtomicBool,
     unlinked: AtomicUsize,
@@ -40,8 +40,8 @@ impl States {
             flags: Arena::new("states", 1),
             slots: AtomicU32::new(0),
             live: AtomicUsize::new(0),
-            buried: AtomicUsize::new(0),
-            graves: AtomicUsize::new(0),
+            deleted_or_retired: AtomicUsize::new(0),
+            deleted: AtomicUsize::new(0),
             is_churned: AtomicBool::new(false),
             unlinked: AtomicUsize::new(0),
             tail: SlotSet::new("tail"),
@@ -82,9 +82,9 @@ impl States {
         self.live.load(Ordering::Acquire)
     }
 
-    /// Whether there are buried slots that a walk may meet.
-    pub fn any_buried(&self) -> bool {
-        self.buried.load(Ordering::Acquire) > 0
+    /// Whether there are deleted slots that a walk may meet.
+    pub fn any_deleted(&self) -> bool {
+        self.deleted_or_retired.load(Ordering::Acquire) > 0
     }
 
     /// Whether any slot was vacated.
@@ -97,15 +97,15 @@ impl States {
         self.unlinked.load(Ordering::Acquire)
     }
 
-    /// Whether a slot was stored, buried or not.
+    /// Whether a slot was stored, deleted or not.
     pub fn is_stored(&self, slot: Slot) -> bool {
         self.load(slot) & STORED != 0
     }
 
-    /// Whether a slot is stored and not buried.
+    /// Whether a slot is stored and not deleted.
     #[inline]
     pub fn is_live(&self, slot: Slot) -> bool {
-        self.load(slot) & (STORED | BURIED) == STORED
+        self.load(slot) & (STORED | DELETED) == STORED
     }
 
     /// Whether a slot is to leave the graph: it is in the round of consolidation that is under way.
@@ -129,14 +129,14 @@ impl States {
         self.load(slot) & RETIRED != 0
     }
 
-    /// Whether a slot is buried, and not retired.
-    pub fn is_grave(&self, slot: Slot) -> bool {
-        self.load(slot) & (BURIED | RETIRED) == BURIED
+    /// Whether a slot is deleted, and not retired.
+    pub fn is_deleted(&self, slot: Slot) -> bool {
+        self.load(slot) & (DELETED | RETIRED) == DELETED
     }
 
-    /// Number of slots that are buried, and not retired.
-    pub fn graves(&self) -> usize {
-        self.graves.load(Ordering::Acquire)
+    /// Number of slots that are deleted, and not retired.
+    pub fn deleted(&self) -> usize {
+        self.deleted.load(Ordering::Acquire)
     }
 
     /// Whether a slot is in the graph with all its links.
@@ -160,33 +160,33 @@ impl States {
     pub fn claim(&self) -> Option<Slot> {
         self.unclaimed
             .iter(self.slots())
-            .find(|slot| self.unclaimed.remove(*slot) && self.load(*slot) & (STORED | LINKING | BURIED) == STORED)
+            .find(|slot| self.unclaimed.remove(*slot) && self.load(*slot) & (STORED | LINKING | DELETED) == STORED)
     }
 
     /// Whether the caller is the one to link this slot: it is live, and nobody began to.
     pub fn begin_linking(&self, slot: Slot) -> bool {
-        let begin = |flags| (flags & (STORED | BURIED | LINKING) == STORED).then_some(flags | LINKING);
+        let begin = |flags| (flags & (STORED | DELETED | LINKING) == STORED).then_some(flags | LINKING);
         slot < self.slots() && self.flags(slot).fetch_update(Ordering::AcqRel, Ordering::Acquire, begin).is_ok()
     }
 
     /// The slot is in the graph with all its links.
     pub fn finish_linking(&self, slot: Slot) {
         let before = self.flags(slot).fetch_or(LINKED, Ordering::AcqRel);
-        if before & (LINKED | BURIED) == 0 {
+        if before & (LINKED | DELETED) == 0 {
             self.unlinked.fetch_sub(1, Ordering::Release);
         }
         self.tail.remove(slot);
     }
 
     /// Takes a slot out of the live ones. Whether it was one.
-    pub fn bury(&self, slot: Slot) -> bool {
+    pub fn mark_deleted(&self, slot: Slot) -> bool {
         if slot >= self.slots() || !self.is_live(slot) {
             return false;
         }
-        let bury = |flags| (flags & (STORED | BURIED) == STORED).then_some(flags | BURIED);
-        let Ok(before) = self.flags(slot).fetch_update(Ordering::AcqRel, Ordering::Acquire, bury) else { return false };
-        self.buried.fetch_add(1, Ordering::Release);
-        self.graves.fetch_add(1, Ordering::Release);
+        let mark = |flags| (flags & (STORED | DELETED) == STORED).then_some(flags | DELETED);
+        let Ok(before) = self.flags(slot).fetch_update(Ordering::AcqRel, Ordering::Acquire, mark) else { return false };
+        self.deleted_or_retired.fetch_add(1, Ordering::Release);
+        self.deleted.fetch_add(1, Ordering::Release);
         self.live.fetch_sub(1, Ordering::Release);
         if before & LINKED == 0 {
             self.unlinked.fetch_sub(1, Ordering::Release);
@@ -196,33 +196,33 @@ impl States {
         true
     }
 
-    /// A buried node is to leave the graph. Nobody links meanwhile.
+    /// A deleted node is to leave the graph. Nobody links meanwhile.
     pub fn leave(&self, slot: Slot) {
         self.flags(slot).fetch_or(LEAVING, Ordering::AcqRel);
     }
 
-    /// A buried slot is out of the graph, and may be vacated once nobody reads it any more. Nobody links meanwhile.
+    /// A deleted slot is out of the graph, and may be vacated once nobody reads it any more. Nobody links meanwhile.
     pub fn retire(&self, slot: Slot) {
-        self.flags(slot).store(STORED | BURIED | RETIRED, Ordering::Release);
-        self.graves.fetch_sub(1, Ordering::Release);
+        self.flags(slot).store(STORED | DELETED | RETIRED, Ordering::Release);
+        self.deleted.fetch_sub(1, Ordering::Release);
     }
 
     /// A retired slot that nobody reads any more may be stored again.
     pub fn vacate(&self, slot: Slot) {
         self.is_churned.store(true, Ordering::Relaxed);
         self.flags(slot).store(0, Ordering::Release);
-        self.buried.fetch_sub(1, Ordering::Release);
+        self.deleted_or_retired.fetch_sub(1, Ordering::Release);
     }
 
     /// Puts back what was known of a slot, in an index that nobody else uses yet.
-    pub fn restore(&self, slot: Slot, is_linked: bool, is_buried: bool) {
+    pub fn restore(&self, slot: Slot, is_linked: bool, is_deleted: bool) {
         let linked = if is_linked { LINKING | LINKED } else { 0 };
-        let buried = if is_buried { BURIED } else { 0 };
-        self.flags(slot).store(STORED | linked | buried, Ordering::Release);
-        self.live.fetch_add(usize::from(!is_buried), Ordering::Relaxed);
-        self.buried.fetch_add(usize::from(is_buried), Ordering::Relaxed);
-        self.graves.fetch_add(usize::from(is_buried), Ordering::Relaxed);
-        if !is_buried && !is_linked {
+        let deleted = if is_deleted { DELETED } else { 0 };
+        self.flags(slot).store(STORED | linked | deleted, Ordering::Release);
+        self.live.fetch_add(usize::from(!is_deleted), Ordering::Relaxed);
+        self.deleted_or_retired.fetch_add(usize::from(is_deleted), Ordering::Relaxed);
+        self.deleted.fetch_add(usize::from(is_deleted), Ordering::Relaxed);
+        if !is_deleted && !is_linked {
             self.unlinked.fetch_add(1, Ordering::Relaxed);
             self.tail.insert(slot);
             self.unclaimed.insert(slot);
@@ -255,7 +255,7 @@ impl States {
     }
 
     fn needs_linking(&self, slot: Slot) -> bool {
-        self.load(slot) & (STORED | LINKED | BURIED) == STORED
+        self.load(slot) & (STORED | LINKED | DELETED) == STORED
     }
 
     #[inline]
@@ -278,7 +278,7 @@ impl Drop for Locked<'_> {
 const STORED: u8 = 1;
 const LINKING: u8 = 2;
 const LINKED: u8 = 4;
-const BURIED: u8 = 8;
+const DELETED: u8 = 8;
 const LEAVING: u8 = 16;
 const RETIRED: u8 = 32;
 const LOCK: u8 = 128;
@@ -312,7 +312,7 @@ mod models {
     fn check_counts(states: &States) {
         let slots = || 0..states.slots();
         assert_eq!(states.live(), slots().filter(|slot| states.is_live(*slot)).count(), "live");
-        assert_eq!(states.graves(), slots().filter(|slot| states.is_grave(*slot)).count(), "graves");
+        assert_eq!(states.deleted(), slots().filter(|slot| states.is_deleted(*slot)).count(), "deleted");
         let waiting: Vec<Slot> = slots().filter(|slot| states.needs_linking(*slot)).collect();
         assert_eq!(states.unlinked(), waiting.len(), "unlinked");
         assert_eq!(states.tail().collect::<Vec<_>>(), waiting, "the tail");
@@ -338,7 +338,7 @@ mod models {
     }
 
     #[test]
-    fn a_slot_that_is_buried_while_it_is_linked_is_counted_once() {
+    fn a_slot_that_is_deleted_while_it_is_linked_is_counted_once() {
         explore(3, || {
             let states = states();
             states.publish(0);
@@ -347,25 +347,25 @@ mod models {
                 let states = Arc::clone(&states);
                 thread::spawn(move || link_claimed(&states))
             };
-            assert!(states.bury(0));
-            assert!(!states.bury(0), "it is buried already");
+            assert!(states.mark_deleted(0));
+            assert!(!states.mark_deleted(0), "it is deleted already");
             let linked = linker.join().unwrap();
             assert!(linked == [0, 1] || linked == [1], "{linked:?}");
             check_counts(&states);
-            assert_eq!((states.live(), states.unlinked(), states.graves()), (1, 0, 1));
+            assert_eq!((states.live(), states.unlinked(), states.deleted()), (1, 0, 1));
         });
     }
 
     #[test]
-    fn of_two_that_bury_a_slot_one_does() {
+    fn of_two_that_delete_a_slot_one_does() {
         explore(3, || {
             let states = states();
             states.publish(0);
             let other = {
                 let states = Arc::clone(&states);
-                thread::spawn(move || states.bury(0))
+                thread::spawn(move || states.mark_deleted(0))
             };
-            let ours = states.bury(0);
+            let ours = states.mark_deleted(0);
             assert!(ours ^ other.join().unwrap());
             check_counts(&states);
         });

@@ -21,7 +21,7 @@ struct Writer<'a> {
 }
 
 impl Index {
-    /// Writes the index out, as arenas of little-endian values, while inserts, burials and searches go on. What is
+    /// Writes the index out, as arenas of little-endian values, while inserts, deletions and searches go on. What is
     /// stored after the call began may be missing; what was linked before it is complete.
     pub fn dump(&self, sink: &mut dyn ArenaSink) -> io::Result<()> {
         let _pause = self.rounds.pause();
@@ -83,8 +83,8 @@ impl Index {
             return 0;
         }
         let linked = if self.parts.states.is_linked(slot) { LINKED } else { 0 };
-        let buried = if self.parts.states.is_live(slot) { 0 } else { BURIED };
-        STORED | linked | buried
+        let deleted = if self.parts.states.is_live(slot) { 0 } else { DELETED };
+        STORED | linked | deleted
     }
 
     fn dump_links(
@@ -162,6 +162,6 @@ pub(crate) const HEADER_BYTES: usize = 64;
 pub const NODE_BYTES: usize = 8;
 pub(crate) const STORED: u8 = 1;
 pub(crate) const LINKED: u8 = 2;
-pub(crate) const BURIED: u8 = 4;
+pub(crate) const DELETED: u8 = 4;
 /// Bytes handed to the sink at once.
 const BUFFER_BYTES: usize = 64 * 1024;

@@ -12,7 +12,7 @@ use crate::memory::graph::{Entry, Graph, LEVEL_MAX};
 use crate::params::{M_MAX, Params, Profile};
 use crate::persist::arenas::ArenaSource;
 use crate::persist::dump::{
-    BURIED, FORMAT, HEADER, HEADER_BYTES, LINKED, LINKS0, MAGIC, MODEL, NODE_BYTES, NODES, STORED, UPPER, VECTORS,
+    DELETED, FORMAT, HEADER, HEADER_BYTES, LINKED, LINKS0, MAGIC, MODEL, NODE_BYTES, NODES, STORED, UPPER, VECTORS,
     metric_code, profile_code,
 };
 use crate::persist::pieces::{Pieces, for_slots, processors};
@@ -51,7 +51,7 @@ impl Index {
         index.place(&mut nodes);
         for (slot, node) in (0..).zip(&nodes) {
             if node.flags & STORED != 0 {
-                index.parts.states.restore(slot, node.flags & LINKED != 0, node.flags & BURIED != 0);
+                index.parts.states.restore(slot, node.flags & LINKED != 0, node.flags & DELETED != 0);
             }
         }
         index.parts.states.restored(header.slots);
@@ -195,11 +195,11 @@ impl Index {
         let apart = if counts <= self.parts.params.dim * size_of::<f32>() { nodes.len() } else { 0 };
         for_slots(
             header.slots,
-            || Elders { graph: &self.parts.graph, counts: vec![0; apart] },
-            |slots, elders| {
+            || Anchors { graph: &self.parts.graph, counts: vec![0; apart] },
+            |slots, anchors| {
                 for slot in slots {
                     for layer in 0..=usize::from(nodes[slot as usize].level) {
-                        self.check_links(nodes, slot, layer, elders)?;
+                        self.check_links(nodes, slot, layer, anchors)?;
                     }
                 }
                 Ok(())
@@ -207,8 +207,14 @@ impl Index {
         )
     }
 
-    /// Checks one list of links, and counts the elders of those that it leads to.
-    fn check_links(&self, nodes: &[Node], slot: Slot, layer: usize, elders: &mut Elders<'_>) -> Result<(), LoadError> {
+    /// Checks one list of links, and counts it as an anchor of those that it leads to, where it is one.
+    fn check_links(
+        &self,
+        nodes: &[Node],
+        slot: Slot,
+        layer: usize,
+        anchors: &mut Anchors<'_>,
+    ) -> Result<(), LoadError> {
         let node = nodes[slot as usize];
         let is_linked = node.flags & LINKED != 0;
         let mut list = [0; LINKS_MAX];
@@ -229,19 +235,19 @@ impl Index {
             list[count] = link;
             count += 1;
             if layer == 0 && node.order < nodes[other as usize].order {
-                elders.count(other);
+                anchors.count(other);
             }
         }
         Ok(())
     }
 
-    /// Takes out of the graph what cannot be reached from the first node by links from elders to younger ones, and the
-    /// links to it: nodes without an elder, those that only they are elders to, and so on. Elders come before, so nothing
+    /// Takes out of the graph what cannot be reached from the first node by anchors, and the
+    /// links to it: nodes without an anchor, those whose anchors all start from such, and so on. An anchor starts from an earlier node, so nothing
     /// is reached in a circle.
     fn drop_unreachable(&self, nodes: &mut [Node]) -> Result<(), LoadError> {
         let first = linked(nodes).map(|(_, node)| node.order).min();
-        let elders = |slot| self.parts.graph.elders(slot);
-        let is_lost = |slot, node: &Node| Some(node.order) != first && elders(slot).load(Ordering::Relaxed) == 0;
+        let anchors = |slot| self.parts.graph.anchors(slot);
+        let is_lost = |slot, node: &Node| Some(node.order) != first && anchors(slot).load(Ordering::Relaxed) == 0;
         let mut lost: Vec<Slot> =
             linked(nodes).filter(|(slot, node)| is_lost(*slot, node)).map(|(slot, _)| slot).collect();
         let mut at = 0;
@@ -250,7 +256,7 @@ impl Index {
             node.flags &= !LINKED;
             let order = node.order;
             for other in self.parts.graph.neighbours(slot, 0).filter(|other| nodes[*other as usize].order > order) {
-                if elders(other).fetch_sub(1, Ordering::Relaxed) == 1 {
+                if anchors(other).fetch_sub(1, Ordering::Relaxed) == 1 {
                     lost.push(other);
                 }
             }
@@ -325,7 +331,7 @@ fn load_nodes(source: &dyn ArenaSource, header: &Header) -> Result<Vec<Node>, Lo
         }
         let is_possible = match flags {
             0 => level == 0,
-            _ => flags & STORED != 0 && flags & !(STORED | LINKED | BURIED) == 0,
+            _ => flags & STORED != 0 && flags & !(STORED | LINKED | DELETED) == 0,
         };
         if !is_possible || zeros != [0, 0] {
             return fail("flags", flags.into(), "no slot can have these, at that level");
@@ -355,27 +361,27 @@ fn load_nodes(source: &dyn ArenaSource, header: &Header) -> Result<Vec<Node>, Lo
 }
 
 /// Counts what leads to nodes from those that were linked before them, by one thread; in the end it is in the graph.
-struct Elders<'g> {
+struct Anchors<'g> {
     graph: &'g Graph,
     /// Empty where it is counted in the graph at once.
     counts: Vec<u32>,
 }
 
-impl Elders<'_> {
+impl Anchors<'_> {
     fn count(&mut self, slot: Slot) {
         match self.counts.get_mut(slot as usize) {
             Some(count) => *count += 1,
             None => {
-                self.graph.elders(slot).fetch_add(1, Ordering::Relaxed);
+                self.graph.anchors(slot).fetch_add(1, Ordering::Relaxed);
             }
         }
     }
 }
 
-impl Drop for Elders<'_> {
+impl Drop for Anchors<'_> {
     fn drop(&mut self) {
         for (slot, count) in (0..).zip(&self.counts).filter(|(_, count)| **count > 0) {
-            self.graph.elders(slot).fetch_add(*count, Ordering::Relaxed);
+            self.graph.anchors(slot).fetch_add(*count, Ordering::Relaxed);
         }
     }
 }
@@ -414,7 +420,7 @@ fn invalid(arena: &'static str, field: &'static str, value: u64, limit: String) 
 
 /// The format of dumps from before there were profiles: the same, with zeros in the place of profile and model.
 const FORMAT_WITHOUT_PROFILE: u16 = 1;
-/// All threads together count elders in one such part of the memory of the vectors.
+/// All threads together count anchors in this share of the memory of the vectors.
 const COUNTS_SHARE: usize = 8;
 /// Links of a list, at most.
 const LINKS_MAX: usize = 2 * M_MAX;

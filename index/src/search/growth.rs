@@ -9,7 +9,7 @@
 
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
-use crate::search::pool::Breadth;
+use crate::search::pool::Beam;
 
 /// With fewer candidates a new node looks at all of them.
 const LINK_EF_MIN: usize = 48;
@@ -41,25 +41,25 @@ impl Growth {
     }
 
     /// How far a walk goes that looks for `k` with `ef`, where distances begin at `origin`, if they can be compared.
-    pub fn breadth(&self, k: usize, ef: usize, origin: Option<f32>) -> Breadth {
+    pub fn beam(&self, k: usize, ef: usize, origin: Option<f32>) -> Beam {
         let exponent = f32::from_bits(self.exponent.load(Ordering::Relaxed));
         match origin {
             Some(origin) if ef > k && !exponent.is_nan() => {
-                let stretch = (ef as f32 / k as f32).powf(exponent);
-                Breadth { most: 2 * ef, least: k.max(ef / 2), k, stretch, origin }
+                let expansion = (ef as f32 / k as f32).powf(exponent);
+                Beam { most: 2 * ef, least: k.max(ef / 2), k, expansion, origin }
             }
-            _ => Breadth::fixed(ef),
+            _ => Beam::fixed(ef),
         }
     }
 
     /// How far a walk goes that looks for neighbours of a new node among `ef` candidates. It keeps no more than these: the
     /// choice among them needs the near ones, and enough of the others.
-    pub fn breadth_to_link(&self, ef: usize, origin: Option<f32>) -> Breadth {
-        let breadth = self.breadth((ef / LINK_K_SHARE).max(1), ef, origin);
-        if ef < LINK_EF_MIN || breadth.least == ef {
-            return Breadth::fixed(ef);
+    pub fn beam_to_link(&self, ef: usize, origin: Option<f32>) -> Beam {
+        let beam = self.beam((ef / LINK_K_SHARE).max(1), ef, origin);
+        if ef < LINK_EF_MIN || beam.least == ef {
+            return Beam::fixed(ef);
         }
-        Breadth { most: ef, least: ef / LINK_LEAST_SHARE, ..breadth }
+        Beam { most: ef, least: ef / LINK_LEAST_SHARE, ..beam }
     }
 
     /// A node was linked, and there are so many of them. Whether it is time to look again, which the caller does then.

@@ -4,7 +4,7 @@ use crate::params::{Metric, SearchOptions};
 use crate::parts::Parts;
 use crate::search::growth::SLOTS_MIN;
 use crate::search::hnsw::Hnsw;
-use crate::search::kind::Ask;
+use crate::search::searcher::Query;
 use crate::slot::Slot;
 
 /// Up to here cosines are equal to one but for rounding.
@@ -33,7 +33,7 @@ impl Parts {
         }
         let _reading = self.readers.enter();
         let picked = (0..slots).step_by((slots as usize / SAMPLE).max(1)).filter(|slot| self.states.is_live(*slot));
-        let answers: Vec<Option<Vec<f32>>> = picked.map(|slot| self.stretches(slot)).collect();
+        let answers: Vec<Option<Vec<f32>>> = picked.map(|slot| self.expansions(slot)).collect();
         let asked = answers.len();
         let sample: Vec<Vec<f32>> = answers.into_iter().flatten().collect();
         // Where many vectors are equal, a distance says little, and a walk needs its `ef` to get past heaps of them.
@@ -43,11 +43,12 @@ impl Parts {
 
     /// How many times as far as the neighbour of rank [`K`] those of higher rank are; `None` if another vector is equal to that
     /// of the slot.
-    fn stretches(&self, slot: Slot) -> Option<Vec<f32>> {
+    fn expansions(&self, slot: Slot) -> Option<Vec<f32>> {
         // The slot itself is found too, if it is linked. What is not is not looked at: it may be nearly everything.
         let options = SearchOptions::new(2 * EF + 1, 2 * EF + 1);
-        let ask = Ask { query: self.rows.query(slot), options: &options, ef: options.ef, live: self.states.live() };
-        let found = self.scratches.with(|scratch| Hnsw(self).walk(ask, Vec::new(), scratch))?;
+        let query =
+            Query { vector: self.rows.query(slot), options: &options, ef: options.ef, live: self.states.live() };
+        let found = self.scratches.with(|scratch| Hnsw(self).walk(query, Vec::new(), scratch))?;
         let (origin, equal_max) = if self.params.metric == Metric::Cosine { (-1.0, COSINE_EQUAL) } else { (0.0, 0.0) };
         let distances = found.iter().map(|(distance, _)| distance - origin);
         let equal = distances.clone().filter(|distance| *distance <= equal_max).count();
@@ -59,8 +60,8 @@ impl Parts {
 /// The exponent with which [`EF`] candidates are looked at on average for [`K`] results.
 fn exponent_of(sample: &[Vec<f32>]) -> f32 {
     let looked_at = |exponent: f32| {
-        let stretch = (EF as f32 / K as f32).powf(exponent);
-        let count = |ratios: &Vec<f32>| (K + ratios.partition_point(|ratio| *ratio <= stretch)).clamp(EF / 2, 2 * EF);
+        let expansion = (EF as f32 / K as f32).powf(exponent);
+        let count = |ratios: &Vec<f32>| (K + ratios.partition_point(|ratio| *ratio <= expansion)).clamp(EF / 2, 2 * EF);
         sample.iter().map(count).sum::<usize>()
     };
     let mut range = (0.0, EXPONENT_MAX);

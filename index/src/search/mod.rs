@@ -3,9 +3,9 @@
 pub(crate) mod flat;
 pub(crate) mod growth;
 pub(crate) mod hnsw;
-pub(crate) mod kind;
 pub(crate) mod measure;
 pub(crate) mod pool;
 pub(crate) mod scratch;
+pub(crate) mod searcher;
 pub(crate) mod walk;
 pub(crate) mod walk_memory;

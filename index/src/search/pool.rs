@@ -6,7 +6,7 @@ use crate::slot::{SLOT_MAX, Slot};
 
 /// How far a walk goes.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Breadth {
+pub(crate) struct Beam {
     /// Results that it keeps at most.
     pub most: usize,
     /// Results that it has before it ends because of a distance.
@@ -14,28 +14,28 @@ pub(crate) struct Breadth {
     /// Results that are wanted, no more than `least`.
     pub k: usize,
     /// How many times as far as the last of these it looks,
-    pub stretch: f32,
+    pub expansion: f32,
     /// measured from this distance on.
     pub origin: f32,
 }
 
-impl Breadth {
+impl Beam {
     /// Until the nearest so many are found, as HNSW has it.
     pub fn fixed(ef: usize) -> Self {
-        Self { most: ef, least: ef, k: ef, stretch: 1.0, origin: 0.0 }
+        Self { most: ef, least: ef, k: ef, expansion: 1.0, origin: 0.0 }
     }
 }
 
 /// Nodes that a walk has measured, in order of distance, ties by slot; at most so many of them may be results.
 ///
 /// One sorted list serves as the paper's candidates *C* and results *W* at once. Where nodes may be walked through
-/// without being results (buried ones, or ones that a filter refuses) the list also holds those nearer than its
+/// without being results (deleted ones, or ones that a filter refuses) the list also holds those nearer than its
 /// last result, so that they neither displace results nor end the walk.
 pub(crate) struct Pool {
     /// A [`key`] for each node, with what is known of it in the last bits.
     entries: Run,
     results: usize,
-    breadth: Breadth,
+    beam: Beam,
     /// Where the results are that [`Self::bound`] goes by: the last of those that are wanted, and of those that there are to be
     /// at least. They count once there are so many.
     wanted: usize,
@@ -47,25 +47,25 @@ pub(crate) struct Pool {
 impl Pool {
     /// An empty pool that takes one result.
     pub fn new(kernel: Kernel) -> Self {
-        Self { entries: Run::new(kernel), results: 0, breadth: Breadth::fixed(1), wanted: 0, least: 0, next: 0 }
+        Self { entries: Run::new(kernel), results: 0, beam: Beam::fixed(1), wanted: 0, least: 0, next: 0 }
     }
 
     /// Empties the pool, and lets it hold so many results.
     pub fn begin(&mut self, results: usize) {
-        self.begin_walk(Breadth::fixed(results));
+        self.begin_walk(Beam::fixed(results));
     }
 
     /// Empties the pool for a walk that goes so far.
-    pub fn begin_walk(&mut self, breadth: Breadth) {
-        debug_assert!(breadth.k <= breadth.least && breadth.least <= breadth.most, "{breadth:?}");
+    pub fn begin_walk(&mut self, beam: Beam) {
+        debug_assert!(beam.k <= beam.least && beam.least <= beam.most, "{beam:?}");
         self.entries.clear();
         (self.results, self.next, self.wanted, self.least) = (0, 0, 0, 0);
-        self.breadth = breadth;
+        self.beam = beam;
     }
 
     #[inline(always)]
     fn is_full(&self) -> bool {
-        self.results == self.breadth.most
+        self.results == self.beam.most
     }
 
     /// Adds a node that was not added before, unless the pool is full of nearer results.
@@ -79,13 +79,13 @@ impl Pool {
         let at = self.entries.insert(key | if is_result { RESULT } else { 0 });
         self.next = self.next.min(at);
         self.results += usize::from(is_result);
-        let Self { entries, results, breadth, wanted, least, .. } = self;
-        if breadth.least < breadth.most {
-            follow(wanted, breadth.k, at, is_result, *results, entries.as_slice());
-            follow(least, breadth.least, at, is_result, *results, entries.as_slice());
+        let Self { entries, results, beam, wanted, least, .. } = self;
+        if beam.least < beam.most {
+            follow(wanted, beam.k, at, is_result, *results, entries.as_slice());
+            follow(least, beam.least, at, is_result, *results, entries.as_slice());
         }
         if is_result {
-            if self.results > self.breadth.most {
+            if self.results > self.beam.most {
                 self.results -= 1;
                 self.drop_last();
             }
@@ -100,7 +100,7 @@ impl Pool {
     /// What is farther is not looked at.
     #[inline]
     pub fn bound(&self) -> f32 {
-        let Breadth { most, least, stretch, origin, .. } = self.breadth;
+        let Beam { most, least, expansion, origin, .. } = self.beam;
         let entries = self.entries.as_slice();
         let last = match entries.last() {
             Some(last) if self.is_full() => distance(*last),
@@ -109,7 +109,7 @@ impl Pool {
         if least == most || self.results < least {
             return last;
         }
-        let wanted = (distance(entries[self.wanted]) - origin).max(0.0) * stretch + origin;
+        let wanted = (distance(entries[self.wanted]) - origin).max(0.0) * expansion + origin;
         wanted.max(distance(entries[self.least])).min(last)
     }
 
@@ -232,8 +232,8 @@ mod tests {
             expand_every in 1usize..4,
         ) {
             let mut pool = Pool::new(Kernel::best());
-            let (ef, least, stretch, origin) = (k + more + most, k + more, 1.5, -1.0);
-            pool.begin_walk(Breadth { most: ef, least, k, stretch, origin });
+            let (ef, least, expansion, origin) = (k + more + most, k + more, 1.5, -1.0);
+            pool.begin_walk(Beam { most: ef, least, k, expansion, origin });
             let mut model = Vec::new();
             let mut expanded = Vec::new();
             for (slot, (distance, is_result)) in (0u32..).zip(&nodes) {
@@ -253,7 +253,7 @@ mod tests {
                 prop_assert_eq!(&got, &model);
                 prop_assert_eq!(pool.results, model.len());
                 let result = |number: usize| model.get(number - 1).map_or(f32::INFINITY, |(far, _)| f32::from(*far));
-                let bound = result(least).max((result(k) - origin) * stretch + origin).min(result(ef));
+                let bound = result(least).max((result(k) - origin) * expansion + origin).min(result(ef));
                 prop_assert_eq!(pool.bound(), bound);
             }
             expanded.extend(std::iter::from_fn(|| pool.expand().map(|(_, slot)| slot)));

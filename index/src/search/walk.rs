@@ -1,8 +1,8 @@
 //! Walking the graph towards a query: the paper's SEARCH-LAYER (algorithm 2), greedy above the layer that matters.
 
 use crate::memory::graph::{Entry, Graph};
-use crate::memory::rows::{Query, Rows};
-use crate::search::pool::Breadth;
+use crate::memory::rows::{QueryVector, Rows};
+use crate::search::pool::Beam;
 use crate::search::walk_memory::WalkMemory;
 use crate::slot::Slot;
 
@@ -31,7 +31,7 @@ pub(crate) trait Scorer: Copy {
         budget: usize,
         is_result: impl Fn(Slot) -> bool,
     ) -> Ended {
-        Walk { graph, near: *self }.layer(layer, memory, budget, is_result)
+        Walk { graph, scorer: *self }.layer(layer, memory, budget, is_result)
     }
 
     /// Whether these distances of some slots are too far from the exact ones to go by: what was looked for lies so near
@@ -40,14 +40,14 @@ pub(crate) trait Scorer: Copy {
 
     /// Leaves in the pool, which a walk with `ef` has filled, what is nearest by the vectors themselves: `k` at least, if there
     /// are as many. False if the codes are too coarse; then the pool holds anything.
-    fn rank(&self, rows: &Rows, query: Query<'_>, k: usize, ef: usize, memory: &mut WalkMemory) -> bool;
+    fn rank(&self, rows: &Rows, query: QueryVector<'_>, k: usize, ef: usize, memory: &mut WalkMemory) -> bool;
 }
 
 /// The graph, and the distances that a walk goes by.
 #[derive(Clone, Copy)]
 pub(crate) struct Walk<'a, D> {
     pub graph: &'a Graph,
-    pub near: D,
+    pub scorer: D,
 }
 
 /// How a walk ended.
@@ -70,7 +70,7 @@ impl<D: Scorer> Walk<'_, D> {
                 batch.extend(self.graph.neighbours(nearest.1, layer));
                 batch.iter().for_each(|slot| self.graph.prefetch_upper(*slot));
                 distances.resize(batch.len(), 0.0);
-                self.near.distances(batch, distances);
+                self.scorer.distances(batch, distances);
                 let better = distances.iter().copied().zip(batch.iter().copied()).min_by(|a, b| a.0.total_cmp(&b.0));
                 match better {
                     Some(better) if better.0 < nearest.0 => nearest = better,
@@ -86,14 +86,14 @@ impl<D: Scorer> Walk<'_, D> {
     pub fn begin(
         &self,
         entry: Entry,
-        breadth: Breadth,
+        beam: Beam,
         slots: usize,
         memory: &mut WalkMemory,
         is_result: impl Fn(Slot) -> bool,
     ) {
         let start = self.descend(entry, 0, &mut memory.batch, &mut memory.distances);
         let WalkMemory { pool, visited, .. } = memory;
-        pool.begin_walk(breadth);
+        pool.begin_walk(beam);
         visited.begin(slots);
         for (distance, slot) in [start, (self.distance(entry.slot), entry.slot)] {
             if visited.insert(slot) {
@@ -125,7 +125,7 @@ impl<D: Scorer> Walk<'_, D> {
             for node in std::iter::once(node).chain(second.map(|(_, node)| node)) {
                 for neighbour in self.graph.neighbours(node, layer) {
                     if visited.insert(neighbour) {
-                        self.near.prefetch(neighbour);
+                        self.scorer.prefetch(neighbour);
                         batch.push(neighbour);
                     }
                 }
@@ -138,7 +138,7 @@ impl<D: Scorer> Walk<'_, D> {
                 self.graph.prefetch(next);
             }
             distances.resize(batch.len(), 0.0);
-            self.near.distances(batch, distances);
+            self.scorer.distances(batch, distances);
             let nearest = distances.iter().zip(batch.iter()).min_by(|a, b| a.0.total_cmp(b.0));
             if let (0, Some((_, nearest))) = (layer, nearest) {
                 self.graph.prefetch(*nearest);
@@ -155,7 +155,7 @@ impl<D: Scorer> Walk<'_, D> {
     /// The distance from the query to one node.
     pub fn distance(&self, slot: Slot) -> f32 {
         let mut distance = [0.0];
-        self.near.distances(&[slot], &mut distance);
+        self.scorer.distances(&[slot], &mut distance);
         distance[0]
     }
 }

@@ -1,4 +1,4 @@
-//! Slots that are buried, leave the graph, and are used again.
+//! Slots that are deleted, leave the graph, and are used again.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -43,29 +43,29 @@ fn check_live_reached(index: &Index) {
 }
 
 #[test]
-fn what_is_buried_leaves_the_graph_and_its_slots_come_back() {
+fn what_is_deleted_leaves_the_graph_and_its_slots_come_back() {
     for profile in Profile::ALL {
         let vectors = clustered(2_000, DIM, 61);
         let index = built(Params { profile, ..params(DIM, Metric::Euclidean) }, &vectors);
-        let buried: Vec<Slot> = (0..2_000).filter(|slot| slot % 5 == 2).collect();
-        buried.iter().for_each(|slot| index.bury(*slot));
+        let deleted: Vec<Slot> = (0..2_000).filter(|slot| slot % 5 == 2).collect();
+        deleted.iter().for_each(|slot| index.mark_deleted(*slot));
         assert_eq!(index.take_vacant(), [], "they are in the graph");
-        assert_eq!(index.buried(), 400);
+        assert_eq!(index.deleted(), 400);
         consolidate_all(&index);
         check_graph(&index);
         for slot in 0..2_000 {
             let is_gone = (0..=index.parts.graph.level(slot))
                 .all(|layer| index.parts.graph.neighbours(slot, layer).all(|other| other % 5 != 2));
-            assert!(is_gone || slot % 5 == 2, "{slot} links to a slot that was buried");
+            assert!(is_gone || slot % 5 == 2, "{slot} links to a slot that was deleted");
         }
-        assert_eq!(index.buried(), 0);
+        assert_eq!(index.deleted(), 0);
         let mut vacant = index.take_vacant();
         vacant.sort();
-        assert_eq!(vacant, buried);
-        assert!(buried.iter().all(|slot| index.is_vacant(*slot) && index.vector(*slot).is_none()));
-        assert!(!index.parts.states.any_buried(), "walks need not look for them");
+        assert_eq!(vacant, deleted);
+        assert!(deleted.iter().all(|slot| index.is_vacant(*slot) && index.vector(*slot).is_none()));
+        assert!(!index.parts.states.any_deleted(), "walks need not look for them");
         assert_eq!(index.take_vacant(), [], "each is handed out once");
-        for slot in buried {
+        for slot in deleted {
             index.store(slot, &vectors[slot as usize]).unwrap();
             let taken = index.store(slot, &vectors[0]);
             assert!(matches!(taken, Err(crate::IndexError::SlotTaken { next: 2_000, .. })), "{taken:?}");
@@ -81,20 +81,23 @@ fn what_is_buried_leaves_the_graph_and_its_slots_come_back() {
 }
 
 #[test]
-fn few_graves_are_left_alone_and_a_share_of_them_is_not() {
+fn few_deleted_slots_are_left_alone_and_a_share_of_them_is_not() {
     let index = built(params(4, Metric::Euclidean), &uniform(800, 4, 1));
-    (0..99).for_each(|slot| index.bury(slot));
-    assert!(!index.consolidate(64), "less than an eighth is buried");
+    (0..99).for_each(|slot| index.mark_deleted(slot));
+    assert!(!index.consolidate(64), "less than an eighth is deleted");
     let settled = built(params(4, Metric::Euclidean), &uniform(800, 4, 1));
-    (0..40).for_each(|slot| settled.bury(slot));
-    assert!(!settled.is_settled() && settled.settle(64), "where there is nothing else to do, a twentieth is enough");
-    while settled.settle(64) {}
+    (0..40).for_each(|slot| settled.mark_deleted(slot));
+    assert!(
+        !settled.is_consolidated() && settled.consolidate_idle(64),
+        "where there is nothing else to do, a twentieth is enough"
+    );
+    while settled.consolidate_idle(64) {}
     check_graph(&settled);
-    assert!(settled.is_settled() && settled.take_vacant().len() == 40 && !settled.parts.states.any_buried());
-    index.bury(99);
+    assert!(settled.is_consolidated() && settled.take_vacant().len() == 40 && !settled.parts.states.any_deleted());
+    index.mark_deleted(99);
     assert!(index.consolidate(64));
     let small = built(params(4, Metric::Euclidean), &uniform(31, 4, 1));
-    (0..31).for_each(|slot| small.bury(slot));
+    (0..31).for_each(|slot| small.mark_deleted(slot));
     assert!(!small.consolidate(64), "so few are not worth a round");
 }
 
@@ -103,14 +106,14 @@ fn a_reader_keeps_what_it_may_have_seen() {
     let vectors = clustered(1_500, DIM, 62);
     let index = built(params(DIM, Metric::Cosine), &vectors);
     let reading = index.reading();
-    (0..700).for_each(|slot| index.bury(slot));
+    (0..700).for_each(|slot| index.mark_deleted(slot));
     consolidate_all(&index);
     check_graph(&index);
     for _ in 0..3 {
         assert_eq!(index.take_vacant(), [], "somebody reads");
     }
     assert!(!index.is_vacant(5) && index.store(5, &vectors[9]).is_err());
-    assert_eq!(index.vector(5).as_ref(), Some(&vectors[5]), "buried, and out of the graph, but there");
+    assert_eq!(index.vector(5).as_ref(), Some(&vectors[5]), "deleted, and out of the graph, but there");
     drop(reading);
     assert_eq!(index.take_vacant().len(), 700);
     assert_eq!(index.vector(5), None);
@@ -121,7 +124,7 @@ fn an_index_whose_points_all_leave_begins_anew() {
     for profile in Profile::ALL {
         let vectors = clustered(3_000, DIM, 63);
         let index = built(Params { profile, ..params(DIM, Metric::Euclidean) }, &vectors[..1_500]);
-        (0..1_500).for_each(|slot| index.bury(slot));
+        (0..1_500).for_each(|slot| index.mark_deleted(slot));
         consolidate_all(&index);
         assert_eq!(index.search(&vectors[0], &SearchOptions::new(3, 30)).unwrap(), []);
         let mut slots = Slots { vacant: index.take_vacant(), next: 1_500 };
@@ -164,7 +167,7 @@ fn replacing_all_points_ten_times_costs_neither_recall_nor_memory() {
             }
             for points in points.chunks_mut(STEP) {
                 for (at, slot) in points {
-                    index.bury(*slot);
+                    index.mark_deleted(*slot);
                     *slot = slots.take(&index);
                     index.store(*slot, &vectors[*at]).unwrap();
                 }
@@ -192,7 +195,7 @@ fn numbers_of_the_sequence_do_not_run_out() {
     store_all(&index, 1_000..1_500, &vectors[1_000..]);
     link_all(&index);
     assert!(index.parts.graph.last_order() > 3 << 30);
-    (0..400).for_each(|slot| index.bury(slot));
+    (0..400).for_each(|slot| index.mark_deleted(slot));
     consolidate_all(&index);
     assert_eq!(index.parts.graph.last_order(), 1_500, "as many as there were nodes");
     check_graph(&index);
@@ -201,8 +204,8 @@ fn numbers_of_the_sequence_do_not_run_out() {
 #[derive(Clone, Debug)]
 enum Step {
     Store(Vec<f32>),
-    Bury(prop::sample::Index),
-    BuryMany(u8),
+    Delete(prop::sample::Index),
+    DeleteMany(u8),
     Link(u8),
     Consolidate(u8),
     Vacate,
@@ -214,8 +217,8 @@ fn step() -> impl Strategy<Value = Step> {
     let vector = || prop::collection::vec((-9i8..10).prop_map(f32::from), 3);
     prop_oneof![
         16 => vector().prop_map(Step::Store),
-        4 => any::<prop::sample::Index>().prop_map(Step::Bury),
-        1 => any::<u8>().prop_map(Step::BuryMany),
+        4 => any::<prop::sample::Index>().prop_map(Step::Delete),
+        1 => any::<u8>().prop_map(Step::DeleteMany),
         8 => (1u8..8).prop_map(Step::Link),
         8 => (1u8..60).prop_map(Step::Consolidate),
         3 => Just(Step::Vacate),
@@ -227,7 +230,7 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(150))]
 
-    /// Against a map from slot to vector, in whatever order slots are stored, buried, linked, taken out and used again,
+    /// Against a map from slot to vector, in whatever order slots are stored, deleted, linked, taken out and used again,
     /// reloaded in the middle of a round too.
     #[test]
     fn behaves_like_a_map_while_slots_are_used_again(
@@ -247,18 +250,18 @@ proptest! {
                     index.store(slot, &vector).unwrap();
                     model.insert(slot, vector);
                 }
-                Step::Bury(which) if !model.is_empty() => {
+                Step::Delete(which) if !model.is_empty() => {
                     let slot = *model.keys().nth(which.index(model.len())).unwrap();
-                    index.bury(slot);
+                    index.mark_deleted(slot);
                     model.remove(&slot);
                 }
-                Step::Bury(_) => {}
-                Step::BuryMany(seed) => {
+                Step::Delete(_) => {}
+                Step::DeleteMany(seed) => {
                     let mut random = fastrand::Rng::with_seed(seed.into());
                     model.retain(|slot, _| {
                         let stays = random.u8(0..4) == 0;
                         if !stays {
-                            index.bury(*slot);
+                            index.mark_deleted(*slot);
                         }
                         stays
                     });
@@ -303,7 +306,7 @@ proptest! {
     }
 }
 
-/// Stores, buries, links, consolidates, uses slots again and searches, all at once. Each vector says in its values who it
+/// Stores, deletes, links, consolidates, uses slots again and searches, all at once. Each vector says in its values who it
 /// is, so that a hit whose score is not that of the vector under its slot shows.
 #[test]
 fn every_hit_is_of_the_vector_that_was_under_its_slot() {
@@ -370,8 +373,8 @@ fn every_hit_is_of_the_vector_that_was_under_its_slot() {
                 let mut points = points.lock().unwrap();
                 points.push((at, slot));
                 if points.len() > POINTS {
-                    let (_, buried) = points.swap_remove(random.usize(0..POINTS));
-                    index.bury(buried);
+                    let (_, deleted) = points.swap_remove(random.usize(0..POINTS));
+                    index.mark_deleted(deleted);
                 }
                 drop(points);
                 while index.unlinked() > 100 {
@@ -424,7 +427,7 @@ fn few_points_are_replaced_beside_a_search() {
                 index.store(slot, &[at as f32, 2.0]).unwrap();
                 next.push(slot);
                 if next.len() > 40 {
-                    index.bury(next.swap_remove(at % 40));
+                    index.mark_deleted(next.swap_remove(at % 40));
                 }
                 while index.unlinked() > 10 {
                     std::thread::yield_now();
@@ -467,8 +470,8 @@ fn a_dump_beside_consolidation_holds_what_was_live_and_nothing_foreign() {
                     index.store(slot, vector).unwrap();
                     points.push((at, slot));
                     let which = random.usize(0..points.len());
-                    let (_, buried) = points.swap_remove(which);
-                    index.bury(buried);
+                    let (_, deleted) = points.swap_remove(which);
+                    index.mark_deleted(deleted);
                     drop(points);
                     while index.unlinked() > 50 {
                         std::thread::yield_now();
@@ -502,7 +505,7 @@ fn a_dump_beside_consolidation_holds_what_was_live_and_nothing_foreign() {
 fn a_dump_of_vacant_slots_loads_with_them_vacant() {
     let vectors = clustered(1_500, DIM, 71);
     let index = built(params(DIM, Metric::Cosine), &vectors);
-    (0..1_500).filter(|slot| slot % 3 == 0 || *slot >= 1_400).for_each(|slot| index.bury(slot));
+    (0..1_500).filter(|slot| slot % 3 == 0 || *slot >= 1_400).for_each(|slot| index.mark_deleted(slot));
     consolidate_all(&index);
     let count = index.take_vacant().len();
     let dump = Arenas::of(&index);
@@ -525,9 +528,9 @@ fn a_dump_in_the_middle_of_a_round_loads_whole() {
     let vectors = clustered(2_000, DIM, 72);
     for steps in [1, 5, 15, 25, 31] {
         let index = built(params(DIM, Metric::Euclidean), &vectors);
-        // The oldest leave, the entry and everybody's elders among them.
+        // The oldest leave, the entry and the starts of everybody's anchors among them.
         let entry = index.parts.graph.entry().unwrap().slot;
-        (0..600).chain([entry]).for_each(|slot| index.bury(slot));
+        (0..600).chain([entry]).for_each(|slot| index.mark_deleted(slot));
         for _ in 0..steps {
             assert!(index.consolidate(64));
         }

@@ -69,7 +69,7 @@ fn an_index_that_began_with_ten_points_is_as_good_when_it_has_grown_into_others(
             index.link(slot);
             slot += 1;
             if slot > 1_100 && slot <= 2_200 {
-                index.bury(slot - 1_101);
+                index.mark_deleted(slot - 1_101);
             }
         }
     }
@@ -124,11 +124,11 @@ fn a_loaded_index_walks_on_codes_as_well() {
 }
 
 #[test]
-fn buried_and_refused_slots_are_walked_through() {
+fn deleted_and_refused_slots_are_walked_through() {
     let (base, queries) = base_and_queries(COUNT, DIM, 66);
     let index = built(compact(DIM, Metric::Cosine), &base);
     for slot in (0..COUNT as Slot).filter(|slot| slot.is_multiple_of(3)) {
-        index.bury(slot);
+        index.mark_deleted(slot);
     }
     let filter: SlotBits = (0..COUNT as Slot).filter(|slot| slot.is_multiple_of(2)).collect();
     let mut found = 0;

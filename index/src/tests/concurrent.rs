@@ -19,10 +19,10 @@ fn link_until(index: &Index, done: &AtomicBool) {
 }
 
 #[test]
-fn nothing_is_lost_while_all_at_once_store_link_bury_and_search() {
+fn nothing_is_lost_while_all_at_once_store_link_delete_and_search() {
     let vectors = clustered(6_000, DIM, 31);
     let index = Index::new(params(DIM, Metric::Euclidean)).unwrap();
-    let (stored, buried, done) = (AtomicU32::new(0), AtomicU32::new(0), AtomicBool::new(false));
+    let (stored, deleted, done) = (AtomicU32::new(0), AtomicU32::new(0), AtomicBool::new(false));
     std::thread::scope(|scope| {
         for _ in 0..3 {
             scope.spawn(|| link_until(&index, &done));
@@ -33,8 +33,8 @@ fn nothing_is_lost_while_all_at_once_store_link_bury_and_search() {
                 stored.store(slot + 1, Ordering::Release);
                 // Every seventh leaves again, some before they are linked and some after.
                 if slot >= 200 && slot % 7 == 0 {
-                    index.bury(slot - 7 * (slot % 11));
-                    buried.fetch_add(1, Ordering::Release);
+                    index.mark_deleted(slot - 7 * (slot % 11));
+                    deleted.fetch_add(1, Ordering::Release);
                 }
             }
             done.store(true, Ordering::Release);
@@ -48,18 +48,18 @@ fn nothing_is_lost_while_all_at_once_store_link_bury_and_search() {
                     if count == 0 {
                         continue;
                     }
-                    // What is stored is found at once, linked or not, unless it is buried meanwhile.
+                    // What is stored is found at once, linked or not, unless it is deleted meanwhile.
                     let slot = random.u32(0..count);
                     let was_live = index.is_live(slot);
                     let hits = index.search(&vectors[slot as usize], &SearchOptions::new(3, 64)).unwrap();
                     let is_found = hits.first().is_some_and(|hit| hit.slot == slot);
                     assert!(is_found || !was_live || !index.is_live(slot), "slot {slot} of {count}: {hits:?}");
-                    assert!(was_live || hits.iter().all(|hit| hit.slot != slot), "buried slot {slot} came back");
+                    assert!(was_live || hits.iter().all(|hit| hit.slot != slot), "deleted slot {slot} came back");
                 }
             });
         }
     });
-    assert!(buried.load(Ordering::Acquire) > 500);
+    assert!(deleted.load(Ordering::Acquire) > 500);
     assert_eq!((index.unlinked(), index.slots()), (0, 6_000));
     check_graph(&index);
     check_codes(&index);

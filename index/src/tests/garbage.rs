@@ -10,7 +10,7 @@ const DIM: usize = 5;
 fn small() -> (Params, Arenas) {
     let params = Params { m: 4, ef_construction: 20, ..params(DIM, Metric::Cosine) };
     let index = built(params.clone(), &clustered(300, DIM, 51));
-    index.bury(7);
+    index.mark_deleted(7);
     index.store(310, &[1.0; DIM]).unwrap();
     (params, Arenas::of(&index))
 }

@@ -84,9 +84,9 @@ fn a_walk_goes_on_from_the_entry_where_the_descent_ends_in_a_corner() {
         for query in &vectors[..40] {
             let rows = &index.parts.rows;
             let mut kept = ();
-            let near = Plain.scorer(rows, rows.query_of(query, 1.0), &mut kept).unwrap();
+            let scorer = Plain.scorer(rows, rows.query_of(query, 1.0), &mut kept).unwrap();
             let (mut batch, mut distances) = (Vec::new(), Vec::new());
-            let (_, start) = Walk { graph: &index.parts.graph, near }.descend(entry, 0, &mut batch, &mut distances);
+            let (_, start) = Walk { graph: &index.parts.graph, scorer }.descend(entry, 0, &mut batch, &mut distances);
             let expected = index.search_exact(query, &SearchOptions::new(1, 1_200)).unwrap();
             if start != entry.slot && start != expected[0].slot {
                 let links: Vec<Slot> = index.parts.graph.neighbours(start, 0).collect();
@@ -108,8 +108,8 @@ fn walks_end_at_a_distance_that_so_many_candidates_have_on_average() {
     {
         let vectors = uniform(4_000, dim, 8);
         let index = built(params(dim, metric), &vectors);
-        let breadth = index.parts.growth.breadth(10, 50, Some(0.0));
-        assert_eq!((breadth.most, breadth.least, breadth.k), (100, 25, 10));
+        let beam = index.parts.growth.beam(10, 50, Some(0.0));
+        assert_eq!((beam.most, beam.least, beam.k), (100, 25, 10));
         let looked_at = vectors.iter().step_by(41).map(|query| {
             let hits = index.search_exact(query, &SearchOptions::new(101, 101)).unwrap();
             let distance = |hit: &Hit| match metric {
@@ -117,7 +117,7 @@ fn walks_end_at_a_distance_that_so_many_candidates_have_on_average() {
                 Metric::Cosine => 1.0 - hit.score,
                 _ => hit.score,
             };
-            let farthest = distance(&hits[10]) * breadth.stretch;
+            let farthest = distance(&hits[10]) * beam.expansion;
             hits[1..].iter().filter(|hit| distance(hit) <= farthest).count().clamp(25, 100)
         });
         let looked_at: Vec<usize> = looked_at.collect();
@@ -125,11 +125,11 @@ fn walks_end_at_a_distance_that_so_many_candidates_have_on_average() {
         assert!((40.0..60.0).contains(&mean), "{dim} {metric:?}: {mean}");
         assert!(looked_at.iter().max() > looked_at.iter().min(), "{dim} {metric:?}: all as many");
         let loaded = Index::load(index.params().clone(), &Arenas::of(&index)).unwrap();
-        let again = loaded.parts.growth.breadth(10, 50, Some(0.0)).stretch;
-        assert!((again / breadth.stretch - 1.0).abs() < 0.1, "{again} after loading, {} before", breadth.stretch);
+        let again = loaded.parts.growth.beam(10, 50, Some(0.0)).expansion;
+        assert!((again / beam.expansion - 1.0).abs() < 0.1, "{again} after loading, {} before", beam.expansion);
     }
     let none = built(params(8, Metric::Dot), &uniform(2_000, 8, 8));
-    assert_eq!(none.parts.growth.breadth(10, 50, None).least, 50, "inner products are no distances");
+    assert_eq!(none.parts.growth.beam(10, 50, None).least, 50, "inner products are no distances");
 }
 
 /// How far walks go is found out by walks alone, however much is stored that is not in the graph yet.
@@ -142,6 +142,6 @@ fn growth_is_measured_in_the_graph_and_not_in_what_waits_for_it() {
     (0..2_000).for_each(|slot| index.link(slot));
     alone.parts.measure_growth();
     index.parts.measure_growth();
-    let [alone, index] = [&alone, &index].map(|index| index.parts.growth.breadth(10, 50, Some(0.0)).stretch);
+    let [alone, index] = [&alone, &index].map(|index| index.parts.growth.beam(10, 50, Some(0.0)).expansion);
     assert!(alone > 1.0 && (index / alone - 1.0).abs() < 0.1, "{index} for {alone}");
 }

@@ -1,4 +1,4 @@
-//! Searches whose answers are hard to come by: most of what is near is buried, or refused by the filter.
+//! Searches whose answers are hard to come by: most of what is near is deleted, or refused by the filter.
 
 use super::*;
 
@@ -14,7 +14,7 @@ fn k_come_back_while_k_are_alive() {
     while order.len() > 3 {
         let nearest: Vec<Slot> = order.drain(..order.len() / 2).collect();
         for slot in nearest {
-            index.bury(slot);
+            index.mark_deleted(slot);
             assert!(!index.is_live(slot));
         }
         let options = SearchOptions::new(10, 20);
@@ -28,26 +28,26 @@ fn k_come_back_while_k_are_alive() {
 }
 
 #[test]
-fn buried_slots_cost_no_recall() {
+fn deleted_slots_cost_no_recall() {
     let vectors = clustered(4_000, DIM, 22);
     let index = built(params(DIM, Metric::Euclidean), &vectors);
     for slot in (0..4_000).filter(|slot| slot % 3 != 0) {
-        index.bury(slot);
+        index.mark_deleted(slot);
     }
     let recall = recall(&index, &clustered(100, DIM, 22), 10, 64);
     assert!(recall >= 0.97, "{recall}");
 }
 
 #[test]
-fn the_entry_may_be_buried_and_so_may_everything() {
+fn the_entry_may_be_deleted_and_so_may_everything() {
     let vectors = clustered(2_000, DIM, 23);
     let index = built(params(DIM, Metric::Euclidean), &vectors);
     let entry = index.parts.graph.entry().unwrap().slot;
-    index.bury(entry);
+    index.mark_deleted(entry);
     let hits = walked(&index, &vectors[entry as usize], &SearchOptions::new(5, 32));
     assert!(hits.len() == 5 && hits.iter().all(|hit| hit.slot != entry));
     for slot in 0..2_000 {
-        index.bury(slot);
+        index.mark_deleted(slot);
     }
     assert_eq!((index.len_live(), walked(&index, &vectors[0], &SearchOptions::new(5, 32))), (0, vec![]));
     store_all(&index, 2_000..4_000, &vectors);
@@ -59,19 +59,19 @@ fn the_entry_may_be_buried_and_so_may_everything() {
 }
 
 #[test]
-fn a_slot_that_is_buried_before_it_is_linked_never_is() {
+fn a_slot_that_is_deleted_before_it_is_linked_never_is() {
     let vectors = clustered(1_200, DIM, 24);
     let index = Index::new(params(DIM, Metric::Euclidean)).unwrap();
     store_all(&index, 0..1_200, &vectors);
     for slot in (0..1_200).step_by(2) {
-        index.bury(slot);
+        index.mark_deleted(slot);
     }
     assert_eq!(index.unlinked(), 600);
     link_all(&index);
     index.link(0);
     assert_eq!(index.unlinked(), 0);
     assert_eq!(reached(&index, index.parts.graph.entry().unwrap().slot), (0..600).map(|at| 2 * at + 1).collect());
-    assert_eq!(index.vector(0).as_ref(), Some(&vectors[0]), "a buried slot keeps its vector");
+    assert_eq!(index.vector(0).as_ref(), Some(&vectors[0]), "a deleted slot keeps its vector");
 }
 
 #[test]
@@ -117,7 +117,7 @@ impl SlotFilter for Listed {
 fn of_a_filter_with_few_members_those_are_looked_at_and_nothing_else() {
     let vectors = clustered(5_000, DIM, 28);
     let index = built(params(DIM, Metric::Cosine), &vectors);
-    index.bury(700);
+    index.mark_deleted(700);
     // One of them was deleted, and some were never stored.
     let members: SlotBits = (0..9_999).filter(|slot| slot % 70 == 0).collect();
     for query in &vectors[..20] {

@@ -7,12 +7,12 @@ fn no_graph_is_made_of_few_and_one_of_all_is_made_of_many() {
     let vectors = clustered(2_000, 12, 81);
     let index = Index::new(Params { flat_live_max: Some(1_500), ..params(12, Metric::Euclidean) }).unwrap();
     store_all(&index, 0..1_600, &vectors);
-    (0..200).for_each(|slot| index.bury(slot));
+    (0..200).for_each(|slot| index.mark_deleted(slot));
     assert_eq!((index.len_live(), index.unlinked(), index.next_unlinked()), (1_400, 0, None));
     for (slot, vector) in (200..1_600).zip(&vectors[200..]) {
         assert_eq!(index.search(vector, &SearchOptions::new(1, 10)).unwrap()[0].slot, slot);
     }
-    // What is buried is no node, so it is vacant without more ado.
+    // What is deleted is no node, so it is vacant without more ado.
     while index.consolidate(64) {}
     let vacant = index.take_vacant();
     assert_eq!((vacant.len(), index.parts.graph.entry()), (200, None));
@@ -23,7 +23,7 @@ fn no_graph_is_made_of_few_and_one_of_all_is_made_of_many() {
     link_all(&index);
     check_graph(&index);
     // A graph that is there is kept up.
-    (0..1_000).for_each(|slot| index.bury(slot));
+    (0..1_000).for_each(|slot| index.mark_deleted(slot));
     store_all(&index, 1_600..1_601, &vectors[1_600..]);
     assert_eq!((index.len_live(), index.next_unlinked()), (601, Some(1_600)));
 }

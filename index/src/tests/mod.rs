@@ -81,7 +81,7 @@ fn reached(index: &Index, from: Slot) -> HashSet<Slot> {
 }
 
 /// Checks what must hold of every graph at rest: links are to linked slots, once each, on layers that they have;
-/// the elders are counted right; and every linked slot can be reached from the first, and from the entry.
+/// the anchors are counted right; and every linked slot can be reached from the first, and from the entry.
 fn check_graph(index: &Index) {
     if let Some(first) = check_links(index) {
         let entry = index.parts.graph.entry().unwrap();
@@ -101,7 +101,7 @@ fn check_reached(index: &Index, from: Slot) {
 /// All of that but what can be reached. Gives the first slot.
 fn check_links(index: &Index) -> Option<Slot> {
     let linked: Vec<Slot> = (0..index.slots() as Slot).filter(|slot| index.parts.states.is_linked(*slot)).collect();
-    let mut elders: BTreeMap<Slot, u32> = BTreeMap::new();
+    let mut anchors: BTreeMap<Slot, u32> = BTreeMap::new();
     for slot in &linked {
         for layer in 0..=index.parts.graph.level(*slot) {
             let list: Vec<Slot> = index.parts.graph.neighbours(*slot, layer).collect();
@@ -111,14 +111,14 @@ fn check_links(index: &Index) -> Option<Slot> {
                 assert!(index.parts.states.is_linked(other), "{slot} links to {other}, which is not linked");
                 assert!(index.parts.graph.level(other) >= layer, "{slot} links to {other} on layer {layer}");
                 if layer == 0 && index.parts.graph.order(*slot) < index.parts.graph.order(other) {
-                    *elders.entry(other).or_default() += 1;
+                    *anchors.entry(other).or_default() += 1;
                 }
             }
         }
     }
     for slot in &linked {
-        let counted = index.parts.graph.elders(*slot).load(std::sync::atomic::Ordering::Relaxed);
-        assert_eq!(counted, elders.get(slot).copied().unwrap_or(0), "elders of {slot}");
+        let counted = index.parts.graph.anchors(*slot).load(std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(counted, anchors.get(slot).copied().unwrap_or(0), "anchors of {slot}");
     }
     let first = linked.iter().min_by_key(|slot| index.parts.graph.order(**slot)).copied()?;
     let entry = index.parts.graph.entry().unwrap();

@@ -8,7 +8,7 @@ use crate::{IndexError, Kernel, VectorError};
 #[derive(Clone, Debug)]
 enum Step {
     Store { skip: u32, vector: Vec<f32> },
-    Bury(prop::sample::Index),
+    Delete(prop::sample::Index),
     Link,
     Search { query: Vec<f32>, k: usize, modulus: u32 },
     Reload,
@@ -19,7 +19,7 @@ fn step(dim: usize) -> impl Strategy<Value = Step> {
     let vector = move || prop::collection::vec((-3i8..4).prop_map(f32::from), dim);
     prop_oneof![
         8 => (0u32..3, vector()).prop_map(|(skip, vector)| Step::Store { skip, vector }),
-        2 => any::<prop::sample::Index>().prop_map(Step::Bury),
+        2 => any::<prop::sample::Index>().prop_map(Step::Delete),
         4 => Just(Step::Link),
         3 => (vector(), 1usize..8, 1u32..4).prop_map(|(query, k, modulus)| Step::Search { query, k, modulus }),
         1 => Just(Step::Reload),
@@ -55,12 +55,12 @@ proptest! {
                     model.insert(next + skip, vector);
                     next += skip + 1;
                 }
-                Step::Bury(which) if next > 0 => {
+                Step::Delete(which) if next > 0 => {
                     let slot = which.index(next as usize) as Slot;
-                    index.bury(slot);
+                    index.mark_deleted(slot);
                     model.remove(&slot);
                 }
-                Step::Bury(_) => {}
+                Step::Delete(_) => {}
                 Step::Link => if let Some(slot) = index.next_unlinked() { index.link(slot) },
                 Step::Reload => index = Index::load(params.clone(), &Arenas::of(&index)).unwrap(),
                 Step::Search { query, k, modulus } => {
@@ -187,7 +187,7 @@ fn slots_must_ascend_and_unknown_ones_are_left_alone() {
     let refused = index.store(u32::MAX, &[3.0]);
     assert!(matches!(refused, Err(IndexError::SlotTaken { slot: u32::MAX, next: 2 })));
     for slot in [2, 100_000_000, u32::MAX] {
-        index.bury(slot);
+        index.mark_deleted(slot);
         index.link(slot);
         assert!(!index.is_live(slot) && index.vector(slot).is_none());
     }

@@ -12,7 +12,7 @@ fn a_loaded_index_answers_alike_without_linking() {
         let vectors = clustered(2_500, DIM, 41);
         let index = built(params(DIM, metric), &vectors);
         for slot in (0..2_500).step_by(5) {
-            index.bury(slot);
+            index.mark_deleted(slot);
         }
         let dump = Arenas::of(&index);
         let loaded = Index::load(params(DIM, metric), &dump).unwrap();
@@ -83,7 +83,7 @@ fn a_loaded_index_is_searched_before_it_is_warm() {
     }
 }
 
-/// While two threads make the codes, slots are stored, linked and buried; then every code is what it would be, had it
+/// While two threads make the codes, slots are stored, linked and deleted; then every code is what it would be, had it
 /// been made in peace.
 #[test]
 fn codes_that_are_made_beside_writers_are_those_of_the_links() {
@@ -99,7 +99,7 @@ fn codes_that_are_made_beside_writers_are_those_of_the_links() {
                 for (slot, vector) in (2_500..).zip(&vectors[2_500..]) {
                     index.store(slot, vector).unwrap();
                     index.link(slot);
-                    index.bury(slot - 2_000);
+                    index.mark_deleted(slot - 2_000);
                 }
             });
         });
@@ -120,7 +120,7 @@ fn an_empty_index_survives() {
     assert_eq!(slots(&walked(&loaded, &[1.0; DIM], &SearchOptions::new(3, 3))), [0]);
 }
 
-/// Dumps again and again while two threads link and one stores and buries; every dump loads to an index that, once
+/// Dumps again and again while two threads link and one stores and deletes; every dump loads to an index that, once
 /// its unlinked slots are linked, has lost nothing.
 #[test]
 fn a_dump_beside_writers_loses_nothing() {
@@ -142,7 +142,7 @@ fn a_dump_beside_writers_loses_nothing() {
             for (slot, vector) in (0..).zip(&vectors) {
                 index.store(slot, vector).unwrap();
                 if slot % 10 == 9 {
-                    index.bury(slot - 5);
+                    index.mark_deleted(slot - 5);
                 }
                 while index.unlinked() > 50 {
                     std::thread::yield_now();

@@ -7,7 +7,7 @@ use crate::codes::codec::{Codec, Held, Stored};
 use crate::codes::fast::{Coded, FastQuery, Generation, Model, Projections, Shape, Warming};
 use crate::kernel::Kernel;
 use crate::memory::arena::NoMemory;
-use crate::memory::rows::{Query, Rows};
+use crate::memory::rows::{QueryVector, Rows};
 use crate::params::{Metric, Params};
 use crate::slot::Slot;
 
@@ -147,7 +147,7 @@ impl Codec for Fast {
     type Scorer<'a> = Coded<'a>;
 
     #[inline]
-    fn scorer<'a>(&'a self, _rows: &'a Rows, query: Query<'a>, memory: &'a mut FastMemory) -> Option<Coded<'a>> {
+    fn scorer<'a>(&'a self, _rows: &'a Rows, query: QueryVector<'a>, memory: &'a mut FastMemory) -> Option<Coded<'a>> {
         // Under dot nodes are linked by a distance that the codes do not know.
         if self.metric == Metric::Dot && query.is_stored() {
             return None;

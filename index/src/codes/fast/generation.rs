@@ -10,7 +10,7 @@ use crate::kernel::nibble::{LINE_BYTES, LINE_DIMS, NibbleQuery, Nibbles, nibbles
 use crate::kernel::{Kernel, prefetch};
 use crate::memory::arena::{Arena, NoMemory};
 use crate::memory::graph::Graph;
-use crate::memory::rows::{Query, Rows};
+use crate::memory::rows::{QueryVector, Rows};
 use crate::params::Metric;
 use crate::slot::Slot;
 
@@ -150,7 +150,7 @@ impl Generation {
     }
 
     /// Prepares a query.
-    pub fn ask(&self, query: Query<'_>, prepared: &mut FastQuery) {
+    pub fn ask(&self, query: QueryVector<'_>, prepared: &mut FastQuery) {
         let FastQuery { projected, table, nibbles } = prepared;
         let shape = self.model.shape();
         projected.resize(shape.span, 0.0);
@@ -284,7 +284,7 @@ impl Generation {
     }
 
     /// What vectors are multiplied with before they are projected.
-    fn scale(&self, query: Query<'_>) -> f32 {
+    fn scale(&self, query: QueryVector<'_>) -> f32 {
         if self.metric == Metric::Cosine { query.norm() } else { 1.0 }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use crate::codes::fast::{FastQuery, Generation};
 use crate::kernel::fastscan::LANES;
 use crate::memory::graph::Graph;
-use crate::memory::rows::{Query, Rows};
+use crate::memory::rows::{QueryVector, Rows};
 use crate::search::walk::{Ended, Scorer, Walk};
 use crate::search::walk_memory::WalkMemory;
 use crate::slot::Slot;
@@ -48,7 +48,7 @@ impl Scorer for Coded<'_> {
     ) -> Ended {
         match layer {
             0 => self.base_layer(graph, memory, budget, is_result),
-            _ => Walk { graph, near: *self }.layer(layer, memory, budget, is_result),
+            _ => Walk { graph, scorer: *self }.layer(layer, memory, budget, is_result),
         }
     }
 
@@ -56,7 +56,7 @@ impl Scorer for Coded<'_> {
         self.generation.is_coarse(coded, exact)
     }
 
-    fn rank(&self, rows: &Rows, query: Query<'_>, k: usize, ef: usize, memory: &mut WalkMemory) -> bool {
+    fn rank(&self, rows: &Rows, query: QueryVector<'_>, k: usize, ef: usize, memory: &mut WalkMemory) -> bool {
         let WalkMemory { pool, batch, distances, .. } = memory;
         batch.clear();
         let count = (k + k / 2 + RERANK_MIN).max(ef / RERANK_EF_SHARE);

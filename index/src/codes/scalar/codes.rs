@@ -10,11 +10,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::codes::codec::{Codec, Stored};
 use crate::codes::scalar::generation::{Generation, stride};
-use crate::codes::scalar::near::ScalarNear;
 use crate::codes::scalar::quantizer::{Buffers, Quantizer, Source};
+use crate::codes::scalar::scorer::ScalarScorer;
 use crate::kernel::Kernel;
 use crate::memory::arena::NoMemory;
-use crate::memory::rows::{Query, Rows};
+use crate::memory::rows::{QueryVector, Rows};
 use crate::memory::states::States;
 use crate::params::{Metric, Params};
 use crate::slot::Slot;
@@ -109,9 +109,14 @@ impl ScalarCodes {
 
 impl Codec for ScalarCodes {
     type Memory = ScalarQuery;
-    type Scorer<'a> = ScalarNear<'a>;
+    type Scorer<'a> = ScalarScorer<'a>;
 
-    fn scorer<'a>(&'a self, _rows: &'a Rows, query: Query<'a>, buffer: &'a mut ScalarQuery) -> Option<ScalarNear<'a>> {
+    fn scorer<'a>(
+        &'a self,
+        _rows: &'a Rows,
+        query: QueryVector<'a>,
+        buffer: &'a mut ScalarQuery,
+    ) -> Option<ScalarScorer<'a>> {
         let number = self.number.load(Ordering::Acquire);
         if number != buffer.number {
             let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -122,7 +127,7 @@ impl Codec for ScalarCodes {
         let source = source_of(&query, self.metric);
         let quantizer = &generation.quantizer;
         let gauge = quantizer.weigh(source, query.is_stored(), &mut buffer.buffers, &mut buffer.weights);
-        Some(ScalarNear { generation, weights: &buffer.weights, gauge })
+        Some(ScalarScorer { generation, weights: &buffer.weights, gauge })
     }
 
     fn reserve(&self, last: Slot) -> Result<(), NoMemory> {
@@ -224,7 +229,7 @@ impl Drift {
     }
 }
 
-fn source_of<'a>(query: &Query<'a>, metric: Metric) -> Source<'a> {
+fn source_of<'a>(query: &QueryVector<'a>, metric: Metric) -> Source<'a> {
     let norm = query.norm();
     // Under cosine the inverse of the norm is kept, under dot its square.
     let norm_squared = if metric == Metric::Cosine { 1.0 / (norm * norm) } else { norm };

@@ -5,8 +5,8 @@
 
 mod codes;
 mod generation;
-mod near;
 mod quantizer;
+mod scorer;
 #[cfg(test)]
 mod tests;
 

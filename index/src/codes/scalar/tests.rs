@@ -128,12 +128,12 @@ fn codes_that_began_with_few_points_follow_the_vectors_when_they_become_others()
             slot += 1;
         }
         assert_eq!(generations, 1);
-        // A thousand times as far apart, somewhere else. What was stored before is buried, as by updates.
+        // A thousand times as far apart, somewhere else. What was stored before is deleted, as by updates.
         let large = |random: &mut fastrand::Rng| -> Vec<f32> {
             clustered(dim, random).iter().map(|value| value * 100.0 - 30.0).collect()
         };
         for before in 0..slot {
-            bed.states.bury(before);
+            bed.states.mark_deleted(before);
         }
         while slot < 3500 {
             bed.store(slot, &large(&mut random));
@@ -199,7 +199,7 @@ fn training_leaves_slots_alone_that_may_be_stored_anew_meanwhile() {
         let vector: Vec<f32> = (0..16).map(|_| random.f32()).collect();
         bed.store(slot, if slot < 2 { &same } else { &vector });
     }
-    bed.states.bury(0);
+    bed.states.mark_deleted(0);
     bed.states.retire(0);
     assert!(bed.train_if_wanted());
     let norm = same.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();

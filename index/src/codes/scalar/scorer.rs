@@ -4,7 +4,7 @@
 use crate::codes::scalar::generation::{Generation, LINE_BYTES};
 use crate::codes::scalar::quantizer::Gauge;
 use crate::kernel::prefetch;
-use crate::memory::rows::{Query, Rows};
+use crate::memory::rows::{QueryVector, Rows};
 use crate::search::walk::Scorer;
 use crate::search::walk_memory::WalkMemory;
 use crate::slot::Slot;
@@ -20,13 +20,13 @@ const RERANK_STEP: usize = 16;
 
 /// Distances by codes.
 #[derive(Clone, Copy)]
-pub(crate) struct ScalarNear<'a> {
+pub(crate) struct ScalarScorer<'a> {
     pub generation: &'a Generation,
     pub weights: &'a [i8],
     pub gauge: Gauge,
 }
 
-impl Scorer for ScalarNear<'_> {
+impl Scorer for ScalarScorer<'_> {
     fn origin(&self) -> Option<f32> {
         self.gauge.origin()
     }
@@ -74,7 +74,7 @@ impl Scorer for ScalarNear<'_> {
 
     /// Candidates are measured by the vectors, nearest first, for as long as that changes what the best are: where codes tell
     /// little, more is measured.
-    fn rank(&self, rows: &Rows, query: Query<'_>, k: usize, _ef: usize, memory: &mut WalkMemory) -> bool {
+    fn rank(&self, rows: &Rows, query: QueryVector<'_>, k: usize, _ef: usize, memory: &mut WalkMemory) -> bool {
         let WalkMemory { pool, batch, distances, .. } = memory;
         batch.clear();
         batch.extend(pool.iter().map(|(_, slot)| slot));
