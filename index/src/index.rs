@@ -16,6 +16,15 @@ use crate::search::hnsw::Hnsw;
 use crate::search::searcher::{Query, Searcher};
 use crate::slot::{SLOT_MAX, Slot};
 
+/// Fewer slots than this are scanned, be it all live ones or the members of a filter.
+const FLAT_LIVE_MIN: usize = 1_000;
+/// A search whose `ef` is this share of the live slots is a scan: a walk would measure most of them anyway.
+const FLAT_EF_SHARE: usize = 16;
+/// Where more than this share of the live slots is not in the graph yet, a search is a scan.
+const FLAT_TAIL_SHARE: usize = 2;
+/// A search with a larger `ef` is a scan: keeping that many candidates in order costs more than measuring.
+const WALK_EF_MAX: usize = 16_384;
+
 /// Vectors by slot, found by nearness. All methods take `&self`: any number of threads search, link and delete while
 /// one stores.
 ///
@@ -42,7 +51,7 @@ pub struct Index {
     allowance: OnceLock<Box<Allowance>>,
 }
 
-/// Whether an index may take so many bytes more, until what it is given is dropped.
+/// Whether an index may take this many bytes more; it has them until it drops what it is given.
 pub type Allowance = dyn Fn(usize) -> Option<Box<dyn Send + Sync>> + Send + Sync;
 
 impl Index {
@@ -159,7 +168,7 @@ impl Index {
         }
     }
 
-    /// Makes the codes of up to so many slots of an index that was loaded, in step with links that are made meanwhile;
+    /// Makes the codes of up to `slots` slots of an index that was loaded, in step with links that are made meanwhile;
     /// once all are made, searches go by them. Any number of threads may do so at once, beside everything else. Whether
     /// there may be more to do.
     pub fn warm(&self, slots: usize) -> bool {
@@ -354,12 +363,3 @@ impl From<NoMemory> for IndexError {
         Self::Memory { arena, bytes, source }
     }
 }
-
-/// Fewer slots than this are scanned, be it all live ones or the members of a filter.
-const FLAT_LIVE_MIN: usize = 1_000;
-/// A search whose `ef` is this share of the live slots is a scan: a walk would measure most of them anyway.
-const FLAT_EF_SHARE: usize = 16;
-/// Where more than this share of the live slots is not in the graph yet, a search is a scan.
-const FLAT_TAIL_SHARE: usize = 2;
-/// A search with a larger `ef` is a scan: keeping that many candidates in order costs more than measuring.
-const WALK_EF_MAX: usize = 16_384;

@@ -89,7 +89,7 @@ pub struct Params {
     pub ef_construction: usize,
     /// What walks go by.
     pub profile: Profile,
-    /// Up to so many live slots no graph is made, and searches look at all of them; `None` for as many as that is quicker
+    /// Up to this many live slots no graph is made, and searches look at all of them; `None` for as many as that is quicker
     /// with, by the dimension. With `usize::MAX` it stays so. A graph that there is stays, however few become of its slots.
     pub flat_live_max: Option<usize>,
     /// Decides the layer of each slot: with one linking thread, equal seeds give equal graphs.
@@ -161,8 +161,8 @@ impl Params {
 pub struct SearchOptions<'a> {
     /// Number of hits wanted, 1 to [`K_MAX`].
     pub k: usize,
-    /// Candidates looked at while the graph is walked, 1 to [`EF_MAX`]; raised to `k` where it is less. So many they are on
-    /// average: where neighbours lie close together they are up to twice as many, where they stand out down to half.
+    /// Candidates looked at while the graph is walked, 1 to [`EF_MAX`]; raised to `k` where it is less. That
+    /// is the average: where neighbours lie close together up to twice as many are looked at, where they stand out down to half.
     pub ef: usize,
     /// Hits that score worse than this are left out.
     pub threshold: Option<f32>,

@@ -24,6 +24,25 @@ use crate::search::scratch::Scratch;
 use crate::search::walk_memory::WalkMemory;
 use crate::slot::Slot;
 
+/// Beside other work a round begins when this share of all slots is deleted.
+const DELETED_SHARE: usize = 8;
+/// Where there is nothing else to do a round begins when this share of all slots is deleted.
+const DELETED_SHARE_IDLE: usize = 256;
+/// A round begins when at least this many slots are deleted.
+const DELETED_MIN: usize = 32;
+/// Places in the sequence of linking that are given before nodes are numbered anew.
+pub(crate) const ORDERS_MAX: u32 = 1 << 30;
+/// A list that is shorter than it was is filled up with candidates that no other link is nearer to by this factor, as in
+/// Vamana (Subramanya et al. 2019).
+const FAR: f32 = 1.2;
+/// This many of the nearest nodes that stay are asked for others. With all of them, and all candidates, recall after churn is
+/// the same and it takes twice as long; with none recall is 0.01 lower.
+const ASKED_MAX: usize = 8;
+/// New links are chosen from this many candidates at most: see [`ASKED_MAX`].
+const CANDIDATES_MAX: usize = 64;
+/// Leaving nodes that are followed from one node.
+const BEYOND_MAX: usize = 256;
+
 /// Where the round is, and the slots on their way out.
 pub(crate) struct Rounds {
     /// Held for reading while a node is linked or relinked, and for writing where a round begins or ends.
@@ -207,7 +226,7 @@ impl Rounds {
         (round.steps == 0).then_some(Step::End)
     }
 
-    /// Decides who leaves. Nobody links meanwhile, so every node has all its links.
+    /// Decides which nodes leave. No thread links meanwhile, so every node has all its links.
     fn begin_round(&self, parts: &Parts) {
         let slots = parts.states.slots();
         let deleted = (0..slots).filter(|slot| parts.states.is_deleted(*slot));
@@ -253,7 +272,7 @@ impl Rounds {
         (round.leaving, round.next, round.end) = (leaving, 0, slots);
     }
 
-    /// Nothing links to those who leave.
+    /// No node links to those that leave any more.
     fn end_round(&self, parts: &Parts) {
         let leaving = std::mem::take(&mut self.round().leaving);
         self.retire(parts, &leaving);
@@ -391,22 +410,3 @@ impl Linker<'_> {
         self.set(from, layer, &list, from, seen);
     }
 }
-
-/// A round begins when this share of all slots is deleted,
-const DELETED_SHARE: usize = 8;
-/// or this one where there is nothing else to do,
-const DELETED_SHARE_IDLE: usize = 256;
-/// and no fewer than so many are.
-const DELETED_MIN: usize = 32;
-/// Places in the sequence of linking that are given before nodes are numbered anew.
-pub(crate) const ORDERS_MAX: u32 = 1 << 30;
-/// A list that is shorter than it was is filled up with candidates that no other link is nearer to by this factor, as in
-/// Vamana (Subramanya et al. 2019).
-const FAR: f32 = 1.2;
-/// Nearest nodes that stay and are asked for others, and candidates that are chosen from. With all of both, recall after
-/// churn is the same, and it takes twice as long; with none asked recall is 0.01 lower.
-const ASKED_MAX: usize = 8;
-/// See [`ASKED_MAX`].
-const CANDIDATES_MAX: usize = 64;
-/// Leaving nodes that are followed from one node.
-const BEYOND_MAX: usize = 256;

@@ -30,6 +30,21 @@ use crate::search::walk::{Scorer, Walk};
 use crate::search::walk_memory::WalkMemory;
 use crate::slot::Slot;
 
+/// Where there are deleted nodes, a walk for neighbours measures at most this many nodes for each of its candidates: in a graph
+/// of mostly deleted ones it would not end before all of them.
+const WALK_PER_EF: usize = 64;
+/// A candidate gives way only to one that is nearer to it by this factor than the base is, as in Vamana (Subramanya et al.
+/// 2019).
+const ALPHA: f32 = 1.03;
+/// Where there are codes, a new node leaves this share of its list to those that come later.
+const SPARED_SHARE: usize = 4;
+/// Where there are codes, a full list that is pruned leaves this share of it free: the next few links need no pruning.
+const ROOM_SHARE: usize = 8;
+/// Nearest candidates that codes are judged by.
+const COARSE_SAMPLE: usize = 32;
+/// Chosen neighbours that a candidate is measured against at once: the first few settle most cases.
+const PAIRS: usize = 4;
+
 /// Inserts nodes.
 pub(crate) struct Linker<'a> {
     pub rows: &'a Rows,
@@ -442,18 +457,3 @@ impl Linker<'_> {
         self.graph.anchors(to).fetch_update(Ordering::AcqRel, Ordering::Acquire, give_up).is_ok()
     }
 }
-
-/// Where there are deleted nodes, a walk for neighbours measures so many for each of its candidates: in a graph of mostly
-/// deleted ones it would not end before all of them.
-const WALK_PER_EF: usize = 64;
-/// A candidate gives way only to one that is nearer to it by this factor than the base is, as in Vamana (Subramanya et al.
-/// 2019).
-const ALPHA: f32 = 1.03;
-/// Where there are codes, a new node leaves this share of its list to those that come later.
-const SPARED_SHARE: usize = 4;
-/// Where there are codes, a full list that is pruned leaves this share of it free: the next few links need no pruning.
-const ROOM_SHARE: usize = 8;
-/// Nearest candidates that codes are judged by.
-const COARSE_SAMPLE: usize = 32;
-/// Chosen neighbours that a candidate is measured against at once: the first few settle most cases.
-const PAIRS: usize = 4;

@@ -11,7 +11,7 @@ use crate::memory::states::States;
 use crate::search::walk::Scorer;
 use crate::slot::Slot;
 
-/// What codes are made of. Whoever makes them is counted among the readers.
+/// What codes are made of. The thread that makes them is counted among the readers.
 #[derive(Clone, Copy)]
 pub(crate) struct Stored<'a> {
     pub rows: &'a Rows,

@@ -14,6 +14,23 @@ use crate::kernel::half::MeasureHalfRows;
 use crate::kernel::{Kernel, Measure, half};
 use crate::random::Random;
 
+/// Share of the squared differences that a subspace must hold to be preferred.
+const KEPT_MIN: f32 = 0.92;
+/// Pairs of nearest vectors looked at.
+const NEAREST_PAIRS: usize = 128;
+/// Larger dimensions are turned in blocks: finding a subspace grows with their cube.
+const SUBSPACE_DIM_MAX: usize = 2048;
+/// Fewer vectors say too little of the subspace that others will lie in.
+const SUBSPACE_SAMPLE_MIN: usize = 1024;
+/// Inputs of one block at most.
+const BLOCK_INPUTS_MAX: usize = 256;
+/// Rounds of subspace iteration: the span matters, not its axes.
+const ITERATIONS: usize = 3;
+/// Rows that one call of a kernel measures.
+const ROWS_BATCH: usize = 32;
+/// Values whose squares are summed at once, so that rounding does not grow with the dimension.
+const SQUARES_BATCH: usize = 64;
+
 /// A trained map from vectors of `dim` values to `dims`.
 pub(crate) struct Projection {
     dim: usize,
@@ -81,7 +98,7 @@ impl Projection {
         if self.blocks == 1 {
             centred.extend(vector.iter().zip(&self.mean).map(|(value, mean)| value * scale - mean));
         } else {
-            // Block `b` takes every so manieth coordinate from `b` on; the last ones may lack theirs.
+            // Block `b` takes every `blocks`-th coordinate from `b` on; the last ones may lack theirs.
             for block in 0..self.blocks {
                 let taken = (block..self.dim).step_by(self.blocks);
                 centred.extend(taken.map(|at| vector[at] * scale - self.mean[at]));
@@ -184,23 +201,6 @@ fn covariance(sample: &[f32], mean: &[f32], kernel: Kernel) -> Matrix {
     }
     covariance
 }
-
-/// Share of the squared differences that a subspace must hold to be preferred.
-const KEPT_MIN: f32 = 0.92;
-/// Pairs of nearest vectors looked at.
-const NEAREST_PAIRS: usize = 128;
-/// Larger dimensions are turned in blocks: finding a subspace grows with their cube.
-const SUBSPACE_DIM_MAX: usize = 2048;
-/// Fewer vectors say too little of the subspace that others will lie in.
-const SUBSPACE_SAMPLE_MIN: usize = 1024;
-/// Inputs of one block at most.
-const BLOCK_INPUTS_MAX: usize = 256;
-/// Rounds of subspace iteration: the span matters, not its axes.
-const ITERATIONS: usize = 3;
-/// Rows that one call of a kernel measures.
-const ROWS_BATCH: usize = 32;
-/// Values whose squares are summed at once, so that rounding does not grow with the dimension.
-const SQUARES_BATCH: usize = 64;
 
 #[cfg(test)]
 mod tests {

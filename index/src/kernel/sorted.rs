@@ -2,9 +2,13 @@
 
 use super::Kernel;
 
+/// Numbers that are read and written at once.
+const STEP: usize = 8;
+
 /// Numbers in ascending order.
 pub(crate) struct Run {
-    /// A step that ends with a zero, the numbers, and at least one more and so many that a step is full of [`u64::MAX`].
+    /// First a step that ends with a zero, then the numbers, then copies of [`u64::MAX`]: at least one, and as many as fill the
+    /// last step.
     list: Vec<u64>,
     len: usize,
     insert: Insert,
@@ -57,9 +61,6 @@ impl Run {
         }
     }
 }
-
-/// Numbers that are read and written at once.
-const STEP: usize = 8;
 
 /// Puts a key into an ascending run of `len` and gives its place there; what is not below it moves up by one.
 ///

@@ -15,6 +15,17 @@ use memmap2::{MmapMut, MmapOptions};
 
 use crate::slot::SLOT_MAX;
 
+/// Slots of the first chunk.
+const CHUNK_SLOTS: usize = 128;
+/// Chunks that cover every slot.
+const CHUNKS: usize = (u32::BITS - CHUNK_SLOTS.trailing_zeros()) as usize;
+/// Bytes of a cache line.
+const LINE_BYTES: usize = 64;
+/// Chunks up to this size come from the heap: a mapping is whole pages, and the number of mappings of a process is limited.
+const HEAP_BYTES_MAX: usize = 16 * 1024;
+/// Chunks from this size on ask for huge pages: a walk jumps about, and small pages would cost it a second miss.
+const HUGE_BYTES_MIN: usize = 2 * 1024 * 1024;
+
 /// What an arena is made of.
 ///
 /// # Safety
@@ -89,7 +100,7 @@ impl<T: Atom> Arena<T> {
         unsafe { std::slice::from_raw_parts(start.add(offset * self.width), self.width) }
     }
 
-    /// Bytes that the first so many slots take.
+    /// Bytes that the first `slots` slots take.
     pub fn bytes(&self, slots: usize) -> usize {
         slots * self.width * size_of::<T>()
     }
@@ -119,17 +130,6 @@ fn allocate(bytes: usize) -> io::Result<(Memory, *mut u8)> {
     let start = map.as_mut_ptr();
     Ok((Memory::Mapped { _map: map }, start))
 }
-
-/// Slots of the first chunk.
-const CHUNK_SLOTS: usize = 128;
-/// Chunks that cover every slot.
-const CHUNKS: usize = (u32::BITS - CHUNK_SLOTS.trailing_zeros()) as usize;
-/// Bytes of a cache line.
-const LINE_BYTES: usize = 64;
-/// Chunks up to this size come from the heap: a mapping is whole pages, and a process may only have so many.
-const HEAP_BYTES_MAX: usize = 16 * 1024;
-/// Chunks from this size on ask for huge pages: a walk jumps about, and small pages would cost it a second miss.
-const HUGE_BYTES_MIN: usize = 2 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {

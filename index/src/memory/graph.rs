@@ -11,6 +11,21 @@ use crate::memory::arena::{Arena, NoMemory};
 use crate::random::mix;
 use crate::slot::Slot;
 
+/// Highest layer.
+pub(crate) const LEVEL_MAX: usize = 16;
+/// Links in a cache line.
+const LINE_LINKS: usize = 16;
+/// Values that are kept of each node.
+const NODE_WIDTH: usize = 4;
+/// Which of them is the place in the sequence of linking.
+const ORDER: usize = 0;
+/// Which of them counts the anchors.
+const ANCHORS: usize = 1;
+/// Which of them is the highest layer.
+const LEVEL: usize = 2;
+/// Which of them is the first block of links above layer 0.
+const BLOCK: usize = 3;
+
 /// Links by slot and layer.
 pub(crate) struct Graph {
     m: usize,
@@ -249,7 +264,7 @@ impl Graph {
         self.node(slot, ORDER).store(order, Ordering::Release);
     }
 
-    /// The next node that takes a place comes after so many.
+    /// Sets the highest place that any node has; the next node takes the one behind it.
     pub fn set_orders(&self, nodes: u32) {
         self.orders.store(nodes.max(Self::FIRST_ORDER) - Self::FIRST_ORDER, Ordering::Relaxed);
     }
@@ -263,7 +278,7 @@ impl Graph {
         self.node(slot, ANCHORS)
     }
 
-    /// Bytes of memory that so many slots take.
+    /// Bytes of memory that `slots` slots take.
     pub fn bytes(&self, slots: usize) -> usize {
         self.base.bytes(slots) + self.nodes.bytes(slots) + self.upper.bytes(self.blocks() as usize)
     }
@@ -281,16 +296,6 @@ fn pack(entry: Entry) -> u64 {
 fn unpack(packed: u64) -> Option<Entry> {
     (packed != 0).then(|| Entry { slot: packed as u32 - 1, level: (packed >> 32) as usize })
 }
-
-/// Highest layer.
-pub(crate) const LEVEL_MAX: usize = 16;
-/// Links in a cache line.
-const LINE_LINKS: usize = 16;
-const NODE_WIDTH: usize = 4;
-const ORDER: usize = 0;
-const ANCHORS: usize = 1;
-const LEVEL: usize = 2;
-const BLOCK: usize = 3;
 
 #[cfg(test)]
 mod tests {

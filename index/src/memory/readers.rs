@@ -1,4 +1,4 @@
-//! Who is reading now, so that a slot is given to another vector only when nobody can still be looking at the old one.
+//! How many threads read now, so that a slot is given to another vector only when no thread can still be looking at the old one.
 //!
 //! A reader counts itself into the phase that is under way. What has been taken out of the graph is set aside; when the
 //! phase turns, readers that come see nothing of it, and once those of the phase before have left, nobody does. A reader
@@ -8,6 +8,9 @@
 use std::sync::atomic::Ordering;
 
 use crate::memory::sync::{AtomicU32, AtomicU64};
+
+/// Fewer in a model, where each load is a step.
+const STRIPES: usize = if cfg!(loom) { 2 } else { 16 };
 
 /// Counts of readers by phase, spread over cache lines so that searches on several cores do not share one.
 pub(crate) struct Readers {
@@ -47,7 +50,7 @@ impl Readers {
             let phase = self.phase.load(Ordering::SeqCst);
             let active = &stripe.active[(phase & 1) as usize];
             active.fetch_add(1, Ordering::SeqCst);
-            // In one total order of all this, either the phase has not turned and whoever turns it sees the count, or it
+            // In one total order of all this, either the phase has not turned and the thread that turns it sees the count, or it
             // has turned and this reader belongs to the next.
             if self.phase.load(Ordering::SeqCst) == phase {
                 return Reading { active };
@@ -80,8 +83,6 @@ thread_local! {
 }
 
 static NEXT_STRIPE: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
-/// Fewer in a model, where each load is a step.
-const STRIPES: usize = if cfg!(loom) { 2 } else { 16 };
 
 #[cfg(all(test, not(loom)))]
 mod tests {

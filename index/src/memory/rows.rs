@@ -16,6 +16,13 @@ use crate::memory::arena::{Arena, NoMemory};
 use crate::params::Metric;
 use crate::slot::Slot;
 
+/// f32 values in a cache line, to whole multiples of which rows are padded.
+const LINE_VALUES: usize = 16;
+/// Lines of one row that are asked for ahead; the processor sees a longer sequence by itself.
+const PREFETCH_LINES_MAX: usize = 48;
+/// Rows measured by one call of a kernel.
+const BATCH: usize = 32;
+
 /// Vectors by slot. With each goes, under cosine, the inverse of its norm, and under dot the square of it: behind the
 /// vector in its last cache line if there is room, so that one sequence of lines holds all that a distance needs.
 pub(crate) struct Rows {
@@ -210,7 +217,7 @@ impl Rows {
         }
     }
 
-    /// Bytes of memory that the rows of so many slots take.
+    /// Bytes of memory that the rows of `slots` slots take.
     pub fn bytes(&self, slots: usize) -> usize {
         self.rows.bytes(slots) + self.norms.as_ref().map_or(0, |norms| norms.bytes(slots))
     }
@@ -250,13 +257,6 @@ fn reduced(product: f32, a: f32, b: f32, longest: f32) -> f32 {
     let difference = if coordinates > 0.0 { (a - b) / coordinates } else { 0.0 };
     (a + b - 2.0 * product).max(0.0) + difference * difference
 }
-
-/// f32 values in a cache line, to whole multiples of which rows are padded.
-const LINE_VALUES: usize = 16;
-/// Lines of one row that are asked for ahead; the processor sees a longer sequence by itself.
-const PREFETCH_LINES_MAX: usize = 48;
-/// Rows measured by one call of a kernel.
-const BATCH: usize = 32;
 
 #[cfg(test)]
 mod tests {

@@ -6,6 +6,13 @@ use crate::memory::arena::NoMemory;
 use crate::memory::sync::{Arena, AtomicU32};
 use crate::slot::Slot;
 
+/// Slots of one word.
+const WORD_SLOTS: u32 = 32;
+/// Words of one group.
+const GROUP_WORDS: u32 = 64;
+/// Slots of one group.
+const GROUP_SLOTS: u32 = WORD_SLOTS * GROUP_WORDS;
+
 /// A bit for each slot, and for each group of them an upper bound of how many are set, so that what is mostly empty is
 /// gone through quickly.
 pub(crate) struct SlotSet {
@@ -65,15 +72,11 @@ impl SlotSet {
         })
     }
 
-    /// Bytes of memory that so many slots take.
+    /// Bytes of memory that `slots` slots take.
     pub fn bytes(&self, slots: usize) -> usize {
         self.words.bytes(slots.div_ceil(WORD_SLOTS as usize)) + self.counts.bytes(slots.div_ceil(GROUP_SLOTS as usize))
     }
 }
-
-const WORD_SLOTS: u32 = 32;
-const GROUP_WORDS: u32 = 64;
-const GROUP_SLOTS: u32 = WORD_SLOTS * GROUP_WORDS;
 
 #[cfg(all(test, not(loom)))]
 mod tests {

@@ -7,6 +7,23 @@ use crate::memory::slot_set::SlotSet;
 use crate::memory::sync::{Arena, AtomicBool, AtomicU8, AtomicU32, AtomicUsize, spin_loop, yield_now};
 use crate::slot::Slot;
 
+/// The slot holds a vector.
+const STORED: u8 = 1;
+/// A thread has begun to link it.
+const LINKING: u8 = 2;
+/// It is in the graph with all its links.
+const LINKED: u8 = 4;
+/// It is in no result any more.
+const DELETED: u8 = 8;
+/// It is to leave the graph in the round that is under way.
+const LEAVING: u8 = 16;
+/// It has left the graph, and may still be read.
+const RETIRED: u8 = 32;
+/// A thread holds its lock.
+const LOCK: u8 = 128;
+/// A holder that was put off its core comes back sooner when the waiting thread makes room.
+const SPINS_BEFORE_YIELD: u32 = 128;
+
 /// One byte of flags a slot. Until the slot is vacated flags are only added, but for the lock, which comes and goes.
 ///
 /// ```text
@@ -119,7 +136,7 @@ impl States {
         self.load(slot) & (LEAVING | RETIRED) != 0
     }
 
-    /// Whether a slot is stored and keeps its vector for whoever has been reading since before this was asked.
+    /// Whether a slot is stored and keeps its vector for a caller that has been reading since before this was asked.
     pub fn is_readable(&self, slot: Slot) -> bool {
         self.load(slot) & (STORED | RETIRED) == STORED
     }
@@ -249,7 +266,7 @@ impl States {
         Locked(flags)
     }
 
-    /// Bytes of memory that so many slots take.
+    /// Bytes of memory that `slots` slots take.
     pub fn bytes(&self, slots: usize) -> usize {
         self.flags.bytes(slots) + self.tail.bytes(slots) + self.unclaimed.bytes(slots)
     }
@@ -274,16 +291,6 @@ impl Drop for Locked<'_> {
         self.0.fetch_and(!LOCK, Ordering::Release);
     }
 }
-
-const STORED: u8 = 1;
-const LINKING: u8 = 2;
-const LINKED: u8 = 4;
-const DELETED: u8 = 8;
-const LEAVING: u8 = 16;
-const RETIRED: u8 = 32;
-const LOCK: u8 = 128;
-/// A holder that was put off its core comes back sooner when the waiting thread makes room.
-const SPINS_BEFORE_YIELD: u32 = 128;
 
 #[cfg(all(test, loom))]
 mod models {

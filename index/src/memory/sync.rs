@@ -126,7 +126,7 @@ mod modelled {
     /// Slots of a model's arena.
     const MODEL_SLOTS: usize = 3;
 
-    /// Tries the interleavings of the threads that `model` starts, with at most so many switches that no thread asked for.
+    /// Tries the interleavings of the threads that `model` starts, with at most `preemptions` switches that no thread asked for.
     pub(crate) fn explore(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
         let mut builder = loom::model::Builder::new();
         builder.preemption_bound = Some(preemptions);

@@ -2,6 +2,9 @@
 
 use std::io;
 
+/// What the length of a piece is a multiple of.
+pub const PIECE_MULTIPLE: usize = 64;
+
 /// Takes the arenas of a dump, one after another.
 pub trait ArenaSink {
     /// A new arena begins; what is written from now on belongs to it.
@@ -26,6 +29,3 @@ pub trait ArenaPieces: Sync {
     /// Reads the piece of that number, counted from 0, in place of what is in `into`.
     fn read(&self, piece: u64, into: &mut Vec<u8>) -> io::Result<()>;
 }
-
-/// What the length of a piece is a multiple of.
-pub const PIECE_MULTIPLE: usize = 64;

@@ -14,6 +14,35 @@ use crate::params::{Metric, Params, Profile};
 use crate::persist::arenas::ArenaSink;
 use crate::slot::Slot;
 
+/// Name of the arena of the header.
+pub(crate) const HEADER: &str = "header";
+/// Name of the arena of orders, levels and flags.
+pub(crate) const NODES: &str = "nodes";
+/// Name of the arena of vectors.
+pub(crate) const VECTORS: &str = "vectors";
+/// Name of the arena of links of layer 0.
+pub(crate) const LINKS0: &str = "links0";
+/// Name of the arena of links of the layers above.
+pub(crate) const UPPER: &str = "upper";
+/// Name of the arena of the model that codes are made by.
+pub(crate) const MODEL: &str = "model";
+/// What a header begins with.
+pub(crate) const MAGIC: [u8; 6] = *b"VECIDX";
+/// The format that is written.
+pub(crate) const FORMAT: u16 = 2;
+/// Bytes of the header.
+pub(crate) const HEADER_BYTES: usize = 64;
+/// Bytes of the arena `nodes` for each slot.
+pub const NODE_BYTES: usize = 8;
+/// Flag of a slot that holds a vector.
+pub(crate) const STORED: u8 = 1;
+/// Flag of a slot that is in the graph.
+pub(crate) const LINKED: u8 = 2;
+/// Flag of a slot that is deleted and still in place.
+pub(crate) const DELETED: u8 = 4;
+/// Bytes handed to the sink at once.
+const BUFFER_BYTES: usize = 64 * 1024;
+
 /// Name and bytes of one arena in the making.
 struct Writer<'a> {
     sink: &'a mut dyn ArenaSink,
@@ -148,20 +177,3 @@ pub(crate) fn profile_code(profile: Profile) -> u32 {
         Profile::Plain => 3,
     }
 }
-
-pub(crate) const HEADER: &str = "header";
-pub(crate) const NODES: &str = "nodes";
-pub(crate) const VECTORS: &str = "vectors";
-pub(crate) const LINKS0: &str = "links0";
-pub(crate) const UPPER: &str = "upper";
-pub(crate) const MODEL: &str = "model";
-pub(crate) const MAGIC: [u8; 6] = *b"VECIDX";
-pub(crate) const FORMAT: u16 = 2;
-pub(crate) const HEADER_BYTES: usize = 64;
-/// Bytes of the arena `nodes` for each slot.
-pub const NODE_BYTES: usize = 8;
-pub(crate) const STORED: u8 = 1;
-pub(crate) const LINKED: u8 = 2;
-pub(crate) const DELETED: u8 = 4;
-/// Bytes handed to the sink at once.
-const BUFFER_BYTES: usize = 64 * 1024;

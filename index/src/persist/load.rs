@@ -18,6 +18,13 @@ use crate::persist::dump::{
 use crate::persist::pieces::{Pieces, for_slots, processors};
 use crate::slot::{SLOT_MAX, Slot};
 
+/// The format of dumps from before there were profiles: the same, with zeros in the place of profile and model.
+const FORMAT_WITHOUT_PROFILE: u16 = 1;
+/// All threads together count anchors in this share of the memory of the vectors.
+const COUNTS_SHARE: usize = 8;
+/// Links of a list, at most.
+const LINKS_MAX: usize = 2 * M_MAX;
+
 /// What the header says that the parameters do not.
 struct Header {
     slots: u32,
@@ -417,10 +424,3 @@ fn parts(first: u64, bytes: &[u8], item_bytes: usize) -> impl Iterator<Item = (u
 fn invalid(arena: &'static str, field: &'static str, value: u64, limit: String) -> LoadError {
     LoadError::Invalid { arena, field, value, limit }
 }
-
-/// The format of dumps from before there were profiles: the same, with zeros in the place of profile and model.
-const FORMAT_WITHOUT_PROFILE: u16 = 1;
-/// All threads together count anchors in this share of the memory of the vectors.
-const COUNTS_SHARE: usize = 8;
-/// Links of a list, at most.
-const LINKS_MAX: usize = 2 * M_MAX;

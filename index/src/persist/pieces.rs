@@ -8,6 +8,9 @@ use std::sync::{Mutex, PoisonError};
 use crate::error::LoadError;
 use crate::persist::arenas::{ArenaPieces, ArenaSource, PIECE_MULTIPLE};
 
+/// Slots that one thread deals with at a time.
+const RANGE_SLOTS: u32 = 4096;
+
 /// One arena that is as long as it should be.
 pub(crate) struct Pieces<'s> {
     arena: &'static str,
@@ -139,6 +142,3 @@ pub(crate) fn for_slots<S>(
 pub(crate) fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
-
-/// Slots that one thread deals with at a time.
-const RANGE_SLOTS: u32 = 4096;

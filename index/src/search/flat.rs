@@ -7,6 +7,9 @@ use crate::search::searcher::{Query, Searcher};
 use crate::search::walk_memory::WalkMemory;
 use crate::slot::Slot;
 
+/// Slots measured at once by a scan.
+const SCAN_BATCH: usize = 32;
+
 /// The slots of an index, without its graph.
 pub(crate) struct Flat<'a>(pub &'a Parts);
 
@@ -58,6 +61,3 @@ impl Flat<'_> {
         pool.iter().collect()
     }
 }
-
-/// Slots measured at once by a scan.
-const SCAN_BATCH: usize = 32;

@@ -62,7 +62,7 @@ impl Growth {
         Beam { most: ef, least: ef / LINK_LEAST_SHARE, ..beam }
     }
 
-    /// A node was linked, and there are so many of them. Whether it is time to look again, which the caller does then.
+    /// A node was linked, and the graph has `nodes` of them now. Whether it is time to measure again, which the caller then does.
     pub fn is_due(&self, nodes: usize) -> bool {
         let linked = self.linked.fetch_add(1, Ordering::Relaxed) + 1;
         linked >= (nodes / 2).max(SLOTS_MIN) && self.linked.swap(0, Ordering::Relaxed) >= linked

@@ -16,7 +16,7 @@ use crate::slot::Slot;
 /// A walk through deleted or refused nodes may measure this share of the live slots, and [`WALK_PER_EF_MIN`] more for each of
 /// its `ef`; then a scan is cheaper.
 const WALK_SHARE: usize = 4;
-/// See [`WALK_SHARE`].
+/// Nodes that a walk may measure for each of its `ef`, beside [`WALK_SHARE`].
 const WALK_PER_EF_MIN: usize = 64;
 
 /// The graph of an index, and the slots that are not in it yet.

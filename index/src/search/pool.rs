@@ -4,6 +4,14 @@ use crate::kernel::Kernel;
 use crate::kernel::sorted::Run;
 use crate::slot::{SLOT_MAX, Slot};
 
+/// Bits of a [`key`] that are free, since no slot is so high.
+const MARKS: u32 = SLOT_MAX.leading_zeros();
+/// Mark of a node that was given out.
+const EXPANDED: u64 = 1;
+/// Mark of a node that may be a result.
+const RESULT: u64 = 2;
+const _: () = assert!((EXPANDED | RESULT).ilog2() < MARKS);
+
 /// How far a walk goes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Beam {
@@ -20,13 +28,13 @@ pub(crate) struct Beam {
 }
 
 impl Beam {
-    /// Until the nearest so many are found, as HNSW has it.
+    /// Until the nearest `ef` are found, as HNSW has it.
     pub fn fixed(ef: usize) -> Self {
         Self { most: ef, least: ef, k: ef, expansion: 1.0, origin: 0.0 }
     }
 }
 
-/// Nodes that a walk has measured, in order of distance, ties by slot; at most so many of them may be results.
+/// Nodes that a walk has measured, in order of distance, ties by slot; the beam says how many of them may be results.
 ///
 /// One sorted list serves as the paper's candidates *C* and results *W* at once. Where nodes may be walked through
 /// without being results (deleted ones, or ones that a filter refuses) the list also holds those nearer than its
@@ -36,9 +44,9 @@ pub(crate) struct Pool {
     entries: Run,
     results: usize,
     beam: Beam,
-    /// Where the results are that [`Self::bound`] goes by: the last of those that are wanted, and of those that there are to be
-    /// at least. They count once there are so many.
+    /// The place of result number `beam.k`, once there are as many results: [`Self::bound`] goes by it.
     wanted: usize,
+    /// The place of result number `beam.least`, in the same way.
     least: usize,
     /// Every entry before it is expanded.
     next: usize,
@@ -50,7 +58,7 @@ impl Pool {
         Self { entries: Run::new(kernel), results: 0, beam: Beam::fixed(1), wanted: 0, least: 0, next: 0 }
     }
 
-    /// Empties the pool, and lets it hold so many results.
+    /// Empties the pool, and lets it hold `results` results.
     pub fn begin(&mut self, results: usize) {
         self.begin_walk(Beam::fixed(results));
     }
@@ -197,12 +205,6 @@ pub(crate) fn distance(key: u64) -> f32 {
 fn slot(key: u64) -> Slot {
     (key as u32) >> MARKS
 }
-
-/// Bits of a [`key`] that are free, since no slot is so high.
-const MARKS: u32 = SLOT_MAX.leading_zeros();
-const EXPANDED: u64 = 1;
-const RESULT: u64 = 2;
-const _: () = assert!((EXPANDED | RESULT).ilog2() < MARKS);
 
 #[cfg(test)]
 mod tests {

@@ -7,6 +7,13 @@ use crate::codes::fast::Projections;
 use crate::kernel::Kernel;
 use crate::search::walk_memory::WalkMemory;
 
+/// Scratches kept for an index; more walks than that at once allocate their own.
+const PLACES: usize = 16;
+/// f32 values in a cache line.
+const LINE_VALUES: usize = 16;
+/// Bytes of a cache line.
+const LINE_BYTES: usize = 64;
+
 /// What one search or one insertion needs.
 pub(crate) struct Scratch {
     pub memory: WalkMemory,
@@ -99,11 +106,6 @@ impl Scratches {
         })
     }
 }
-
-/// Scratches kept for an index; more walks than that at once allocate their own.
-const PLACES: usize = 16;
-const LINE_VALUES: usize = 16;
-const LINE_BYTES: usize = 64;
 
 #[cfg(test)]
 mod tests {

@@ -6,7 +6,7 @@ use crate::params::SearchOptions;
 use crate::search::scratch::Scratch;
 use crate::slot::Slot;
 
-/// What is looked for. Whoever asks is counted among the readers.
+/// What is looked for. The searching thread is counted among the readers.
 #[derive(Clone, Copy)]
 pub(crate) struct Query<'a> {
     pub vector: QueryVector<'a>,
@@ -20,6 +20,6 @@ pub(crate) struct Query<'a> {
 /// A way to find what is nearest.
 pub(crate) trait Searcher {
     /// Distances and slots of the nearest, nearest first: `k` or more, or all that there are. `None` where this way does
-    /// not lead to so many.
+    /// not lead to `k`.
     fn nearest(&self, query: Query<'_>, scratch: &mut Scratch) -> Option<Vec<(f32, Slot)>>;
 }

@@ -13,8 +13,8 @@ use crate::slot::Slot;
 
 /// With fewer slots nothing is learned: searches scan them.
 const LEARN_SLOTS_MIN: usize = 1_000;
-/// A generation is followed by another when there are so many times the slots that it was learned from, or when so many
-/// times as many as there are were stored since.
+/// A generation is followed by another when the number of slots has grown by this factor since it was learned, or when the slots
+/// stored since are this many times all slots.
 const GROWTH: usize = 4;
 /// Vectors that a model is learned from.
 const SAMPLE: usize = 2048;
@@ -89,7 +89,7 @@ impl Fast {
         current.clone().or_else(|| warming.as_ref().map(|warming| Arc::clone(&warming.generation)))
     }
 
-    /// The codes in the making, if there are any. Who links writes codes there too; the lock of [`Self::hold`] keeps
+    /// The codes in the making, if there are any. A thread that links writes codes there too; the lock of [`Self::hold`] keeps
     /// them from being taken into use meanwhile.
     fn in_the_making(&self) -> Option<Arc<Warming>> {
         if !self.is_warming.load(Ordering::Acquire) {
@@ -99,7 +99,7 @@ impl Fast {
     }
 
     /// Learns a new generation from what is stored and makes all codes anew, unless another thread is about to. No slot is
-    /// linked meanwhile; searches go on, and so do those who store, but for a moment at the end. The caller reads.
+    /// linked meanwhile; searches go on, and so does storing, but for a moment at the end. The caller reads.
     fn learn(&self, Stored { rows, graph, states, storing }: Stored<'_>) -> Result<(), NoMemory> {
         let _linking = self.linking.write().unwrap_or_else(PoisonError::into_inner);
         let slots = states.slots();
@@ -200,7 +200,7 @@ impl Codec for Fast {
     fn warm(&self, Stored { rows, graph, states, .. }: Stored<'_>, slots: usize) -> bool {
         let Some(warming) = self.in_the_making() else { return false };
         if warming.encode(rows, graph, states, slots) {
-            // Who links either sees codes in the making, or those in use: never neither.
+            // A thread that links sees either codes in the making or codes in use, and never neither.
             let _linking = self.linking.write().unwrap_or_else(PoisonError::into_inner);
             let mut kept = self.kept();
             kept.current = kept.warming.take().map(|warming| Arc::clone(&warming.generation));

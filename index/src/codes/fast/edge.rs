@@ -2,6 +2,9 @@
 
 use crate::kernel::fastscan::{GROUP_DIMS, GROUPS_MAX};
 
+/// Larger values are cut to it.
+const LARGEST: f32 = 3.3e38;
+
 /// Signs and factors of what a neighbour is away from a node: see the [module](crate::codes::fast).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Edge {
@@ -59,9 +62,6 @@ fn upper_half(value: f32) -> u16 {
 fn float(upper_half: u16) -> f32 {
     f32::from_bits(u32::from(upper_half) << 16)
 }
-
-/// Larger values are cut to it.
-const LARGEST: f32 = 3.3e38;
 
 #[cfg(test)]
 mod tests {

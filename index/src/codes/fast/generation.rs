@@ -14,6 +14,18 @@ use crate::memory::rows::{QueryVector, Rows};
 use crate::params::Metric;
 use crate::slot::Slot;
 
+/// How far estimates are lowered, in distances of the query: about half of their noise. Measured: with none a walk needs a
+/// tenth more `ef` for the same recall, with twice as much it measures a fifth more nodes.
+const MARGIN: f32 = 0.3;
+/// Deviations of the error of codes beyond which nodes are not looked for among the nearest.
+const REACH: f32 = 3.0;
+/// Codes that are off by this share of the distances are too coarse. Those of usual data are off by a twentieth.
+const COARSE: f32 = 0.25;
+/// Nodes measured by one call of a kernel.
+const BATCH: usize = 32;
+/// Words of a cache line.
+const LINE_WORDS: usize = 16;
+
 /// A model, and all codes that were made by it.
 pub(crate) struct Generation {
     /// Counts generations.
@@ -46,7 +58,7 @@ pub(crate) struct Projections {
 }
 
 impl Generation {
-    /// A generation without codes, for nodes of up to so many links.
+    /// A generation without codes, for nodes of up to `lanes` links.
     pub fn new(number: u64, slots: usize, model: Model, metric: Metric, lanes: usize, kernel: Kernel) -> Self {
         let layout = Layout { lanes, dims: model.shape().dims };
         let [edge_words, node_words] = Self::words_per_slot(model.shape(), lanes);
@@ -278,7 +290,7 @@ impl Generation {
         }
     }
 
-    /// Bytes of memory that the codes of so many slots take.
+    /// Bytes of memory that the codes of `slots` slots take.
     pub fn bytes(&self, slots: usize) -> usize {
         self.edges.bytes(slots) + self.nodes.bytes(slots) + self.model.bytes()
     }
@@ -313,14 +325,3 @@ impl Projections {
         place
     }
 }
-
-/// How far estimates are lowered, in distances of the query: about half of their noise. Measured: with none a walk needs a
-/// tenth more `ef` for the same recall, with twice as much it measures a fifth more nodes.
-const MARGIN: f32 = 0.3;
-/// Deviations of the error of codes beyond which nodes are not looked for among the nearest.
-const REACH: f32 = 3.0;
-/// Codes that are off by this share of the distances are too coarse. Those of usual data are off by a twentieth.
-const COARSE: f32 = 0.25;
-/// Nodes measured by one call of a kernel.
-const BATCH: usize = 32;
-const LINE_WORDS: usize = 16;

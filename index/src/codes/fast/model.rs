@@ -18,6 +18,39 @@ use crate::kernel::nibble::LINE_DIMS;
 use crate::kernel::{Kernel, Measure};
 use crate::random::Random;
 
+/// Codes of edges have this many dimensions, and [`DIMS_SHARE`] more.
+const DIMS_BASE: usize = 64;
+/// This share of the dimensions of the vectors is added to [`DIMS_BASE`].
+const DIMS_SHARE: usize = 4;
+/// Codes of edges have at least this many dimensions, if the vectors have more.
+const DIMS_MIN: usize = 96;
+/// Codes of edges have at most this many dimensions.
+const DIMS_MAX: usize = 320;
+/// Dimensions of edges come in whole lines of codes.
+const DIMS_STEP: usize = 16;
+/// Codes of nodes have one line for this many dimensions of the vectors.
+const SPAN_SHARE: usize = 192;
+/// Most lines of codes of a node.
+const SPAN_LINES_MAX: usize = 4;
+/// Rows that the step is fitted on.
+const STEP_ROWS: usize = 256;
+/// Ranges of codes that are tried, in deviations.
+const STEPS: [f32; 8] = [3.5, 4.0, 4.5, 5.0, 5.6, 6.3, 7.1, 8.0];
+/// Smaller values than a step of this are zero.
+const BYTE_LARGEST_MIN: f32 = 1e-30;
+/// Steps are multiples of this many of an f32's last bits: a product with seven bits keeps all of its own.
+const STEP_BITS: u32 = 1 << 8;
+/// Rounds of subspace iteration: the span matters, not its axes.
+const ITERATIONS: usize = 3;
+/// Smaller samples say nothing about the slope.
+const SLOPE_ROWS_MIN: usize = 256;
+/// Queries that the slope is fitted on.
+const SLOPE_QUERIES: usize = 64;
+/// Neighbours of each query, and of each node near it, that the slope is fitted on.
+const SLOPE_NEIGHBOURS: usize = 32;
+/// A slope outside comes of a sample that is no sample.
+const SLOPE_RANGE: (f32, f32) = (0.5, 2.0);
+
 thread_local! {
     static ROUNDED: RefCell<Rounded> = RefCell::default();
 }
@@ -313,34 +346,3 @@ fn eights(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 {
     }
     sums.iter().sum::<f32>() + a_rest.iter().zip(b_rest).map(|(a, b)| term(*a, *b)).sum::<f32>()
 }
-
-/// Edges have this many dimensions, and a share of the vectors' more.
-const DIMS_BASE: usize = 64;
-/// See [`DIMS_BASE`].
-const DIMS_SHARE: usize = 4;
-/// Edges of vectors that have more have at least so many dimensions.
-const DIMS_MIN: usize = 96;
-/// Edges have at most so many dimensions.
-const DIMS_MAX: usize = 320;
-/// Dimensions of edges come in whole lines of codes.
-const DIMS_STEP: usize = 16;
-/// Nodes have a line of codes for so many dimensions of the vectors.
-const SPAN_SHARE: usize = 192;
-/// Most lines of codes of a node.
-const SPAN_LINES_MAX: usize = 4;
-/// Rows that the step is fitted on.
-const STEP_ROWS: usize = 256;
-/// Ranges of codes that are tried, in deviations.
-const STEPS: [f32; 8] = [3.5, 4.0, 4.5, 5.0, 5.6, 6.3, 7.1, 8.0];
-/// Smaller values than a step of this are zero.
-const BYTE_LARGEST_MIN: f32 = 1e-30;
-/// Steps are multiples of so many of an f32's last bits: a product with seven bits keeps all of its own.
-const STEP_BITS: u32 = 1 << 8;
-/// Rounds of subspace iteration: the span matters, not its axes.
-const ITERATIONS: usize = 3;
-/// Smaller samples say nothing about the slope.
-const SLOPE_ROWS_MIN: usize = 256;
-const SLOPE_QUERIES: usize = 64;
-const SLOPE_NEIGHBOURS: usize = 32;
-/// A slope outside comes of a sample that is no sample.
-const SLOPE_RANGE: (f32, f32) = (0.5, 2.0);

@@ -10,7 +10,7 @@ use crate::memory::states::States;
 use crate::slot::Slot;
 
 /// A generation whose codes are made slot by slot, by any number of threads, while nodes are linked: each node's codes
-/// are written under its lock, and who links writes the codes of the links that it makes.
+/// are written under its lock, and a thread that links writes the codes of the links that it makes.
 pub(crate) struct Warming {
     pub generation: Arc<Generation>,
     /// Slots that were there when it began; later ones get their codes as they are linked.
@@ -42,7 +42,7 @@ impl Warming {
         self.next.load(Ordering::Acquire) < self.slots
     }
 
-    /// Makes the codes of up to so many slots. True for the one caller with which all are made.
+    /// Makes the codes of up to `count` slots. True for the one caller with which all are made.
     pub fn encode(&self, rows: &Rows, graph: &Graph, states: &States, count: usize) -> bool {
         let claim = |next: Slot| (next < self.slots).then(|| next.saturating_add(count as u32).min(self.slots));
         let Ok(first) = self.next.fetch_update(Ordering::AcqRel, Ordering::Acquire, claim) else { return false };

@@ -21,13 +21,13 @@ use crate::slot::Slot;
 
 /// Fewer slots are walked by their vectors: they say too little of those to come.
 const SLOTS_MIN: u32 = 1024;
-/// A generation is trained anew when there are so many times the slots it was trained on,
+/// A generation is trained anew when there are this many times the slots that it was trained on.
 const GROWTH: u32 = 4;
-/// unless it was trained on as many as this.
+/// A generation that was trained on this many slots is not trained anew because there are more.
 const SLOTS_ENOUGH: u32 = 100_000;
-/// Vectors of a sample, for each dimension, within the range.
+/// Vectors of a sample for each dimension, within [`SAMPLE_RANGE`].
 const SAMPLE_PER_DIM: usize = 8;
-/// See [`SAMPLE_PER_DIM`].
+/// Vectors of a sample: at least and at most.
 const SAMPLE_RANGE: (usize, usize) = (4096, 16_384);
 /// Slots stored since the last training before their errors say anything.
 const DRIFT_SLOTS_MIN: u32 = 1024;

@@ -5,6 +5,18 @@ use crate::kernel::Kernel;
 use crate::kernel::codes::Width;
 use crate::params::Metric;
 
+/// Dimensions up to which a code of 8 bits a coordinate fits into one line.
+const EIGHT_DIM_MAX: usize = 64;
+/// Coordinates of 4 bits in one line.
+const FOUR_DIMS_PER_LINE: usize = 128;
+/// Vectors of the sample that the unit is fitted to.
+const UNIT_SAMPLE_MAX: usize = 1024;
+/// Values of them that the unit is fitted to.
+const UNIT_VALUES_MAX: usize = 65_536;
+/// How far the largest and smallest coordinate of a code may lie from the middle, in standard deviations: the best is
+/// 2.6 for 4 bits of normally distributed values, about 4.5 for 8, and more where there are outliers.
+const UNIT_REACHES: [f64; 12] = [1.0, 1.5, 2.0, 2.2, 2.5, 2.8, 3.2, 3.8, 4.5, 5.5, 7.0, 10.0];
+
 /// What a quantizer is told of one vector.
 #[derive(Clone, Copy)]
 pub(crate) struct Source<'a> {
@@ -272,15 +284,3 @@ fn round_to(rounded: &mut [i8], weights: &[f32]) -> f32 {
     }
     scale
 }
-
-/// Dimensions up to which a code of 8 bits a coordinate fits into one line.
-const EIGHT_DIM_MAX: usize = 64;
-/// Coordinates of 4 bits in one line.
-const FOUR_DIMS_PER_LINE: usize = 128;
-/// Vectors of the sample that the unit is fitted to.
-const UNIT_SAMPLE_MAX: usize = 1024;
-/// Values that it is fitted to.
-const UNIT_VALUES_MAX: usize = 65_536;
-/// How far the largest and smallest coordinate of a code may lie from the middle, in standard deviations: the best is
-/// 2.6 for 4 bits of normally distributed values, about 4.5 for 8, and more where there are outliers.
-const UNIT_REACHES: [f64; 12] = [1.0, 1.5, 2.0, 2.2, 2.5, 2.8, 3.2, 3.8, 4.5, 5.5, 7.0, 10.0];
