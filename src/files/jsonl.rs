@@ -1,5 +1,5 @@
 //! `.jsonl`: one point a line, `{"id": 1, "vector": [0.1, …], "payload": {…}}`. `id` (a number or a string) and
-//! `payload` may be absent; `vector` may be a map of named fields. A point without an id gets its row number. Empty lines
+//! `payload` may be absent; `vector` may be a map of named fields, of which a point may lack some. A point without an id gets its row number. Empty lines
 //! are skipped, but counted; a byte order mark before the first line is skipped.
 
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use vecino_model::PointId;
-use vecino_model::limits::{DIM_MAX, POINT_ID_BYTES_MAX};
+use vecino_model::limits::{DIM_MAX, FIELDS_MAX, POINT_ID_BYTES_MAX};
 
 use super::error::{FileError, Problem};
 use super::json::PointLine;
@@ -82,12 +82,6 @@ impl JsonlReader {
         {
             return Err(format!("\"id\" has {} bytes, it must have 1 to {POINT_ID_BYTES_MAX}", text.len()));
         }
-        if self.row > 0
-            && let Some(missing) = self.dims.keys().find(|field| !vectors.contains_key(*field))
-        {
-            let (_, line) = self.dims[missing];
-            return Err(format!("vector{} is missing, line {line} has it", field_text(missing)));
-        }
         for (field, vector) in &vectors {
             let found = vector.0.len();
             match self.dims.get(field) {
@@ -96,8 +90,11 @@ impl JsonlReader {
                     return Err(format!("vector{field} has {found} values, line {line} has {expected}"));
                 }
                 Some(_) => {}
-                None if self.row > 0 => {
-                    return Err(format!("vector{} is not in the lines before", field_text(field)));
+                None if self.dims.len() == FIELDS_MAX => {
+                    let field = field_text(field);
+                    return Err(format!(
+                        "vector{field} is one field more than the {FIELDS_MAX} that a collection may have"
+                    ));
                 }
                 None if !(1..=DIM_MAX as usize).contains(&found) => {
                     return Err(format!("vector{} has {found} values, it must have 1 to {DIM_MAX}", field_text(field)));
@@ -195,13 +192,24 @@ mod tests {
     }
 
     #[test]
+    fn a_line_may_lack_fields_that_others_have_and_each_field_keeps_its_dimension() {
+        let rows =
+            read("{\"vector\":{\"a\":[1]}}\n{\"vector\":{\"b\":[2,3]}}\n{\"vector\":{\"b\":[4,5],\"a\":[6]}}").unwrap();
+        assert_eq!(rows.iter().map(|row| row.vectors.len()).collect::<Vec<_>>(), [1, 1, 2]);
+        let error = read("{\"vector\":{\"a\":[1]}}\n{\"vector\":{\"b\":[2,3]}}\n{\"vector\":{\"b\":[4]}}").unwrap_err();
+        assert!(error.to_string().ends_with("line 3: vector \"b\" has 1 values, line 2 has 2"), "{error}");
+        let field = |number: usize| format!("{{\"vector\":{{\"f{number}\":[1]}}}}\n");
+        let many: String = (0..=FIELDS_MAX).map(field).collect();
+        let error = read(&many).unwrap_err();
+        assert!(error.to_string().contains("one field more than the 16"), "{error}");
+    }
+
+    #[test]
     fn a_wrong_line_is_named() {
         let good = "{\"vector\":[1,2]}\n";
         for (bad, message) in [
             ("{\"vector\":[1]}", "line 2: vector has 1 values, line 1 has 2"),
             ("{\"vector\":[]}", "line 2: vector has 0 values, line 1 has 2"),
-            ("{\"vector\":{\"a\":[1,2]}}", "line 2: vector is missing, line 1 has it"),
-            ("{\"vector\":{\"a\":[1],\"\":[1,2]}}", "line 2: vector \"a\" is not in the lines before"),
             ("{\"vector\":{}}", "line 2: \"vector\" has no field"),
             ("{\"vector\":[1,NaN]}", "line 2: column 14: NaN is no JSON number, and vectors hold finite numbers only"),
             ("{\"vector\":[1,1e39]}", "line 2: column 17: number out of range"),
