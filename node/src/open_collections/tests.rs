@@ -345,6 +345,10 @@ fn a_collection_whose_writer_panics_says_so_and_is_opened_anew_with_everything_t
     lab.disk.set(Fault::NthPanics(lab.disk.operations() + 1));
     let record = Record { version: Version { time: 8, ..record.version }, ..record };
     assert!(lab.runtime.block_on(collection.apply(vec![record])).is_err());
+    // The answer is lost before the panic has been counted.
+    while !collection.is_broken() {
+        std::thread::yield_now();
+    }
     drop(collection);
     collections.reopen_broken(Duration::from_secs(3_600));
     assert!(collections.stats(id(1)).unwrap().error.is_some(), "it was opened anew a moment ago");
