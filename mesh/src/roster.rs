@@ -141,6 +141,7 @@ mod tests {
             state: NodeState::Down,
             tokens: vec![generation],
             generation,
+            name: String::new(),
             software: String::new(),
             points: 0,
             bytes: 0,

@@ -61,6 +61,8 @@ pub struct Member {
     pub tokens: Vec<u64>,
     /// Rises each time the node starts.
     pub generation: u64,
+    /// Name in its certificate, for people; several nodes may have one name. Empty where the node does not tell it.
+    pub name: String,
     /// Version of its software.
     pub software: String,
     /// Live points that it holds.

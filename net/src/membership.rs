@@ -30,6 +30,7 @@ const STOP_WAIT: Duration = Duration::from_secs(2);
 
 const TOKENS: &str = "tokens";
 const SOFTWARE: &str = "software";
+const NAME: &str = "name";
 const POINTS: &str = "points";
 const BYTES: &str = "bytes";
 const CATALOG: &str = "catalog";
@@ -51,6 +52,8 @@ pub struct MembershipOptions {
     pub tokens: Vec<u64>,
     /// Must be higher each time the node starts, and durable before this is called; below 2^56.
     pub generation: u64,
+    /// Name of this node, for people.
+    pub name: String,
     /// Version of the software.
     pub software: String,
     /// Pause between rounds of gossip.
@@ -73,6 +76,7 @@ impl MembershipOptions {
             known: Vec::new(),
             tokens,
             generation,
+            name: String::new(),
             software: concat!("vecino ", env!("CARGO_PKG_VERSION")).to_owned(),
             gossip_interval: Duration::from_millis(200),
             down_after: Duration::from_millis(1_800),
@@ -211,7 +215,8 @@ fn check(options: &MembershipOptions) -> Result<(), MembershipError> {
     if options.generation >= 1 << (u64::BITS - LOOP_GENERATION_BITS) {
         return Err(MembershipError::Generation(options.generation));
     }
-    for (key, bytes) in [(TOKENS, write_tokens(&options.tokens).len()), (SOFTWARE, options.software.len())] {
+    let tokens = write_tokens(&options.tokens).len();
+    for (key, bytes) in [(TOKENS, tokens), (SOFTWARE, options.software.len()), (NAME, options.name.len())] {
         if bytes > VALUE_BYTES_MAX {
             return Err(MembershipError::Value { key, bytes });
         }
@@ -246,8 +251,11 @@ async fn spawn(
         catchup_callback: None,
         extra_liveness_predicate: None,
     };
-    let mut values =
-        vec![(TOKENS.to_owned(), write_tokens(&options.tokens)), (SOFTWARE.to_owned(), options.software.clone())];
+    let mut values = vec![
+        (TOKENS.to_owned(), write_tokens(&options.tokens)),
+        (SOFTWARE.to_owned(), options.software.clone()),
+        (NAME.to_owned(), options.name.clone()),
+    ];
     values.extend(facts.values().map(|(key, value)| (key.to_owned(), value)));
     spawn_chitchat(config, values, transport).await.map_err(MembershipError::Transport)
 }
@@ -355,6 +363,7 @@ impl Driver {
             state: NodeState::Up,
             tokens: self.options.tokens.clone(),
             generation: self.options.generation,
+            name: self.options.name.clone(),
             software: self.options.software.clone(),
             points,
             bytes,
@@ -386,6 +395,7 @@ fn observation(id: &ChitchatId, state: &chitchat::NodeState) -> Option<(NodeId, 
         state: NodeState::Down,
         tokens,
         generation: id.generation_id >> LOOP_GENERATION_BITS,
+        name: text(NAME),
         software: text(SOFTWARE),
         points: number(POINTS),
         bytes: number(BYTES),

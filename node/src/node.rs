@@ -179,6 +179,7 @@ impl Node {
         let address = |(node, address): (&NodeId, &String)| Some((*node, address.parse().ok()?));
         let remembered: BTreeMap<NodeId, SocketAddr> = state.peers.iter().filter_map(address).collect();
         let options = MembershipOptions {
+            name: identity.name().to_owned(),
             seeds: seeds.clone(),
             known: remembered.values().copied().collect(),
             ..MembershipOptions::new(node_id, mesh_id, advertise, state.generation, state.tokens.clone())

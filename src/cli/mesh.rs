@@ -59,13 +59,13 @@ pub fn render_status(reply: &StatusReply, style: Style) -> String {
         });
     }
     let up = nodes.iter().filter(|node| node.state == NodeState::Up).count();
-    let headings = ["node", "address", "state", "#points", "#owns", "#memory", "version"];
+    let headings = ["name", "node", "address", "state", "#points", "#owns", "#memory", "#limit", "version"];
     // On a terminal troubles follow the table, each on a line of its own; in a pipe they stay with their node.
     let headings = headings.into_iter().chain((style != Style::Terminal).then_some("trouble"));
-    let mut table = Table::new(&headings.collect::<Vec<_>>()).expendable(&["version", "#owns"]);
+    let mut table = Table::new(&headings.collect::<Vec<_>>()).expendable(&["version", "#limit", "#owns"]);
     let mut troubles = String::new();
     for node in nodes {
-        let NodeStatus { id, address, state, points, owns, software, memory, panics, collections } = node;
+        let NodeStatus { id, address, state, points, owns, name, software, memory, panics, collections } = node;
         let panicked = panics.filter(|panics| *panics > 0).map(|panics| format!("{panics} panics: its log says where"));
         let of_collections = collections.iter().filter_map(|(name, stats)| match (&stats.error, stats.serving) {
             (Some(error), Serving::NeedsCopy) => Some(format!("{name}: {error} ({})", stats.serving.name())),
@@ -78,15 +78,18 @@ pub fn render_status(reply: &StatusReply, style: Style) -> String {
         let trouble: Vec<String> = panicked.into_iter().chain(of_collections).collect();
         let trouble = printable(&trouble.join("; "));
         if style == Style::Terminal && !trouble.is_empty() {
-            troubles.push_str(&format!("\n{}: {trouble}", id.short()));
+            let name = if name.is_empty() { String::new() } else { format!("{} ", printable(name)) };
+            troubles.push_str(&format!("\n{name}{}: {trouble}", id.short()));
         }
         let cells = vec![
+            style.shorten(printable(name)),
             id.short() + if id == answered_by { " *" } else { "" },
             printable(address),
             state_name(*state).to_owned(),
-            points.map_or_else(|| "?".to_owned(), |points| points.to_string()),
+            points.map_or_else(unheard, |points| points.to_string()),
             percent(*owns),
-            memory.map_or_else(|| "?".to_owned(), memory_text),
+            memory.map_or_else(unheard, |memory| Bytes(memory.used_bytes).to_string()),
+            memory.map_or_else(unheard, |memory| limit_text(memory.limit_bytes)),
             printable(software.trim_start_matches("vecino ")),
         ];
         table.row(cells.into_iter().chain((style != Style::Terminal).then_some(trouble)).collect());
@@ -145,12 +148,13 @@ fn position(place: u64) -> String {
     format!("{place:016x}")
 }
 
-fn memory_text(memory: MemoryUse) -> String {
-    let MemoryUse { used_bytes, limit_bytes } = memory;
-    match limit_bytes {
-        u64::MAX => Bytes(used_bytes).to_string(),
-        limit_bytes => format!("{} of {}", Bytes(used_bytes), Bytes(limit_bytes)),
-    }
+fn limit_text(limit_bytes: u64) -> String {
+    if limit_bytes == u64::MAX { "none".to_owned() } else { Bytes(limit_bytes).to_string() }
+}
+
+/// In the place of a figure of a node that did not answer.
+fn unheard() -> String {
+    "?".to_owned()
 }
 
 /// A node's state in a word.
@@ -175,6 +179,7 @@ struct NodeJson<'a> {
     state: &'static str,
     points: Option<u64>,
     owns: f64,
+    name: &'a str,
     software: &'a str,
     memory: Option<MemoryJson>,
     panics: Option<u64>,
@@ -189,7 +194,7 @@ struct MemoryJson {
 
 impl<'a> From<&'a NodeStatus> for NodeJson<'a> {
     fn from(node: &'a NodeStatus) -> Self {
-        let NodeStatus { id, address, state, points, owns, software, memory, panics, collections } = node;
+        let NodeStatus { id, address, state, points, owns, name, software, memory, panics, collections } = node;
         let memory = memory.map(|MemoryUse { used_bytes, limit_bytes }| MemoryJson { used_bytes, limit_bytes });
         Self {
             id: id.to_string(),
@@ -197,6 +202,7 @@ impl<'a> From<&'a NodeStatus> for NodeJson<'a> {
             state: state_name(*state),
             points: *points,
             owns: *owns,
+            name,
             software,
             memory,
             panics: *panics,
@@ -273,6 +279,7 @@ mod tests {
             state: NodeState::Up,
             points: Some(5),
             owns: 0.25,
+            name: "n1".into(),
             software: "0.1.0".into(),
             memory: Some(MemoryUse { used_bytes: 3 << 29, limit_bytes: 4 << 30 }),
             panics: Some(2),
@@ -284,6 +291,7 @@ mod tests {
             state: NodeState::Down,
             points: None,
             owns: 0.75,
+            name: String::new(),
             software: String::new(),
             memory: None,
             panics: None,
@@ -298,6 +306,7 @@ mod tests {
         assert_eq!(value["mesh"], "cd".repeat(16));
         assert_eq!(value["answered_by"], "01".repeat(16));
         assert_eq!(value["nodes"][0]["id"], "01".repeat(16));
+        assert_eq!((&value["nodes"][0]["name"], &value["nodes"][1]["name"]), (&"n1".into(), &"".into()));
         assert_eq!(value["nodes"][0]["state"], "up");
         assert_eq!(value["nodes"][0]["points"], 5);
         assert_eq!(value["nodes"][0]["owns"], 0.25);
@@ -318,8 +327,8 @@ mod tests {
         let text = render_status(&status(), Style::Plain);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], format!("mesh {}: 1 of 2 nodes up; * answered", "cd".repeat(16)));
-        assert!(lines[2].starts_with("01010101 *  127.0.0.1:7400  up"), "{text}");
-        assert!(lines[2].contains("1.5 GiB of 4.0 GiB"), "{text}");
+        assert!(lines[2].starts_with("n1    01010101 *  127.0.0.1:7400  up"), "{text}");
+        assert!(lines[2].contains("1.5 GiB  4.0 GiB"), "{text}");
         assert!(lines[2].contains("2 panics: its log says where; films: bad page"), "{text}");
         assert!(lines[2].contains("25.0 %") && lines[2].contains("films: bad page"), "{text}");
         assert!(lines[3].contains("down") && lines[3].contains('?'), "{text}");
@@ -331,7 +340,7 @@ mod tests {
         let table = text.lines().filter(|line| line.contains('│')).collect::<Vec<_>>().join("\n");
         assert!(!table.contains("trouble") && !table.contains("bad page"), "{text}");
         let troubles = "2 panics: its log says where; films: bad page (needs copy from replicas)";
-        assert!(text.ends_with(&format!("\n01010101: {troubles}")), "{text}");
+        assert!(text.ends_with(&format!("\nn1 01010101: {troubles}")), "{text}");
     }
 
     #[test]

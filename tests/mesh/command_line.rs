@@ -59,7 +59,7 @@ async fn points_are_put_read_found_and_deleted() {
     assert_eq!(status["mesh"], node.mesh_id());
     let only = &status["nodes"][0];
     assert_eq!((&only["id"], &only["state"], &only["points"]), (&json!(node.node_id()), &json!("up"), &json!(2)));
-    assert_eq!(only["owns"], 1.0);
+    assert_eq!((&only["owns"], &only["name"]), (&json!(1.0), &json!("n1")), "the name in its certificate");
     assert_eq!(ask(&["ring", "--json"]).json()["ranges"].as_array().unwrap().len(), 16);
     assert_eq!(ask(&["snapshot", "--json"]).json()["snapshots"][0]["lsn"], 3);
     assert_eq!(ask(&["collection", "list", "--json"]).json()["collections"][0]["name"], "films");

@@ -79,6 +79,9 @@ pub struct NodeStatus {
     pub points: Option<u64>,
     /// Share of the ring that it owns as first replica, 0 to 1.
     pub owns: f64,
+    /// Name in its certificate, as it last said; empty where it never said one.
+    #[serde(default)]
+    pub name: String,
     /// Its software version, as it last said.
     pub software: String,
     /// Its memory, where it answered in time.

@@ -21,6 +21,7 @@ const NOTICED_WITHIN: Duration = Duration::from_secs(3);
 pub fn options(server: &Server, generation: u64, seeds: &[SocketAddr]) -> MembershipOptions {
     let tokens = vec![generation, u64::from(server.address.port())];
     let mut options = MembershipOptions::new(server.id, MESH, server.address, generation, tokens);
+    options.name = "node of the test".to_owned();
     options.seeds = seeds.iter().map(SocketAddr::to_string).collect();
     options
 }
@@ -75,6 +76,7 @@ async fn three_nodes_converge_notice_a_stopped_one_and_take_it_back() {
         assert_eq!(seen.address, servers[2].address);
         assert_eq!(seen.tokens, [1, u64::from(servers[2].address.port())]);
         assert_eq!((seen.generation, seen.software.starts_with("vecino ")), (1, true));
+        assert_eq!(seen.name, "node of the test");
     }
 
     let stopped = servers.pop().unwrap();

@@ -20,7 +20,7 @@ impl Coordinator {
             .members
             .values()
             .map(|member| {
-                let Member { id, address, state, points, software, .. } = member;
+                let Member { id, address, state, points, name, software, .. } = member;
                 let told = stats.remove(id);
                 let panics = told.as_ref().map(|told| told.panics);
                 let (collections, memory) =
@@ -32,6 +32,7 @@ impl Coordinator {
                     state: *state,
                     points: Some(collections.as_ref().map_or(*points, counted)),
                     owns: owns.get(id).copied().unwrap_or(0.0),
+                    name: name.clone(),
                     software: software.clone(),
                     memory: memory.flatten(),
                     panics,
@@ -48,6 +49,7 @@ impl Coordinator {
                 state: NodeState::Down,
                 points: None,
                 owns: 0.0,
+                name: String::new(),
                 software: String::new(),
                 memory: None,
                 panics: None,

@@ -153,6 +153,7 @@ impl State {
             state: NodeState::Up,
             points: None,
             owns: 0.0,
+            name: String::new(),
             software: String::new(),
             memory: None,
             panics: None,
