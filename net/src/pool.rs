@@ -189,7 +189,7 @@ fn settle(pool: &Pool, address: SocketAddr, result: Result<Connection, DialError
             slots.insert(address, Slot::Resting { failures, error: error.clone(), until: now + retry_after });
             drop(slots);
             match &error {
-                DialError::Refused(reason) if pool.dialler.log_limit.allows(&format!("{address} {reason}")) => {
+                DialError::Refused(reason) if pool.dialler.log_limit.allows_hourly(&format!("{address} {reason}")) => {
                     warn!(%address, reason, "connection to node refused");
                 }
                 _ => debug!(%address, %error, attempts = failures.count, "node cannot be reached"),

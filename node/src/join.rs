@@ -76,11 +76,8 @@ pub async fn find(
                     // operator is told once and not every few seconds.
                     Err(error) if error.code == ErrorCode::Connection && error.retry == Retry::No => {
                         if refusals.insert(address) {
-                            warn!(
-                                seed,
-                                reason = error.message,
-                                "this node cannot join through this seed until that is mended"
-                            );
+                            // The dialler has logged the reason.
+                            warn!(seed, "this node cannot join through this seed until that refusal is mended");
                         }
                     }
                     Err(error) => reasons.push(format!("{seed}: {error}")),
