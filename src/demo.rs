@@ -109,11 +109,9 @@ async fn show(keep: bool, narrator: Narrator, shown: &Cell<bool>) -> Result<(), 
         &format!("{} colours loaded in {:.0?}", colors.len(), started.elapsed()),
         &json!({ "step": "loaded", "points": colors.len() }),
     );
-    narrator
-        .say("   The named colours of CSS (W3C, CSS Color Module Level 4) as points in the CIE L*a*b* space, where");
-    narrator.say(
-        "   near means similar to the eye. Each is kept by three nodes, and two had it on disk before it counted.",
-    );
+    narrator.say("   The named colours of CSS (W3C, CSS Color Module Level 4) as points in the");
+    narrator.say("   CIE L*a*b* space, where near means similar to the eye. Each is kept by");
+    narrator.say("   three nodes, and two had it on disk before it counted.");
 
     search(&first, narrator, &format!("What looks most like {WANTED:?}? Asked at node 1"), "search").await?;
 
@@ -171,9 +169,9 @@ async fn caught_up(client: &Client, narrator: Narrator, node: &str, held: u64, a
         &format!("It has not caught up: {} put meanwhile is missing there", all - held),
         &json!({ "step": "not_caught_up", "points": held, "missing": all - held }),
     );
-    narrator
-        .say("   This version cannot yet hand a node what it missed. Reads and searches ask a majority, so none of");
-    narrator.say("   them is wrong meanwhile, and a read gives the node that it asks its copy:");
+    narrator.say("   This version cannot yet hand a node what it missed. Reads and searches ask");
+    narrator.say("   a majority, so none of them is wrong meanwhile, and a read gives the node");
+    narrator.say("   that it asks its copy:");
     let found = client.collection(COLLECTION).get_one(name).await?;
     let held = held_by(client, node).await?;
     narrator.step(
@@ -211,9 +209,9 @@ fn what_next(mesh: &Mesh, narrator: Narrator, keep: bool) {
         }
         return;
     }
-    narrator.say(&format!("   {program} demo --keep    # the same mesh, left running to play with"));
-    narrator.say(&format!("   {program} node           # a node of your own, with its data in ./vecino-data"));
-    narrator.say(&format!("   {program} --help         # collections, import, search, bench, certificates"));
+    narrator.say(&format!("   {program} demo --keep    # the same mesh, left running"));
+    narrator.say(&format!("   {program} node           # a node of your own, in ./vecino-data"));
+    narrator.say(&format!("   {program} --help         # collections, import, search, bench"));
     narrator.say("   README.md shows how to start a mesh on several machines.");
 }
 

@@ -354,3 +354,17 @@ fn pages_in_words(pages: &[BadPage]) -> String {
 const ROLE_ADDRESS: &str = "169.254.169.254";
 /// Most bad pages that a message names.
 const PAGES_SHOWN: usize = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_asked_the_machine_for_a_role_lacked_keys() {
+        let generic = |text: &str| object_store::Error::Generic { store: "S3", source: text.to_owned().into() };
+        assert!(lacks_keys(&generic("Error performing PUT http://169.254.169.254/latest/api/token")));
+        assert!(!lacks_keys(&generic("Error performing GET https://s3.example.org/bucket")));
+        let text = BackupError::NoKeys { url: "s3://bucket/x".into() }.to_string();
+        assert!(text.contains("no keys for s3://bucket/x") && text.contains("AWS_SECRET_ACCESS_KEY"), "{text}");
+    }
+}
