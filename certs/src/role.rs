@@ -1,7 +1,7 @@
 //! What a certificate entitles its holder to be, and the name that every node is called by in TLS.
 
-/// The name that is in every node's certificate. Who dials a node verifies this name and never its address: that the
-/// certificate is a node's of this mesh is what counts, and which node it is, the hash of its key says.
+/// The name that is in every node's certificate. The dialling side verifies this name and never the address, because what
+/// counts is that the certificate is that of a node of this mesh; the hash of its key says which node it is.
 pub const NODE_SERVER_NAME: &str = "node.vecino.internal";
 
 /// What a certificate entitles its holder to be.

@@ -22,7 +22,7 @@ use super::*;
 
 const COLLECTION: CollectionId = CollectionId([5; 16]);
 
-/// A store in memory that has room for so many more objects.
+/// A store in memory that has room for a set number of further objects.
 #[derive(Debug)]
 struct Small {
     store: InMemory,
