@@ -49,6 +49,8 @@ pub(crate) struct Accepted {
     pub in_batch: InBatch,
     pub key: Key,
     pub record: Record,
+    /// The norms of its vectors, in their order.
+    pub norms: Vec<f64>,
     /// Where it lies among what is encoded of its batch.
     pub encoded: Range<usize>,
 }
@@ -102,7 +104,7 @@ impl Group {
         self.accepted = kept;
         let gone: Vec<Accepted> = gone;
         let mut lost = HashSet::with_capacity(gone.len());
-        for Accepted { in_batch, key, record, encoded } in gone {
+        for Accepted { in_batch, key, record, norms: _, encoded } in gone {
             self.bytes -= encoded.len();
             self.puts -= usize::from(record.value.is_some());
             self.set(in_batch, outcome);
@@ -149,7 +151,7 @@ mod tests {
     fn accepted(in_batch: InBatch, id: u64, time: u64, is_put: bool) -> Accepted {
         let value = is_put.then(|| RecordValue { vectors: Fields::new(), payload: RawPayload::default() });
         let record = Record { id: id.into(), version: version(time), value };
-        Accepted { in_batch, key: Key { position: id, id: id.into() }, record, encoded: 0..10 }
+        Accepted { in_batch, key: Key { position: id, id: id.into() }, record, norms: Vec::new(), encoded: 0..10 }
     }
 
     #[test]

@@ -21,6 +21,7 @@ use crate::persist::opening::{self, Opened};
 use crate::progress::Progress;
 use crate::resources::Resources;
 
+mod agreement;
 mod churn;
 mod crash;
 mod limits;

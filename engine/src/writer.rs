@@ -171,10 +171,13 @@ impl Writer<'_> {
 
     /// Decides whether a record is to be logged, before anything is.
     fn admit(&self, record: Record, in_batch: InBatch, puts: &PutRules, group: &mut Group) -> Outcome {
+        let mut norms = Vec::new();
         if let Some(RecordValue { vectors, payload }) = &record.value {
-            let checked = validate::fields(&self.core.schema, vectors).and_then(|()| validate::payload(payload));
-            if let Err(invalid) = checked {
-                return Outcome::Refused(invalid.to_string());
+            // Once, for the index too: what other nodes send is not trusted.
+            let checked = validate::payload(payload).and_then(|()| validate::norms(&self.core.schema, vectors));
+            match checked {
+                Ok(checked) => norms = checked,
+                Err(invalid) => return Outcome::Refused(invalid.to_string()),
             }
         }
         let key = self.core.key(&record.id);
@@ -206,7 +209,7 @@ impl Writer<'_> {
                 vecino_storage::RECORD_BYTES_MAX
             ));
         }
-        group.accept(Accepted { in_batch, key, record, encoded })
+        group.accept(Accepted { in_batch, key, record, norms, encoded })
     }
 
     /// Logs, flushes, applies, answers.
@@ -214,8 +217,8 @@ impl Writer<'_> {
         self.make_slots(&mut group);
         self.log(&mut group);
         if !group.accepted.is_empty() {
-            for Accepted { key, record, .. } in std::mem::take(&mut group.accepted) {
-                self.apply(key, record);
+            for Accepted { in_batch: _, key, record, norms, encoded: _ } in std::mem::take(&mut group.accepted) {
+                self.apply(key, record, Some(&norms));
             }
             self.core.logged_bytes.fetch_add(group.bytes as u64, Ordering::AcqRel);
             self.core.next_lsn.store(self.log.next_lsn(), Ordering::Release);
@@ -315,12 +318,16 @@ impl Writer<'_> {
         Outcome::Unavailable(format!("collection {:?} cannot take this now: {reason}", self.core.name))
     }
 
-    /// Makes one logged record the newest version of its point.
-    fn apply(&mut self, key: Key, record: Record) {
+    /// Makes one logged record the newest version of its point. `norms` are those of its vectors, where they were checked.
+    fn apply(&mut self, key: Key, record: Record, norms: Option<&[f64]>) {
         let Record { id: _, version, value } = record;
         let value = value.map(|RecordValue { vectors, payload }| {
             let slot = self.slots.take(&self.core.tables(), &self.core.fields);
-            if let Err(reason) = self.core.fields.store(slot, &vectors) {
+            let stored = match norms {
+                Some(norms) => self.core.fields.store_checked(slot, &vectors, norms),
+                None => self.core.fields.store(slot, &vectors),
+            };
+            if let Err(reason) = stored {
                 // The vector was checked and its slot made before it was logged; the point is there, and only this
                 // field cannot find it.
                 error!(collection = self.core.name, slot, %reason, "an index refused a vector");
@@ -347,7 +354,7 @@ impl Writer<'_> {
             let key = self.core.key(&record.id);
             let known = self.core.tables().version(&key);
             if known.is_none_or(|known| known < record.version) {
-                self.apply(key, record);
+                self.apply(key, record, None);
                 applied += 1;
             }
             Ok(())

@@ -89,6 +89,13 @@ impl Index {
     /// until it is linked.
     pub fn store(&self, slot: Slot, vector: &[f32]) -> Result<(), IndexError> {
         let norm = self.parts.params.check_vector(vector)?;
+        self.store_checked(slot, vector, norm)
+    }
+
+    /// As [`Self::store`], for a vector that the caller has checked by the rule of [`Self::validate`], and whose Euclidean norm
+    /// it has from that: the sum of the squares in f64, first to last, under a root.
+    pub fn store_checked(&self, slot: Slot, vector: &[f32], norm: f64) -> Result<(), IndexError> {
+        debug_assert_eq!(self.parts.params.check_vector(vector), Ok(norm), "the vector was not checked");
         let _storing = self.storing.lock().unwrap_or_else(PoisonError::into_inner);
         self.store_raw(slot, vector, norm, self.parts.graph.level_of(slot))?;
         self.parts.states.publish(slot);

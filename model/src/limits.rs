@@ -1,4 +1,5 @@
-//! Every limit on what a client may send, in one place.
+//! Every limit on what a client may send, in one place: the command line, the checks of nodes and the documents take them
+//! from here. `vecino-index`, which knows nothing of ours, has some of its own; a test in `vecino-engine` holds them to these.
 
 /// Largest dimension of a vector field.
 pub const DIM_MAX: u32 = 16_384;
@@ -12,6 +13,20 @@ pub const PAYLOAD_DEPTH_MAX: usize = 16;
 pub const NAME_BYTES_MAX: usize = 128;
 /// Most vector fields in one collection.
 pub const FIELDS_MAX: usize = 16;
+/// Least links of a node in the graph, the `m` of HNSW.
+pub const M_MIN: u32 = 2;
+/// Most links of a node in the graph, the `m` of HNSW.
+pub const M_MAX: u32 = 128;
+/// Least candidates while a node is linked, the `efConstruction` of HNSW. With fewer the graph falls apart.
+pub const EF_CONSTRUCTION_MIN: u32 = 8;
+/// Most candidates while a node is linked, the `efConstruction` of HNSW.
+pub const EF_CONSTRUCTION_MAX: u32 = 10_000;
+/// Most replicas of a point.
+pub const REPLICATION_FACTOR_MAX: u32 = 64;
+/// Shortest time between flushes, in milliseconds.
+pub const FSYNC_MS_MIN: u32 = 1;
+/// Longest time between flushes, in milliseconds.
+pub const FSYNC_MS_MAX: u32 = 60_000;
 /// Most points in one put, get or delete.
 pub const BATCH_POINTS_MAX: usize = 10_000;
 /// Most hits of one search.

@@ -2,6 +2,8 @@
 //!
 //! Pure. Each error names the field, the value and the limit.
 
+use std::ops::RangeInclusive;
+
 use crate::limits;
 use crate::{
     CollectionSchema, DEFAULT_FIELD, FieldSchema, Fields, Metric, Point, PointId, RawPayload, RawPoint, Vector,
@@ -16,14 +18,12 @@ macro_rules! refuse {
     ($($message:tt)*) => { return Err(Invalid(format!($($message)*))) };
 }
 
-/// Smallest and largest HNSW `M`.
-const M_RANGE: std::ops::RangeInclusive<u32> = 2..=128;
-/// Smallest and largest HNSW `efConstruction`.
-const EF_CONSTRUCTION_RANGE: std::ops::RangeInclusive<u32> = 8..=10_000;
-/// Most replicas of a point.
-const REPLICATION_FACTOR_MAX: u32 = 64;
-/// Longest interval between flushes.
-const FSYNC_MS_RANGE: std::ops::RangeInclusive<u32> = 1..=60_000;
+/// The range of HNSW's `M`.
+const M_RANGE: RangeInclusive<u32> = limits::M_MIN..=limits::M_MAX;
+/// The range of HNSW's `efConstruction`.
+const EF_CONSTRUCTION_RANGE: RangeInclusive<u32> = limits::EF_CONSTRUCTION_MIN..=limits::EF_CONSTRUCTION_MAX;
+/// The range of times between flushes.
+const FSYNC_MS_RANGE: RangeInclusive<u32> = limits::FSYNC_MS_MIN..=limits::FSYNC_MS_MAX;
 
 /// Checks a collection's name.
 pub fn collection_name(name: &str) -> Result<(), Invalid> {
@@ -49,8 +49,9 @@ pub fn schema(schema: &CollectionSchema) -> Result<(), Invalid> {
     if fields.is_empty() || fields.len() > limits::FIELDS_MAX {
         refuse!("the schema has {} vector fields: use 1 to {}", fields.len(), limits::FIELDS_MAX);
     }
-    if *replication_factor > REPLICATION_FACTOR_MAX {
-        refuse!("replication factor {replication_factor} is over the limit of {REPLICATION_FACTOR_MAX}");
+    if *replication_factor > limits::REPLICATION_FACTOR_MAX {
+        let max = limits::REPLICATION_FACTOR_MAX;
+        refuse!("replication factor {replication_factor} is over the limit of {max}: use 1 to {max}");
     }
     if let crate::Fsync::EveryMs(ms) = fsync
         && !FSYNC_MS_RANGE.contains(ms)
@@ -92,7 +93,9 @@ pub fn point(schema: &CollectionSchema, point: &RawPoint) -> Result<(), Invalid>
 pub fn point_id(id: &PointId) -> Result<(), Invalid> {
     match id {
         PointId::Number(_) => Ok(()),
-        PointId::Text(text) if text.is_empty() => Err(Invalid("id is an empty string: use 1 to 512 bytes".into())),
+        PointId::Text(text) if text.is_empty() => {
+            Err(Invalid(format!("id is an empty string: use 1 to {} bytes", limits::POINT_ID_BYTES_MAX)))
+        }
         PointId::Text(text) if text.len() > limits::POINT_ID_BYTES_MAX => Err(Invalid(format!(
             "id {:?} has {} bytes: at most {} are allowed",
             shortened(text),
@@ -105,21 +108,24 @@ pub fn point_id(id: &PointId) -> Result<(), Invalid> {
 
 /// Checks the vectors of a point: one or more of the schema's fields, and no other.
 pub fn fields(schema: &CollectionSchema, vectors: &Fields) -> Result<(), Invalid> {
+    norms(schema, vectors).map(drop)
+}
+
+/// As [`fields`]; gives the Euclidean norm of each vector, in their order, so that nobody has to compute it again.
+pub fn norms(schema: &CollectionSchema, vectors: &Fields) -> Result<Vec<f64>, Invalid> {
     let known = || schema.fields.keys().map(|name| described(name)).collect::<Vec<_>>().join(", ");
     if vectors.is_empty() {
         refuse!("the point has no vector: give one for each field, or for at least one, of {}", known());
     }
-    for (name, values) in vectors {
-        match schema.fields.get(name) {
-            None => refuse!("{} is not in the schema, which has {}", described(name), known()),
-            Some(field) => vector(name, field, values)?,
-        }
-    }
-    Ok(())
+    let norm = |(name, values): (&String, &Vector)| match schema.fields.get(name) {
+        None => refuse!("{} is not in the schema, which has {}", described(name), known()),
+        Some(field) => vector(name, field, values),
+    };
+    vectors.iter().map(norm).collect()
 }
 
-/// Checks one vector.
-pub fn vector(name: &str, field: &FieldSchema, vector: &Vector) -> Result<(), Invalid> {
+/// Checks one vector; gives its Euclidean norm.
+pub fn vector(name: &str, field: &FieldSchema, vector: &Vector) -> Result<f64, Invalid> {
     let Vector(values) = vector;
     if values.len() != field.dim as usize {
         refuse!("{} has dimension {}, and the schema says {}", described(name), values.len(), field.dim);
@@ -139,7 +145,7 @@ pub fn vector(name: &str, field: &FieldSchema, vector: &Vector) -> Result<(), In
             limits::COSINE_NORM_MIN
         );
     }
-    Ok(())
+    Ok(norm)
 }
 
 /// Checks a payload; see [`RawPayload::check`].

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args, Parser, Subcommand};
-use vecino_model::limits::{DIM_MAX, EF_MAX, K_MAX};
+use vecino_model::limits::{
+    BATCH_POINTS_MAX, DIM_MAX, EF_CONSTRUCTION_MAX, EF_CONSTRUCTION_MIN, EF_MAX, K_MAX, M_MAX, M_MIN,
+};
 use vecino_model::{Fsync, Level, Metric, Payload, PointId, Profile, Vector};
 
 use super::certs::CertsCommand;
@@ -253,10 +255,10 @@ pub struct CreateArgs {
     #[arg(long, value_name = "N", value_parser = parse_replicas)]
     pub replicas: Option<u32>,
     /// HNSW M: links of a point on the upper layers of the graph
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(2..=128))]
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(i64::from(M_MIN)..=i64::from(M_MAX)))]
     pub m: u32,
     /// HNSW efConstruction: candidates kept while a point is linked
-    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=i64::from(EF_MAX)))]
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(i64::from(EF_CONSTRUCTION_MIN)..=i64::from(EF_CONSTRUCTION_MAX)))]
     pub ef_construction: u32,
     /// What the index keeps beside the vectors: fast (codes of links and vectors), compact (codes of vectors) or plain (none)
     #[arg(long, value_name = "fast|compact|plain", default_value_t = Profile::Fast)]
@@ -406,7 +408,7 @@ pub struct ImportArgs {
     /// File of vectors: .fvecs, .bvecs, .npy (f32, f16, u8) or .jsonl
     pub file: PathBuf,
     /// Points in one batch
-    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=BATCH_POINTS_MAX as i64))]
     pub batch: u32,
     /// Batches under way at once
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use vecino_model::limits::{DIM_MAX, POINT_ID_BYTES_MAX};
+use vecino_model::limits::{DIM_MAX, FSYNC_MS_MAX, FSYNC_MS_MIN, POINT_ID_BYTES_MAX, REPLICATION_FACTOR_MAX};
 use vecino_model::{Fsync, Metric, Payload, PointId, Vector};
 
 use super::text::cut;
@@ -56,7 +56,8 @@ pub(super) fn parse_field(text: &str) -> Result<NamedField, String> {
 pub(super) fn parse_replicas(text: &str) -> Result<u32, String> {
     match text.parse() {
         Ok(0) => Err("a point needs at least 1 replica; without --replicas the mesh decides".to_owned()),
-        Ok(replicas) => Ok(replicas),
+        Ok(replicas @ 1..=REPLICATION_FACTOR_MAX) => Ok(replicas),
+        Ok(replicas) => Err(format!("{replicas} replicas: a point has {REPLICATION_FACTOR_MAX} at most")),
         Err(_) => Err(format!("{:?} is not a whole number of replicas, 1 or more", cut(text))),
     }
 }
@@ -92,7 +93,8 @@ pub(super) fn parse_fsync(text: &str) -> Result<Fsync, String> {
         "never" => Ok(Fsync::Never),
         _ => match text.strip_suffix("ms").unwrap_or(text).parse() {
             Ok(0) => Err("every 0 ms is `always`".to_owned()),
-            Ok(ms) => Ok(Fsync::EveryMs(ms)),
+            Ok(ms @ FSYNC_MS_MIN..=FSYNC_MS_MAX) => Ok(Fsync::EveryMs(ms)),
+            Ok(ms) => Err(format!("every {ms} ms is too seldom: {FSYNC_MS_MAX} ms at most, or `never`")),
             Err(_) => Err(format!("{:?} is not always, never, or a number of milliseconds", cut(text))),
         },
     }

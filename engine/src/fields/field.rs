@@ -83,6 +83,13 @@ impl FieldIndex {
         }
     }
 
+    /// As [`Self::store`], for a vector that was checked; with its Euclidean norm.
+    pub fn store_checked(&self, slot: Slot, vector: &Vector, norm: f64) -> Result<(), IndexError> {
+        match self {
+            Self::Dense(index) => index.store_checked(slot, &vector.0, norm),
+        }
+    }
+
     /// Makes room for every slot up to and with this one.
     pub fn reserve(&self, last: Slot) -> Result<(), IndexError> {
         match self {

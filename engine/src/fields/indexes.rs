@@ -93,6 +93,17 @@ impl FieldIndexes {
         self.each(vectors, |field, vector| field.index.store(slot, vector))
     }
 
+    /// As [`Self::store`], for vectors that were checked; with the norm of each, in their order.
+    pub fn store_checked(&self, slot: Slot, vectors: &Fields, norms: &[f64]) -> Result<(), Refused> {
+        let mut first = Ok(());
+        for ((name, vector), norm) in vectors.iter().zip(norms) {
+            let Some(index) = self.get(name) else { continue };
+            let done = index.store_checked(slot, vector, *norm);
+            first = first.and(done.map_err(|source| Refused { field: name.clone(), source }));
+        }
+        first
+    }
+
     /// Does something with each vector that there is a field for; gives the first error.
     fn each(&self, vectors: &Fields, work: impl Fn(&Field, &Vector) -> Result<(), IndexError>) -> Result<(), Refused> {
         let given = self.fields.iter().filter_map(|field| Some((field, vectors.get(&field.name)?)));
