@@ -1,6 +1,7 @@
 //! A connection that this endpoint dialled: its hello, and one exchange after the other on it.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,10 +11,11 @@ use vecino_model::{MeshId, NodeId};
 
 use crate::dialler::Dialler;
 use crate::error::{ErrorCode, Retry, RpcError};
-use crate::frame::{self, REPLY_HEADER_BYTES, ReplyHeader, RequestHeader};
+use crate::frame::{self, FrameError, REPLY_HEADER_BYTES, ReplyHeader, RequestHeader};
 use crate::message::{Hello, HelloReply, PeerIdentity, Rpc};
 use crate::node_id;
 use crate::quic::{CloseCode, certificate, describe};
+use crate::refusal::{Refusal, same_mesh};
 use crate::rpc::{self, TraceId};
 use crate::stream::{ReadFrameError, ResetOnDrop, read_body, read_header};
 
@@ -28,31 +30,47 @@ pub(crate) struct Connection {
 /// Why there is no connection.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum DialError {
+    /// This endpoint was closed.
+    #[error("this endpoint is closed")]
+    Closed,
     /// The address cannot be dialled from this socket.
     #[error("it cannot be dialled: {0}")]
-    Address(String),
+    Address(#[source] quinn::ConnectError),
     /// No answer in time.
-    #[error("no answer within {0:?}")]
-    Silent(Duration),
-    /// Lost during handshake or hello; the text is the peer's or TLS's reason.
-    #[error("{0}")]
-    Lost(String),
+    #[error("no answer within {patience:?}")]
+    Silent { patience: Duration },
+    /// Lost during handshake or hello.
+    #[error("{}", describe(.0))]
+    Lost(#[source] ConnectionError),
+    /// The attempt panicked; the log says where.
+    #[error("{message}")]
+    Panicked { message: String },
     /// One side does not accept the other.
-    #[error("{0}")]
-    Refused(String),
+    #[error(transparent)]
+    Refused(#[from] Refusal),
 }
 
 /// Why an exchange has no reply.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum ExchangeError {
     /// The request never left: it may be sent again.
-    NotSent(String),
+    #[error("{}", describe(.0))]
+    NotSent(#[source] ConnectionError),
     /// The connection was lost while waiting for the reply.
-    Lost(String),
+    #[error("{}", describe(.0))]
+    Lost(#[source] ConnectionError),
     /// The deadline passed; whether the request had left.
+    #[error("no reply before the deadline")]
     Deadline { sent: bool },
+    /// The request is too large.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// The stream took no request.
+    #[error(transparent)]
+    Write(quinn::WriteError),
     /// What came back is no reply.
-    Protocol(String),
+    #[error(transparent)]
+    Reply(ReadFrameError),
 }
 
 impl Connection {
@@ -80,13 +98,10 @@ pub(crate) async fn dial(dialler: &Dialler, address: SocketAddr) -> Result<Conne
     let deadline = Instant::now() + patience;
     let connecting = dialler
         .quic()
-        .ok_or_else(|| DialError::Lost("this endpoint is closed".to_owned()))?
+        .ok_or(DialError::Closed)?
         .connect_with(dialler.config(), address, vecino_certs::NODE_SERVER_NAME)
-        .map_err(|error| DialError::Address(error.to_string()))?;
-    let quic = timeout_at(deadline, connecting)
-        .await
-        .map_err(|_| DialError::Silent(patience))?
-        .map_err(|error| lost(&error))?;
+        .map_err(DialError::Address)?;
+    let quic = timeout_at(deadline, connecting).await.map_err(|_| DialError::Silent { patience })?.map_err(lost)?;
     let own = dialler.identity();
     match introduce(dialler, &quic, own.as_ref(), deadline).await {
         Ok(peer) => Ok(Connection { quic, peer, mesh_told: own.and_then(|own| own.mesh_id) }),
@@ -103,34 +118,31 @@ async fn introduce(
     own: Option<&PeerIdentity>,
     deadline: Instant,
 ) -> Result<PeerIdentity, DialError> {
-    let certificate = certificate(quic).map_err(DialError::Refused)?;
+    let certificate = certificate(quic).map_err(Refusal::from)?;
     let hello = Hello { peer: own.cloned(), software: dialler.software.clone() };
-    let body = rpc::encode(&hello).map_err(|error| DialError::Refused(error.message))?;
+    let body = rpc::encode(&hello).map_err(Refusal::from)?;
     let reply = match exchange(quic, Hello::KIND, body.into(), deadline, TraceId::random()).await {
-        Ok(Ok(reply)) => reply,
-        Ok(Err(error)) => return Err(DialError::Refused(error.message)),
-        Err(ExchangeError::Deadline { .. }) => return Err(DialError::Silent(dialler.dial_timeout)),
-        Err(ExchangeError::NotSent(reason) | ExchangeError::Lost(reason)) => {
-            return Err(quic.close_reason().map_or(DialError::Lost(reason), |error| lost(&error)));
+        Ok(reply) => reply.map_err(Refusal::from)?,
+        Err(ExchangeError::Deadline { .. }) => return Err(DialError::Silent { patience: dialler.dial_timeout }),
+        Err(ExchangeError::NotSent(error) | ExchangeError::Lost(error)) => {
+            // Why the connection was closed says more than what failed on it.
+            return Err(quic.close_reason().map_or(DialError::Lost(error), lost));
         }
-        Err(ExchangeError::Protocol(reason)) => return Err(DialError::Refused(reason)),
+        Err(ExchangeError::Frame(error)) => return Err(Refusal::Frame(error).into()),
+        Err(ExchangeError::Write(error)) => return Err(Refusal::NotSent(error).into()),
+        Err(ExchangeError::Reply(error)) => return Err(Refusal::Reply(Arc::new(error)).into()),
     };
-    let reply: HelloReply = rpc::decode("HelloReply", &reply).map_err(|error| DialError::Refused(error.message))?;
-    judge_reply(&reply.identity, node_id(certificate.key_id), own).map_err(DialError::Refused)?;
+    let reply: HelloReply = rpc::decode("HelloReply", &reply).map_err(Refusal::from)?;
+    judge_reply(&reply.identity, node_id(certificate.key_id), own)?;
     Ok(reply.identity)
 }
 
-/// Whether the node that answered is who it says, and of the same mesh.
-fn judge_reply(answered: &PeerIdentity, proved: NodeId, own: Option<&PeerIdentity>) -> Result<(), String> {
+/// Whether the node that answered is the one it says, and of the same mesh.
+fn judge_reply(answered: &PeerIdentity, proved: NodeId, own: Option<&PeerIdentity>) -> Result<(), Refusal> {
     if answered.node_id != proved {
-        return Err(format!("it claims to be node {} but its key is that of node {proved}", answered.node_id));
+        return Err(Refusal::ForeignId { claimed: answered.node_id, proved });
     }
-    match (own.and_then(|own| own.mesh_id), answered.mesh_id) {
-        (Some(ours), Some(theirs)) if ours != theirs => {
-            Err(format!("it belongs to mesh {theirs}, this node to mesh {ours}"))
-        }
-        _ => Ok(()),
-    }
+    own.map_or(Ok(()), |own| same_mesh(answered.node_id, answered.mesh_id, own))
 }
 
 async fn exchange(
@@ -142,25 +154,24 @@ async fn exchange(
 ) -> Result<Result<Bytes, RpcError>, ExchangeError> {
     let (send, mut recv) = match timeout_at(deadline, quic.open_bi()).await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return Err(ExchangeError::NotSent(describe(&error))),
+        Ok(Err(error)) => return Err(ExchangeError::NotSent(error)),
         Err(_) => return Err(ExchangeError::Deadline { sent: false }),
     };
     let mut send = ResetOnDrop::new(send);
     let talk = async {
-        let body_bytes =
-            frame::check_body_bytes(body.len()).map_err(|error| ExchangeError::Protocol(error.to_string()))?;
+        let body_bytes = frame::check_body_bytes(body.len())?;
         let left = deadline.saturating_duration_since(Instant::now()).as_millis();
         let deadline_ms = u32::try_from(left).unwrap_or(u32::MAX);
         let header = RequestHeader { kind, body_bytes, deadline_ms, trace };
         match send.send(&header.encode(), body).await {
             // A stopped stream was refused before it was read: the reply says why.
             Ok(()) | Err(quinn::WriteError::Stopped(_)) => {}
-            Err(quinn::WriteError::ConnectionLost(error)) => return Err(ExchangeError::Lost(describe(&error))),
-            Err(error) => return Err(ExchangeError::Protocol(error.to_string())),
+            Err(quinn::WriteError::ConnectionLost(error)) => return Err(ExchangeError::Lost(error)),
+            Err(error) => return Err(ExchangeError::Write(error)),
         }
         read_reply(&mut recv, kind).await.map_err(|error| match error {
-            ReadFrameError::Stream(quinn::ReadError::ConnectionLost(error)) => ExchangeError::Lost(describe(&error)),
-            error => ExchangeError::Protocol(error.to_string()),
+            ReadFrameError::Stream(quinn::ReadError::ConnectionLost(error)) => ExchangeError::Lost(error),
+            error => ExchangeError::Reply(error),
         })
     };
     timeout_at(deadline, talk).await.unwrap_or(Err(ExchangeError::Deadline { sent: true }))
@@ -179,35 +190,33 @@ async fn read_reply(recv: &mut quinn::RecvStream, kind: u16) -> Result<Result<By
     Ok(Ok(body))
 }
 
-fn lost(error: &ConnectionError) -> DialError {
+fn lost(error: ConnectionError) -> DialError {
     match error {
         ConnectionError::TransportError(_)
         | ConnectionError::ConnectionClosed(_)
-        | ConnectionError::ApplicationClosed(_) => DialError::Refused(describe(error)),
-        error => DialError::Lost(describe(error)),
+        | ConnectionError::ApplicationClosed(_) => Refusal::Connection(error).into(),
+        error => DialError::Lost(error),
     }
 }
 
 /// A failed exchange as an error for the caller. `what` names request and node.
 pub(crate) fn exchange_failed(error: ExchangeError, what: &str, patience: Duration) -> RpcError {
-    match error {
-        ExchangeError::NotSent(reason) => RpcError {
-            code: ErrorCode::Connection,
-            message: format!("{what} was not sent: {reason}"),
-            retry: Retry::Safe,
-        },
-        ExchangeError::Lost(reason) => {
-            RpcError::new(ErrorCode::Connection, format_args!("{what} has no reply: {reason}"))
+    let (code, retry) = match error {
+        ExchangeError::NotSent(_) => (ErrorCode::Connection, Retry::Safe),
+        ExchangeError::Lost(_) => (ErrorCode::Connection, Retry::Unknown),
+        ExchangeError::Deadline { sent: true } => (ErrorCode::Timeout, Retry::Unknown),
+        ExchangeError::Deadline { sent: false } => (ErrorCode::Timeout, Retry::Safe),
+        ExchangeError::Frame(_) | ExchangeError::Write(_) | ExchangeError::Reply(_) => {
+            (ErrorCode::Protocol, Retry::Unknown)
         }
-        ExchangeError::Deadline { sent } => RpcError {
-            code: ErrorCode::Timeout,
-            message: format!("{what} has no reply within {patience:?}"),
-            retry: if sent { Retry::Unknown } else { Retry::Safe },
-        },
-        ExchangeError::Protocol(reason) => {
-            RpcError { code: ErrorCode::Protocol, message: format!("{what}: {reason}"), retry: Retry::Unknown }
-        }
-    }
+    };
+    let message = match error {
+        ExchangeError::NotSent(_) => format!("{what} was not sent: {error}"),
+        ExchangeError::Lost(_) => format!("{what} has no reply: {error}"),
+        ExchangeError::Deadline { .. } => format!("{what} has no reply within {patience:?}"),
+        error => format!("{what}: {error}"),
+    };
+    RpcError { code, message, retry }
 }
 
 #[cfg(test)]
@@ -224,7 +233,7 @@ mod tests {
 
     #[test]
     fn a_node_must_answer_with_the_id_of_its_key() {
-        let error = judge_reply(&identity(1, None), NodeId::from_bytes([2; 16]), None).unwrap_err();
+        let error = judge_reply(&identity(1, None), NodeId::from_bytes([2; 16]), None).unwrap_err().to_string();
         assert!(error.contains("0101") && error.contains("0202"), "{error}");
     }
 

@@ -86,7 +86,7 @@ impl Endpoint {
             return Err(EndpointError::NotANode { name: identity.name().to_owned() });
         }
         let tls = vecino_certs::server_config(identity)?;
-        let tls = QuicServerConfig::try_from(tls).map_err(|error| EndpointError::Quic(error.to_string()))?;
+        let tls = QuicServerConfig::try_from(tls)?;
         let mut server = ServerConfig::with_crypto(Arc::new(tls));
         server.transport_config(Arc::new(transport(&options, true)?)).migration(false);
         let max_connections = options.max_connections;
@@ -225,7 +225,7 @@ impl Endpoint {
         behind: Option<(Arc<dyn Service>, Arc<Admission>)>,
     ) -> Result<(Self, quinn::Endpoint), EndpointError> {
         let tls = vecino_certs::client_config(identity, alpn)?;
-        let tls = QuicClientConfig::try_from(tls).map_err(|error| EndpointError::Quic(error.to_string()))?;
+        let tls = QuicClientConfig::try_from(tls)?;
         let mut config = ClientConfig::new(Arc::new(tls));
         config.transport_config(Arc::new(transport(&options, false)?));
 

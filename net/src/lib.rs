@@ -1,12 +1,14 @@
 //! QUIC endpoint, RPC, wire messages, gossip over QUIC, and the driver of membership.
 
 pub mod admission;
+mod answer;
 mod connection;
 mod dialler;
 pub mod endpoint;
 pub mod error;
 pub mod frame;
 pub mod gossip;
+mod greeting;
 mod keys;
 mod log_limit;
 pub mod membership;
@@ -15,6 +17,7 @@ mod node_id;
 mod options;
 mod pool;
 mod quic;
+mod refusal;
 pub mod rpc;
 mod serve;
 mod socket;

@@ -95,7 +95,7 @@ pub enum EndpointError {
     Certificates(#[from] vecino_certs::CertsError),
     /// TLS cannot be used for QUIC.
     #[error("QUIC could not be set up: {0}")]
-    Quic(String),
+    Quic(#[from] quinn::crypto::rustls::NoInitialCipherSuite),
     /// An option is out of range.
     #[error("option {option} is {value}: {reason}")]
     Option {

@@ -114,8 +114,7 @@ impl Pool {
         };
         let outcome = outcome.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone());
         outcome.unwrap_or_else(|| {
-            let error = DialError::Lost("this endpoint is closing".into());
-            Err(PoolError::Failed { address, error, retry_after: Duration::ZERO })
+            Err(PoolError::Failed { address, error: DialError::Closed, retry_after: Duration::ZERO })
         })
     }
 
@@ -159,7 +158,7 @@ fn start(
     tokio::spawn(async move {
         // Whoever waits for the connection is told even if dialling panics.
         let dialled = caught_async("dialling a node", dial(&pool.dialler, address)).await;
-        let result = dialled.unwrap_or_else(|panic| Err(DialError::Lost(panic.to_string())));
+        let result = dialled.unwrap_or_else(|panic| Err(DialError::Panicked { message: panic.to_string() }));
         sender.send_replace(Some(settle(&pool, address, result)));
     });
     receiver
@@ -190,6 +189,7 @@ fn settle(pool: &Pool, address: SocketAddr, result: Result<Connection, DialError
             drop(slots);
             match &error {
                 DialError::Refused(reason) if pool.dialler.log_limit.allows_hourly(&format!("{address} {reason}")) => {
+                    let reason = reason.to_string();
                     warn!(%address, reason, "connection to node refused");
                 }
                 _ => debug!(%address, %error, attempts = failures.count, "node cannot be reached"),

@@ -2,9 +2,10 @@
 //! was lost, in words.
 
 use std::any::Any;
+use std::sync::Arc;
 
 use quinn::{ConnectionError, VarInt};
-use vecino_certs::{PeerCertificate, inspect_peer};
+use vecino_certs::{CertsError, PeerCertificate, inspect_peer};
 
 /// Why a connection was closed, as QUIC application error codes.
 #[derive(Clone, Copy, Debug)]
@@ -23,13 +24,24 @@ impl From<CloseCode> for VarInt {
     }
 }
 
+/// Why the other side's certificate tells nothing.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum CertificateError {
+    /// There is none.
+    #[error("the other side has shown no certificate")]
+    Absent,
+    /// It cannot be read.
+    #[error(transparent)]
+    Unreadable(Arc<CertsError>),
+}
+
 /// The certificate that the other side proved.
-pub(crate) fn certificate(quic: &quinn::Connection) -> Result<PeerCertificate, String> {
+pub(crate) fn certificate(quic: &quinn::Connection) -> Result<PeerCertificate, CertificateError> {
     let chain = quic
         .peer_identity()
         .and_then(|identity: Box<dyn Any>| identity.downcast::<Vec<rustls::pki_types::CertificateDer<'static>>>().ok())
-        .ok_or("the other side has shown no certificate")?;
-    inspect_peer(&chain).map_err(|error| error.to_string())
+        .ok_or(CertificateError::Absent)?;
+    inspect_peer(&chain).map_err(|error| CertificateError::Unreadable(Arc::new(error)))
 }
 
 /// The protocol that both sides agreed on.

@@ -8,27 +8,25 @@ use std::time::Duration;
 use quinn::ConnectionError;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, warn};
-use vecino_certs::{ALPN_CLIENT, ALPN_PEER, PeerCertificate, Role};
 use vecino_supervise::caught_async;
 
-use crate::admission::{Admission, Share};
+use crate::admission::Admission;
+use crate::answer::{ANSWER_WAIT, conclude, name, unreadable};
 use crate::error::{ErrorCode, RpcError};
-use crate::frame::{self, FrameError, REQUEST_HEADER_BYTES, ReplyHeader, RequestHeader};
+use crate::frame::{FrameError, REQUEST_HEADER_BYTES, RequestHeader};
+use crate::greeting::{Accepted, Greeting, greet};
 use crate::log_limit::LogLimit;
-use crate::message::{Hello, HelloReply, KINDS, PeerIdentity, Rpc};
-use crate::node_id;
+use crate::message::{Hello, HelloReply, KINDS, Rpc};
 use crate::pool::Pool;
-use crate::quic::{CloseCode, alpn, certificate, describe};
+use crate::quic::{CloseCode, describe};
+use crate::refusal::{Refusal, same_mesh};
 use crate::rpc::{self, Caller, PEER_KIND_MIN, RequestContext, Service};
 use crate::stream::{CANCELLED, ReadFrameError, ResetOnDrop, read_body, read_header};
-use vecino_model::MeshId;
 
 /// How long a new connection may take to finish its handshake, and then to say hello.
 const HELLO_WAIT: Duration = Duration::from_secs(5);
 /// How long a stream may take to bring its header.
 const HEADER_WAIT: Duration = Duration::from_secs(5);
-/// How long past its deadline an answer may still be on its way, and how long an acknowledgement is waited for.
-const ANSWER_WAIT: Duration = Duration::from_secs(2);
 
 /// Takes the streams in one direction that peers open: gossip.
 pub(crate) trait UniSink: Send + Sync {
@@ -47,17 +45,6 @@ pub(crate) struct Server<S> {
     pub(crate) pool: Arc<Pool>,
     pub(crate) sink: Arc<S>,
     pub(crate) max_connections: usize,
-}
-
-/// An accepted connection after its hello.
-struct Accepted {
-    quic: quinn::Connection,
-    caller: Caller,
-    /// The peer's listening address, which gossip replies go to; absent for clients.
-    advertised: Option<SocketAddr>,
-    /// What the peer said; its node joins a mesh once and says hello again when it does.
-    mesh_told: Option<MeshId>,
-    share: Share,
 }
 
 /// Accepts connections until the endpoint is closed.
@@ -103,10 +90,12 @@ async fn serve_connection<S: UniSink + 'static>(
         Ok(Err(error)) => return log_lost(&server.pool.dialler().log_limit, remote, &error),
         Err(_) => return debug!(%remote, "handshake not finished within {HELLO_WAIT:?}"),
     };
-    let greeted = timeout(HELLO_WAIT, greet(&server, &quic)).await;
-    let accepted = match greeted.unwrap_or_else(|_| Err(Greeting::Refused(format!("no hello within {HELLO_WAIT:?}")))) {
+    let software = server.pool.dialler().software.clone();
+    let greeted = timeout(HELLO_WAIT, greet(&*server.service, software, &server.admission, &quic)).await;
+    let accepted = match greeted.unwrap_or_else(|_| Err(Greeting::Refused(Refusal::NoHello(HELLO_WAIT)))) {
         Ok(accepted) => Arc::new(accepted),
-        Err(Greeting::Refused(reason)) => {
+        Err(Greeting::Refused(refusal)) => {
+            let reason = refusal.to_string();
             quic.close(CloseCode::Refused.into(), reason.as_bytes());
             if server.pool.dialler().log_limit.allows(&format!("{} {reason}", remote.ip())) {
                 warn!(%remote, reason, "connection refused");
@@ -163,108 +152,6 @@ fn log_lost(log_limit: &LogLimit, remote: SocketAddr, error: &ConnectionError) {
     } else {
         debug!(%remote, reason, "connection lost");
     }
-}
-
-enum Greeting {
-    Refused(String),
-    Lost(ConnectionError),
-}
-
-/// Reads the hello, judges it and answers it. Whoever is refused is told why before the connection is closed.
-async fn greet<S>(server: &Server<S>, quic: &quinn::Connection) -> Result<Accepted, Greeting> {
-    let certificate = certificate(quic).map_err(Greeting::Refused)?;
-    let alpn = alpn(quic);
-    let (send, mut recv) = quic.accept_bi().await.map_err(Greeting::Lost)?;
-    let mut send = ResetOnDrop::new(send);
-    let own = server.service.identity();
-    let judged = match read_hello(&mut recv).await {
-        Ok(hello) => match judge_hello(&alpn, &certificate, &hello, &own) {
-            Ok(caller) => advertised(&caller, &hello, quic).await.map(|address| (caller, address, hello)),
-            Err(reason) => Err(reason),
-        },
-        Err(error) => Err(error.to_string()),
-    };
-    let reply = match &judged {
-        Ok(_) => rpc::encode(&HelloReply { identity: own, software: server.pool.dialler().software.clone() }),
-        Err(reason) => Err(RpcError::new(ErrorCode::Forbidden, reason)),
-    };
-    answer(&mut send, Hello::KIND, reply)
-        .await
-        .map_err(|error| Greeting::Refused(format!("the hello could not be answered: {error}")))?;
-    let (caller, advertised, hello) = match judged {
-        Ok(judged) => judged,
-        Err(reason) => {
-            // Closing discards what was not acknowledged, and the reason would be lost.
-            let _ = timeout(ANSWER_WAIT, send.settled()).await;
-            return Err(Greeting::Refused(reason));
-        }
-    };
-    Ok(Accepted {
-        quic: quic.clone(),
-        caller,
-        advertised,
-        mesh_told: hello.peer.and_then(|peer| peer.mesh_id),
-        share: server.admission.share(),
-    })
-}
-
-async fn read_hello(recv: &mut quinn::RecvStream) -> Result<Hello, RpcError> {
-    let header = RequestHeader::decode(&read_header::<REQUEST_HEADER_BYTES>(recv).await.map_err(unreadable)?)?;
-    if header.kind != Hello::KIND {
-        let message = format_args!("the first request is of kind {}, not a hello", header.kind);
-        return Err(RpcError::new(ErrorCode::Protocol, message));
-    }
-    let (body, _) = read_body(recv, header.body_bytes as usize, None).await.map_err(unreadable)?;
-    rpc::decode(Hello::NAME, &body)
-}
-
-/// Decides who a connection belongs to, or why it is refused.
-fn judge_hello(
-    alpn: &[u8],
-    certificate: &PeerCertificate,
-    hello: &Hello,
-    own: &PeerIdentity,
-) -> Result<Caller, String> {
-    if alpn == ALPN_CLIENT {
-        return Ok(Caller::Client(certificate.name.clone()));
-    }
-    if alpn != ALPN_PEER {
-        return Err(format!("protocol {:?} is not spoken here", String::from_utf8_lossy(alpn)));
-    }
-    if certificate.role != Role::Node {
-        return Err(format!(
-            "certificate {:?} is a client's: connections between nodes need a node's certificate",
-            certificate.name
-        ));
-    }
-    let Some(peer) = &hello.peer else {
-        return Err("the hello of a node does not say which one it is".to_owned());
-    };
-    let proved = node_id(certificate.key_id);
-    if peer.node_id != proved {
-        return Err(format!("it claims to be node {} but its key is that of node {}", peer.node_id, proved));
-    }
-    match (own.mesh_id, peer.mesh_id) {
-        (Some(ours), Some(theirs)) if ours != theirs => {
-            Err(format!("node {} belongs to mesh {theirs}, node {} to mesh {ours}", peer.node_id, own.node_id))
-        }
-        _ => Ok(Caller::Peer(peer.node_id)),
-    }
-}
-
-/// The listening address of a node: gossip goes there. Of several, the one it came from is preferred, then one of the
-/// same family.
-async fn advertised(caller: &Caller, hello: &Hello, quic: &quinn::Connection) -> Result<Option<SocketAddr>, String> {
-    let (Caller::Peer(_), Some(peer)) = (caller, &hello.peer) else { return Ok(None) };
-    if let Ok(address) = peer.advertise.parse() {
-        return Ok(Some(address));
-    }
-    let remote = quic.remote_address().ip().to_canonical();
-    let found = tokio::net::lookup_host(&peer.advertise).await;
-    let found: Vec<SocketAddr> =
-        found.map_err(|error| format!("advertised address {:?}: {error}", peer.advertise))?.collect();
-    let best = found.iter().max_by_key(|address| (address.ip() == remote, address.is_ipv4() == remote.is_ipv4()));
-    best.copied().map(Some).ok_or_else(|| format!("advertised address {:?} has no address", peer.advertise))
 }
 
 /// Serves one request. The task ends when its answer was acknowledged, so that a stopping endpoint can wait for it.
@@ -339,60 +226,17 @@ fn check_kind(service: &Arc<dyn Service>, accepted: &Accepted, kind: u16) -> Res
         return Err(RpcError::new(ErrorCode::Protocol, message));
     }
     match &accepted.caller {
-        Caller::Client(name) if kind >= PEER_KIND_MIN => {
-            let message =
-                format_args!("{} is asked by nodes only, and {name:?} connected as a client", self::name(kind));
+        Caller::Client(client) if kind >= PEER_KIND_MIN => {
+            let message = format_args!("{} is asked by nodes only, and {client:?} connected as a client", name(kind));
             Err(RpcError::new(ErrorCode::Forbidden, message))
         }
         // Both were without a mesh, or one was, when they said hello; since then they may have joined different ones.
-        Caller::Peer(id) => match (service.identity().mesh_id, accepted.mesh_told) {
-            (Some(ours), Some(theirs)) if ours != theirs => {
-                let message = format!("node {id} belongs to mesh {theirs}, this node to mesh {ours}");
-                warn!(remote = %accepted.quic.remote_address(), reason = message, "connection refused");
-                accepted.quic.close(CloseCode::Refused.into(), message.as_bytes());
-                Err(RpcError::new(ErrorCode::Forbidden, message))
-            }
-            _ => Ok(()),
-        },
+        Caller::Peer(id) => same_mesh(*id, accepted.mesh_told, &service.identity()).map_err(|refusal| {
+            let message = refusal.to_string();
+            warn!(remote = %accepted.quic.remote_address(), reason = message, "connection refused");
+            accepted.quic.close(CloseCode::Refused.into(), message.as_bytes());
+            RpcError::new(ErrorCode::Forbidden, message)
+        }),
         Caller::Client(_) => Ok(()),
     }
-}
-
-/// Answers, and waits until the answer was acknowledged.
-async fn conclude(send: &mut ResetOnDrop, kind: u16, result: Result<Vec<u8>, RpcError>) {
-    match answer(send, kind, result).await {
-        Ok(()) => drop(timeout(ANSWER_WAIT, send.settled()).await),
-        Err(error) => debug!(kind, %error, "answer not sent"),
-    }
-}
-
-async fn answer(send: &mut ResetOnDrop, kind: u16, result: Result<Vec<u8>, RpcError>) -> Result<(), quinn::WriteError> {
-    let result = result.and_then(|body| match frame::check_body_bytes(body.len()) {
-        Ok(body_bytes) => Ok((body, body_bytes)),
-        Err(error) => {
-            Err(RpcError::invalid(format_args!("the answer to {} is too large: {error}; ask for less", name(kind))))
-        }
-    });
-    let (error, (body, body_bytes)) = match result {
-        Ok(answer) => (false, answer),
-        Err(error) => {
-            let body = rpc::encode(&error).unwrap_or_default();
-            let body_bytes = u32::try_from(body.len()).unwrap_or_default();
-            (true, (body, body_bytes))
-        }
-    };
-    send.send(&ReplyHeader { kind, error, body_bytes }.encode(), body.into()).await
-}
-
-/// A request that could not be read, as its caller is told.
-fn unreadable(error: ReadFrameError) -> RpcError {
-    match error {
-        ReadFrameError::Frame(error) => error.into(),
-        ReadFrameError::Budget(error) => error.into(),
-        error => RpcError::new(ErrorCode::Protocol, error),
-    }
-}
-
-fn name(kind: u16) -> &'static str {
-    KINDS.binary_search_by_key(&kind, |(kind, _)| *kind).map_or("an unknown request", |place| KINDS[place].1)
 }
