@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 use vecino_model::Outcome;
-use vecino_net::endpoint::Endpoint;
+use vecino_net::endpoint::{Chunks, Endpoint};
 use vecino_net::error::{ErrorCode, RpcError};
 use vecino_net::message::Rpc;
+use vecino_net::rpc::DEADLINE_MAX;
 
 use crate::attempts::{Attempts, Effect, Next};
 use crate::error::ClientError;
@@ -31,6 +32,14 @@ struct Shared {
     nodes: Vec<SocketAddr>,
     /// Index of the node that answered last: it is asked first.
     preferred: AtomicUsize,
+}
+
+/// An answer in chunks that is being read.
+#[derive(Debug)]
+pub(crate) struct Opened<R> {
+    chunks: Chunks<R>,
+    /// Index of the node that sends it.
+    place: usize,
 }
 
 impl Session {
@@ -94,35 +103,118 @@ impl Session {
         Ok(outcomes)
     }
 
+    /// The next chunk of an answer, from the stream that is open or else from a new one, and the node that sent it. A stream
+    /// that was cut off or has ended is replaced, so the request must ask for what comes behind the last chunk.
+    pub(crate) async fn next_chunk<R: Rpc>(
+        &self,
+        request: &R,
+        opened: &mut Option<Opened<R>>,
+    ) -> Result<(R::Reply, SocketAddr), ClientError> {
+        let first = opened.as_ref().map(|opened| opened.place);
+        let mut round = Round::new::<R>(&self.shared, Effect::Read, first, Instant::now() + self.timeout);
+        loop {
+            let Turn { place, node, patience } = round.turn();
+            let next = timeout(patience, self.chunk_of(request, opened.take(), place)).await;
+            let late = || format!("{} to {node} has brought nothing within {patience:?}", R::NAME);
+            match next.unwrap_or_else(|_| Err(RpcError::new(ErrorCode::Timeout, late()))) {
+                Ok((chunk, chunks)) => {
+                    *opened = Some(Opened { chunks, place });
+                    round.answered();
+                    return Ok((chunk, node));
+                }
+                Err(error) => round.failed(error).await?,
+            }
+        }
+    }
+
+    /// The next chunk of the node at this place, from the stream that is open where it is that node's.
+    async fn chunk_of<R: Rpc>(
+        &self,
+        request: &R,
+        opened: Option<Opened<R>>,
+        place: usize,
+    ) -> Result<(R::Reply, Chunks<R>), RpcError> {
+        if let Some(Opened { mut chunks, .. }) = opened.filter(|opened| opened.place == place)
+            && let Some(chunk) = chunks.try_next().await?
+        {
+            return Ok((chunk, chunks));
+        }
+        let node = self.shared.nodes[place];
+        let mut chunks = self.shared.endpoint.call_streaming(node, None, request, DEADLINE_MAX).await?;
+        let chunk = chunks.try_next().await?;
+        let empty = || format!("the answer of {node} to {} ended before it began", R::NAME);
+        chunk.map(|chunk| (chunk, chunks)).ok_or_else(|| RpcError::new(ErrorCode::Protocol, empty()))
+    }
+
     async fn ask_until<R: Rpc>(
         &self,
         request: &R,
         effect: Effect,
         until: Instant,
     ) -> Result<(R::Reply, SocketAddr), ClientError> {
-        let Shared { endpoint, nodes, preferred } = &*self.shared;
-        let first = preferred.load(Ordering::Relaxed);
-        let mut attempts = Attempts::new(effect, nodes.len(), first, Instant::now(), until);
+        let mut round = Round::new::<R>(&self.shared, effect, None, until);
         loop {
-            let (node, patience) = (nodes[attempts.node()], attempts.patience(Instant::now()));
-            let index = attempts.node();
-            let error = match endpoint.call(node, None, request, patience).await {
+            let Turn { node, patience, .. } = round.turn();
+            match self.shared.endpoint.call(node, None, request, patience).await {
                 Ok(reply) => {
-                    preferred.store(index, Ordering::Relaxed);
+                    round.answered();
                     return Ok((reply, node));
                 }
-                Err(error) => error,
-            };
-            match attempts.failed(&error, Instant::now(), fastrand::f64()) {
-                Next::Try(pause) => {
-                    debug!(request = R::NAME, %node, %error, ?pause, next = %nodes[attempts.node()], "trying again");
-                    sleep(pause).await;
-                }
-                Next::GiveUp => {
-                    let RpcError { code, message, retry } = error;
-                    let (attempts, retry) = (attempts.count(), attempts.verdict(retry));
-                    return Err(ClientError::Request { operation: R::NAME, node, attempts, code, message, retry });
-                }
+                Err(error) => round.failed(error).await?,
+            }
+        }
+    }
+}
+
+/// The attempts at one request, with the clock and the nodes that [`Attempts`] knows nothing of.
+struct Round<'a> {
+    shared: &'a Shared,
+    attempts: Attempts,
+    /// Names the request.
+    name: &'static str,
+}
+
+/// One attempt.
+struct Turn {
+    /// Index of the node to ask.
+    place: usize,
+    node: SocketAddr,
+    /// How long it may take.
+    patience: Duration,
+}
+
+impl<'a> Round<'a> {
+    /// Attempts that begin with the node at `first`, or else with the one that answered last.
+    fn new<R: Rpc>(shared: &'a Shared, effect: Effect, first: Option<usize>, until: Instant) -> Self {
+        let first = first.unwrap_or_else(|| shared.preferred.load(Ordering::Relaxed));
+        let attempts = Attempts::new(effect, shared.nodes.len(), first, Instant::now(), until);
+        Self { shared, attempts, name: R::NAME }
+    }
+
+    fn turn(&self) -> Turn {
+        let place = self.attempts.node();
+        Turn { place, node: self.shared.nodes[place], patience: self.attempts.patience(Instant::now()) }
+    }
+
+    fn answered(&self) {
+        self.shared.preferred.store(self.attempts.node(), Ordering::Relaxed);
+    }
+
+    /// Waits until the next attempt is due, or says why there is none.
+    async fn failed(&mut self, error: RpcError) -> Result<(), ClientError> {
+        let (nodes, operation) = (&self.shared.nodes, self.name);
+        let node = nodes[self.attempts.node()];
+        match self.attempts.failed(&error, Instant::now(), fastrand::f64()) {
+            Next::Try(pause) => {
+                let next = nodes[self.attempts.node()];
+                debug!(request = operation, %node, %error, ?pause, %next, "trying again");
+                sleep(pause).await;
+                Ok(())
+            }
+            Next::GiveUp => {
+                let RpcError { code, message, retry } = error;
+                let (attempts, retry) = (self.attempts.count(), self.attempts.verdict(retry));
+                Err(ClientError::Request { operation, node, attempts, code, message, retry })
             }
         }
     }

@@ -1,7 +1,6 @@
 //! A connection that this endpoint dialled: its hello, and one exchange after the other on it.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,13 +10,13 @@ use vecino_model::{MeshId, NodeId};
 
 use crate::dialler::Dialler;
 use crate::error::{ErrorCode, Retry, RpcError};
-use crate::frame::{self, FrameError, REPLY_HEADER_BYTES, ReplyHeader, RequestHeader};
-use crate::message::{Hello, HelloReply, PeerIdentity, Rpc};
+use crate::frame::{self, FrameError, Part, REPLY_HEADER_BYTES, ReplyHeader, RequestHeader};
+use crate::message::{ConnectionClass, Hello, HelloReply, PeerIdentity, Rpc};
 use crate::node_id;
 use crate::quic::{CloseCode, certificate, describe};
 use crate::refusal::{Refusal, same_mesh};
 use crate::rpc::{self, TraceId};
-use crate::stream::{ReadFrameError, ResetOnDrop, read_body, read_header};
+use crate::stream::{ReadFrameError, ResetOnDrop, read_end, read_header, read_part};
 
 /// A connection whose hello was accepted.
 pub(crate) struct Connection {
@@ -71,6 +70,19 @@ pub(crate) enum ExchangeError {
     /// What came back is no reply.
     #[error(transparent)]
     Reply(ReadFrameError),
+    /// What came back is the reply to something else.
+    #[error("the reply is to kind {answered} but kind {asked} was asked")]
+    OtherKind { answered: u16, asked: u16 },
+}
+
+impl ExchangeError {
+    /// What reading an answer failed with.
+    fn of_reading(error: ReadFrameError) -> Self {
+        match error {
+            ReadFrameError::Stream(quinn::ReadError::ConnectionLost(error)) => Self::Lost(error),
+            error => Self::Reply(error),
+        }
+    }
 }
 
 impl Connection {
@@ -80,20 +92,34 @@ impl Connection {
     }
 
     /// Sends one request and waits for its reply.
-    pub(crate) async fn exchange(
-        &self,
-        kind: u16,
-        body: Bytes,
-        deadline: Instant,
-        trace: TraceId,
-    ) -> Result<Result<Bytes, RpcError>, ExchangeError> {
-        exchange(&self.quic, kind, body, deadline, trace).await
+    pub(crate) async fn exchange(&self, request: &Outgoing) -> Result<Result<Bytes, RpcError>, ExchangeError> {
+        exchange(&self.quic, request).await
     }
+
+    /// Sends one request whose answer comes in chunks.
+    pub(crate) async fn begin(&self, request: &Outgoing) -> Result<quinn::RecvStream, ExchangeError> {
+        let (mut send, recv) = open(&self.quic, request.deadline).await?;
+        let sent = timeout_at(request.deadline, send_request(&mut send, request)).await;
+        sent.unwrap_or(Err(ExchangeError::Deadline { sent: true }))?;
+        Ok(recv)
+    }
+}
+
+/// A request as it is sent.
+pub(crate) struct Outgoing {
+    /// Size of the body and time that is left are filled in when it is sent.
+    pub(crate) header: RequestHeader,
+    pub(crate) body: Bytes,
+    pub(crate) deadline: Instant,
 }
 
 /// Dials, and introduces this endpoint. TLS 1.3 lets the dialling side believe that it is connected before the other
 /// side has judged its certificate, so only the answer to the hello counts.
-pub(crate) async fn dial(dialler: &Dialler, address: SocketAddr) -> Result<Connection, DialError> {
+pub(crate) async fn dial(
+    dialler: &Dialler,
+    address: SocketAddr,
+    class: ConnectionClass,
+) -> Result<Connection, DialError> {
     let patience = dialler.dial_timeout;
     let deadline = Instant::now() + patience;
     let connecting = dialler
@@ -103,7 +129,7 @@ pub(crate) async fn dial(dialler: &Dialler, address: SocketAddr) -> Result<Conne
         .map_err(DialError::Address)?;
     let quic = timeout_at(deadline, connecting).await.map_err(|_| DialError::Silent { patience })?.map_err(lost)?;
     let own = dialler.identity();
-    match introduce(dialler, &quic, own.as_ref(), deadline).await {
+    match introduce(dialler, &quic, own.as_ref(), class, deadline).await {
         Ok(peer) => Ok(Connection { quic, peer, mesh_told: own.and_then(|own| own.mesh_id) }),
         Err(error) => {
             quic.close(CloseCode::Refused.into(), error.to_string().as_bytes());
@@ -116,12 +142,15 @@ async fn introduce(
     dialler: &Dialler,
     quic: &quinn::Connection,
     own: Option<&PeerIdentity>,
+    class: ConnectionClass,
     deadline: Instant,
 ) -> Result<PeerIdentity, DialError> {
     let certificate = certificate(quic).map_err(Refusal::from)?;
-    let hello = Hello { peer: own.cloned(), software: dialler.software.clone() };
+    let hello = Hello { peer: own.cloned(), software: dialler.software.clone(), class };
     let body = rpc::encode(&hello).map_err(Refusal::from)?;
-    let reply = match exchange(quic, Hello::KIND, body.into(), deadline, TraceId::random()).await {
+    let mut header = RequestHeader::new(Hello::KIND, 0, 0, TraceId::random());
+    header.epoch = dialler.epoch();
+    let reply = match exchange(quic, &Outgoing { header, body: body.into(), deadline }).await {
         Ok(reply) => reply.map_err(Refusal::from)?,
         Err(ExchangeError::Deadline { .. }) => return Err(DialError::Silent { patience: dialler.dial_timeout }),
         Err(ExchangeError::NotSent(error) | ExchangeError::Lost(error)) => {
@@ -130,7 +159,8 @@ async fn introduce(
         }
         Err(ExchangeError::Frame(error)) => return Err(Refusal::Frame(error).into()),
         Err(ExchangeError::Write(error)) => return Err(Refusal::NotSent(error).into()),
-        Err(ExchangeError::Reply(error)) => return Err(Refusal::Reply(Arc::new(error)).into()),
+        Err(ExchangeError::Reply(error)) => return Err(Refusal::of_reading(error).into()),
+        Err(ExchangeError::OtherKind { answered, .. }) => return Err(Refusal::OtherKind { answered }.into()),
     };
     let reply: HelloReply = rpc::decode("HelloReply", &reply).map_err(Refusal::from)?;
     judge_reply(&reply.identity, node_id(certificate.key_id), own)?;
@@ -145,49 +175,60 @@ fn judge_reply(answered: &PeerIdentity, proved: NodeId, own: Option<&PeerIdentit
     own.map_or(Ok(()), |own| same_mesh(answered.node_id, answered.mesh_id, own))
 }
 
-async fn exchange(
-    quic: &quinn::Connection,
-    kind: u16,
-    body: Bytes,
-    deadline: Instant,
-    trace: TraceId,
-) -> Result<Result<Bytes, RpcError>, ExchangeError> {
-    let (send, mut recv) = match timeout_at(deadline, quic.open_bi()).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return Err(ExchangeError::NotSent(error)),
-        Err(_) => return Err(ExchangeError::Deadline { sent: false }),
-    };
-    let mut send = ResetOnDrop::new(send);
-    let talk = async {
-        let body_bytes = frame::check_body_bytes(body.len())?;
-        let left = deadline.saturating_duration_since(Instant::now()).as_millis();
-        let deadline_ms = u32::try_from(left).unwrap_or(u32::MAX);
-        let header = RequestHeader { kind, body_bytes, deadline_ms, trace };
-        match send.send(&header.encode(), body).await {
-            // A stopped stream was refused before it was read: the reply says why.
-            Ok(()) | Err(quinn::WriteError::Stopped(_)) => {}
-            Err(quinn::WriteError::ConnectionLost(error)) => return Err(ExchangeError::Lost(error)),
-            Err(error) => return Err(ExchangeError::Write(error)),
-        }
-        read_reply(&mut recv, kind).await.map_err(|error| match error {
-            ReadFrameError::Stream(quinn::ReadError::ConnectionLost(error)) => ExchangeError::Lost(error),
-            error => ExchangeError::Reply(error),
-        })
-    };
-    timeout_at(deadline, talk).await.unwrap_or(Err(ExchangeError::Deadline { sent: true }))
+async fn open(quic: &quinn::Connection, deadline: Instant) -> Result<(ResetOnDrop, quinn::RecvStream), ExchangeError> {
+    match timeout_at(deadline, quic.open_bi()).await {
+        Ok(Ok((send, recv))) => Ok((ResetOnDrop::new(send), recv)),
+        Ok(Err(error)) => Err(ExchangeError::NotSent(error)),
+        Err(_) => Err(ExchangeError::Deadline { sent: false }),
+    }
 }
 
-async fn read_reply(recv: &mut quinn::RecvStream, kind: u16) -> Result<Result<Bytes, RpcError>, ReadFrameError> {
-    let header = ReplyHeader::decode(&read_header::<REPLY_HEADER_BYTES>(recv).await?)?;
-    let (body, _) = read_body(recv, header.body_bytes as usize, None).await?;
-    if header.error {
-        return Ok(Err(rpc::decode("RpcError", &body).unwrap_or_else(|error| error)));
+async fn exchange(quic: &quinn::Connection, request: &Outgoing) -> Result<Result<Bytes, RpcError>, ExchangeError> {
+    let (mut send, mut recv) = open(quic, request.deadline).await?;
+    let talk = async {
+        send_request(&mut send, request).await?;
+        let kind = request.header.kind;
+        let (part, body) = read_part_of(&mut recv, kind).await?;
+        read_end(&mut recv, body.len()).await.map_err(ExchangeError::of_reading)?;
+        Ok(match part {
+            Part::Reply => Ok(body),
+            Part::Error => Err(rpc::decode("RpcError", &body).unwrap_or_else(|error| error)),
+            other => {
+                let message = format_args!("kind {kind} has one reply, and a part of another kind came: {other:?}");
+                Err(RpcError::new(ErrorCode::Protocol, message))
+            }
+        })
+    };
+    timeout_at(request.deadline, talk).await.unwrap_or(Err(ExchangeError::Deadline { sent: true }))
+}
+
+async fn send_request(send: &mut ResetOnDrop, request: &Outgoing) -> Result<(), ExchangeError> {
+    let Outgoing { header, body, deadline } = request;
+    let left = deadline.saturating_duration_since(Instant::now()).as_millis();
+    let mut header = *header;
+    header.body_bytes = frame::check_body_bytes(body.len())?;
+    header.deadline_ms = u32::try_from(left).unwrap_or(u32::MAX);
+    match send.send(&header.encode(), body.clone()).await {
+        // A stopped stream was refused before it was read: the reply says why.
+        Ok(()) | Err(quinn::WriteError::Stopped(_)) => Ok(()),
+        Err(quinn::WriteError::ConnectionLost(error)) => Err(ExchangeError::Lost(error)),
+        Err(error) => Err(ExchangeError::Write(error)),
     }
-    if header.kind != kind {
-        let message = format_args!("the reply is to kind {} but kind {kind} was asked", header.kind);
-        return Ok(Err(RpcError::new(ErrorCode::Protocol, message)));
+}
+
+/// Reads the next part of the answer to a request of this kind.
+pub(crate) async fn read_part_of(recv: &mut quinn::RecvStream, kind: u16) -> Result<(Part, Bytes), ExchangeError> {
+    let read = async {
+        let header = ReplyHeader::decode(&read_header::<REPLY_HEADER_BYTES>(recv).await?)?;
+        let (body, _) = read_part(recv, header.body_bytes as usize, None).await?;
+        Ok((header, body))
+    };
+    let (header, body) = read.await.map_err(ExchangeError::of_reading)?;
+    // An error may be about a request of which the node could not read the kind.
+    if header.kind != kind && header.part != Part::Error {
+        return Err(ExchangeError::OtherKind { answered: header.kind, asked: kind });
     }
-    Ok(Ok(body))
+    Ok((header.part, body))
 }
 
 fn lost(error: ConnectionError) -> DialError {
@@ -206,9 +247,10 @@ pub(crate) fn exchange_failed(error: ExchangeError, what: &str, patience: Durati
         ExchangeError::Lost(_) => (ErrorCode::Connection, Retry::Unknown),
         ExchangeError::Deadline { sent: true } => (ErrorCode::Timeout, Retry::Unknown),
         ExchangeError::Deadline { sent: false } => (ErrorCode::Timeout, Retry::Safe),
-        ExchangeError::Frame(_) | ExchangeError::Write(_) | ExchangeError::Reply(_) => {
-            (ErrorCode::Protocol, Retry::Unknown)
-        }
+        ExchangeError::Frame(_)
+        | ExchangeError::Write(_)
+        | ExchangeError::Reply(_)
+        | ExchangeError::OtherKind { .. } => (ErrorCode::Protocol, Retry::Unknown),
     };
     let message = match error {
         ExchangeError::NotSent(_) => format!("{what} was not sent: {error}"),

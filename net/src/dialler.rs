@@ -1,6 +1,7 @@
 //! The socket as the dialling side sees it: what is needed to connect, and who this endpoint says that it is.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ pub(crate) struct Dialler {
     pub(crate) dial_timeout: Duration,
     pub(crate) back_off_max: Duration,
     pub(crate) log_limit: LogLimit,
+    /// The last agreed change of the mesh that this side knows of.
+    epoch: AtomicU64,
     /// Absent for clients.
     service: Option<Arc<dyn Service>>,
 }
@@ -43,7 +46,8 @@ impl Dialler {
     pub(crate) fn new(parts: DiallerParts) -> Self {
         let DiallerParts { quic, config, address, node_id, software, dial_timeout, back_off_max, service } = parts;
         let (quic, log_limit) = (Mutex::new(Some(quic)), LogLimit::default());
-        Self { quic, config, address, node_id, software, dial_timeout, back_off_max, log_limit, service }
+        let epoch = AtomicU64::new(0);
+        Self { quic, config, address, node_id, software, dial_timeout, back_off_max, log_limit, epoch, service }
     }
 
     /// The socket's endpoint, unless it was closed.
@@ -54,6 +58,16 @@ impl Dialler {
     /// Takes the socket's endpoint away, so that the port is freed once nobody else has it.
     pub(crate) fn take_quic(&self) -> Option<quinn::Endpoint> {
         self.quic.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// The epoch that requests are sent with.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Sends requests with this epoch from now on, unless a later one was set.
+    pub(crate) fn raise_epoch(&self, epoch: u64) {
+        self.epoch.fetch_max(epoch, Ordering::AcqRel);
     }
 
     /// How connections are made.

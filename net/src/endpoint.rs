@@ -7,7 +7,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{ClientConfig, EndpointConfig, ServerConfig, TokioRuntime};
 use quinn_proto::HashedConnectionIdGenerator;
@@ -18,13 +17,14 @@ use vecino_model::NodeId;
 use vecino_supervise::kept_running;
 
 use crate::admission::Admission;
-use crate::connection::{Connection, ExchangeError, exchange_failed};
+pub use crate::chunks::Chunks;
+use crate::connection::{Connection, ExchangeError, Outgoing, exchange_failed};
 use crate::dialler::{Dialler, DiallerParts};
 use crate::error::{ErrorCode, Retry, RpcError};
-use crate::frame;
+use crate::frame::{self, RequestHeader, StreamKind};
 use crate::gossip::{GossipTransport, Inbox};
 use crate::keys::TransportKeys;
-use crate::message::Rpc;
+use crate::message::{ConnectionClass, Rpc};
 use crate::node_id;
 pub use crate::options::{EndpointError, EndpointOptions};
 use crate::pool::{Pool, PoolError};
@@ -122,22 +122,50 @@ impl Endpoint {
         request: &R,
         deadline: Duration,
     ) -> Result<R::Reply, RpcError> {
-        let until = Instant::now() + deadline.min(DEADLINE_MAX);
-        let body = rpc::encode(request)?;
-        frame::check_body_bytes(body.len())?;
-        let body = Bytes::from(body);
-        let what = || format!("{} to {address}", R::NAME);
-        let trace = TraceId::current().unwrap_or_else(TraceId::random);
+        const { assert!(matches!(R::STREAM, StreamKind::Reply), "use call_streaming") };
+        let (outgoing, what) = (self.outgoing(request, deadline)?, format!("{} to {address}", R::NAME));
         let mut retried = false;
         let reply = loop {
-            let connection = self.connection(address, expect, until, &what).await?;
-            match connection.exchange(R::KIND, body.clone(), until, trace).await {
+            let connection = self.connection(address, R::CLASS, expect, outgoing.deadline, &what).await?;
+            match connection.exchange(&outgoing).await {
                 Ok(reply) => break reply?,
                 Err(ExchangeError::NotSent(_)) if !retried => retried = true,
-                Err(error) => return Err(exchange_failed(error, &what(), deadline)),
+                Err(error) => return Err(exchange_failed(error, &what, deadline)),
             }
         };
         rpc::decode(R::NAME, &reply)
+    }
+
+    /// Sends a request that is answered in chunks, and gives the chunks to be read. All of them must have been read within
+    /// `deadline`. Otherwise it is as [`call`](Self::call).
+    ///
+    /// # Errors
+    /// [`ErrorCode::Connection`] and [`ErrorCode::Timeout`] where the request could not be sent. What the node answers
+    /// comes when chunks are read.
+    pub async fn call_streaming<R: Rpc>(
+        &self,
+        address: SocketAddr,
+        expect: Option<NodeId>,
+        request: &R,
+        deadline: Duration,
+    ) -> Result<Chunks<R>, RpcError> {
+        const { assert!(matches!(R::STREAM, StreamKind::Chunks), "use call") };
+        let (outgoing, what) = (self.outgoing(request, deadline)?, format!("{} to {address}", R::NAME));
+        let mut retried = false;
+        loop {
+            let connection = self.connection(address, R::CLASS, expect, outgoing.deadline, &what).await?;
+            match connection.begin(&outgoing).await {
+                Ok(recv) => return Ok(Chunks::new(recv, connection, what, outgoing.deadline, deadline)),
+                Err(ExchangeError::NotSent(_)) if !retried => retried = true,
+                Err(error) => return Err(exchange_failed(error, &what, deadline)),
+            }
+        }
+    }
+
+    /// Sends requests with this epoch from now on, unless a later one was set: the last agreed change of the mesh that is
+    /// known here.
+    pub fn raise_epoch(&self, epoch: u64) {
+        self.dialler().raise_epoch(epoch);
     }
 
     /// The address of the socket.
@@ -188,18 +216,29 @@ impl Endpoint {
         self.handle.pool.dialler()
     }
 
+    fn outgoing<R: Rpc>(&self, request: &R, patience: Duration) -> Result<Outgoing, RpcError> {
+        let deadline = Instant::now() + patience.min(DEADLINE_MAX);
+        let body = rpc::encode(request)?;
+        frame::check_body_bytes(body.len())?;
+        let trace = TraceId::current().unwrap_or_else(TraceId::random);
+        let mut header = RequestHeader::new(R::KIND, 0, 0, trace);
+        (header.stream, header.features, header.epoch) = (R::STREAM, request.features(), self.dialler().epoch());
+        Ok(Outgoing { header, body: body.into(), deadline })
+    }
+
     async fn connection(
         &self,
         address: SocketAddr,
+        class: ConnectionClass,
         expect: Option<NodeId>,
         until: Instant,
-        what: &impl Fn() -> String,
+        what: &str,
     ) -> Result<Arc<Connection>, RpcError> {
-        let connection = match timeout_at(until, self.handle.pool.connection(address)).await {
+        let connection = match timeout_at(until, self.handle.pool.connection(address, class)).await {
             Ok(Ok(connection)) => connection,
-            Ok(Err(error)) => return Err(not_connected(&error, &what())),
+            Ok(Err(error)) => return Err(not_connected(&error, what)),
             Err(_) => {
-                let message = format!("{} was not sent: no connection was made before the deadline", what());
+                let message = format!("{what} was not sent: no connection was made before the deadline");
                 return Err(RpcError { code: ErrorCode::Timeout, message, retry: Retry::Safe });
             }
         };
@@ -207,8 +246,7 @@ impl Endpoint {
             Some(expected) if expected != connection.peer.node_id => Err(RpcError {
                 code: ErrorCode::Connection,
                 message: format!(
-                    "{} was not sent: node {} is there, expected was {expected}",
-                    what(),
+                    "{what} was not sent: node {} is there, expected was {expected}",
                     connection.peer.node_id
                 ),
                 retry: Retry::Safe,

@@ -6,58 +6,102 @@
 use std::time::Duration;
 
 use crate::error::{ErrorCode, RpcError};
-use crate::rpc::TraceId;
+use crate::trace::TraceId;
 use vecino_model::limits::FRAME_BYTES_MAX;
 
 /// First bytes of every frame.
 pub const MAGIC: [u8; 4] = *b"VCNO";
 /// Version of the protocol spoken here. Magic and version stand first in every version's frames.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;
 /// Magic and version.
 pub const PREFIX_BYTES: usize = 6;
 /// Size of a request's header.
-pub const REQUEST_HEADER_BYTES: usize = 36;
-/// Size of a reply's header.
+pub const REQUEST_HEADER_BYTES: usize = 48;
+/// Size of the header of a reply, and of each part of a reply that comes in chunks.
 pub const REPLY_HEADER_BYTES: usize = 16;
-/// Flag of a reply whose body is an [`RpcError`].
-const FLAG_ERROR: u16 = 1;
+
+/// What comes back for a request on its stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StreamKind {
+    /// One reply.
+    Reply = 0,
+    /// Any number of chunks, and then an end or an error.
+    Chunks = 1,
+    /// Nothing: the stream has one direction.
+    OneWay = 2,
+}
+
+/// Which part of an answer a frame is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Part {
+    /// The reply.
+    Reply = 0,
+    /// Why there is no reply, or no further chunk: the body is an [`RpcError`].
+    Error = 1,
+    /// A chunk; more frames follow.
+    Chunk = 2,
+    /// All chunks were sent. The body is empty.
+    End = 3,
+}
 
 /// What stands before a request's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RequestHeader {
     /// Number of the request, [`crate::message::Rpc::KIND`].
     pub kind: u16,
+    /// What is to come back.
+    pub stream: StreamKind,
+    /// Features of this kind that the request uses and that must not be ignored, [`crate::message::Rpc::features`].
+    pub features: u16,
     /// Size of the body.
     pub body_bytes: u32,
     /// How long the caller waits, counted from when the header is read.
     pub deadline_ms: u32,
+    /// The last agreed change of the mesh that the caller knows of; 0 before the first.
+    pub epoch: u64,
     /// Ties log lines together.
     pub trace: TraceId,
 }
 
-/// What stands before a reply's body.
+/// What stands before the body of a reply, or of a part of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ReplyHeader {
     /// Number of the request that this answers.
     pub kind: u16,
-    /// Whether the body is an [`RpcError`].
-    pub error: bool,
+    /// Which part of the answer it is.
+    pub part: Part,
     /// Size of the body.
     pub body_bytes: u32,
 }
 
 /// Bytes that are no header.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum FrameError {
     /// Not this protocol at all.
     #[error("a frame begins with {0:02x?} instead of {MAGIC:02x?}: the sender does not speak vecino's protocol")]
     Magic([u8; 4]),
     /// A version that is not spoken here.
-    #[error("protocol version {0} is not spoken here, only {PROTOCOL_VERSION}: run the same release on both sides")]
+    #[error(
+        "protocol version {0} is not spoken here, only version {PROTOCOL_VERSION}: run the same release on both sides"
+    )]
     Version(u16),
-    /// A flag that must be understood and is not.
-    #[error("flags {0:#06x} are unknown in protocol version {PROTOCOL_VERSION}")]
-    Flags(u16),
+    /// A kind of stream that is not known.
+    #[error("kind of stream {0} is unknown in protocol version {PROTOCOL_VERSION}")]
+    StreamKind(u8),
+    /// A part of an answer that is not known.
+    #[error("part {0} of an answer is unknown in protocol version {PROTOCOL_VERSION}")]
+    Part(u8),
+    /// Bytes that must be zero are not: they mean something that is not understood here.
+    #[error("reserved bytes at offset {offset} of a header are not zero: run the same release on both sides")]
+    Reserved {
+        /// Where they begin.
+        offset: usize,
+    },
     /// A body that is too large.
     #[error("a frame of {0} bytes exceeds the maximum of {FRAME_BYTES_MAX}: send less at once")]
     TooLarge(u64),
@@ -75,9 +119,16 @@ impl From<FrameError> for RpcError {
     }
 }
 
+impl FrameError {
+    /// The version that whoever sent such a frame can read an answer in.
+    pub(crate) fn answer_version(&self) -> u16 {
+        if *self == Self::Version(1) { 1 } else { PROTOCOL_VERSION }
+    }
+}
+
 /// Checks magic and version.
 pub fn check_prefix(bytes: &[u8]) -> Result<(), FrameError> {
-    let mut fields = Fields(bytes, bytes.len());
+    let mut fields = Fields::of(bytes);
     let magic = fields.take()?;
     if magic != MAGIC {
         return Err(FrameError::Magic(magic));
@@ -98,24 +149,41 @@ pub fn check_body_bytes(bytes: usize) -> Result<u32, FrameError> {
 }
 
 impl RequestHeader {
+    /// The header of a request that needs no features, of epoch 0, for one reply.
+    pub fn new(kind: u16, body_bytes: u32, deadline_ms: u32, trace: TraceId) -> Self {
+        Self { kind, stream: StreamKind::Reply, features: 0, body_bytes, deadline_ms, epoch: 0, trace }
+    }
+
     /// The bytes of this header.
     pub fn encode(&self) -> [u8; REQUEST_HEADER_BYTES] {
+        let Self { kind, stream, features, body_bytes, deadline_ms, epoch, trace } = *self;
         let mut bytes = [0; REQUEST_HEADER_BYTES];
-        encode_start(&mut bytes, self.kind, 0, self.body_bytes);
-        bytes[16..20].copy_from_slice(&self.deadline_ms.to_le_bytes());
-        bytes[20..36].copy_from_slice(self.trace.as_bytes());
+        encode_start(&mut bytes, PROTOCOL_VERSION, kind, stream as u8, body_bytes);
+        bytes[10..12].copy_from_slice(&features.to_le_bytes());
+        bytes[16..20].copy_from_slice(&deadline_ms.to_le_bytes());
+        bytes[24..32].copy_from_slice(&epoch.to_le_bytes());
+        bytes[32..48].copy_from_slice(trace.as_bytes());
         bytes
     }
 
     /// Reads a header; bytes behind it are ignored.
+    ///
+    /// # Errors
+    /// When the bytes are none.
     pub fn decode(bytes: &[u8]) -> Result<Self, FrameError> {
-        let (mut fields, kind, flags, body_bytes) = decode_start(bytes)?;
-        if flags != 0 {
-            return Err(FrameError::Flags(flags));
-        }
+        check_prefix(bytes)?;
+        let mut fields = Fields::of(bytes);
+        let _: [u8; PREFIX_BYTES] = fields.take()?;
+        let kind = u16::from_le_bytes(fields.take()?);
+        let stream = StreamKind::decode(u8::from_le_bytes(fields.take()?))?;
+        fields.reserved::<1>()?;
+        let features = u16::from_le_bytes(fields.take()?);
+        let body_bytes = fields.body_bytes()?;
         let deadline_ms = u32::from_le_bytes(fields.take()?);
+        fields.reserved::<4>()?;
+        let epoch = u64::from_le_bytes(fields.take()?);
         let trace = TraceId::from_bytes(fields.take()?);
-        Ok(Self { kind, body_bytes, deadline_ms, trace })
+        Ok(Self { kind, stream, features, body_bytes, deadline_ms, epoch, trace })
     }
 
     /// How long the caller waits.
@@ -125,54 +193,97 @@ impl RequestHeader {
 }
 
 impl ReplyHeader {
+    /// The header of a part of an answer.
+    pub fn new(kind: u16, part: Part, body_bytes: u32) -> Self {
+        Self { kind, part, body_bytes }
+    }
+
     /// The bytes of this header.
     pub fn encode(&self) -> [u8; REPLY_HEADER_BYTES] {
+        self.encode_as(PROTOCOL_VERSION)
+    }
+
+    /// The bytes of this header for a caller that speaks another version. The header of an error was the same in
+    /// version 1 but for the version.
+    pub(crate) fn encode_as(&self, version: u16) -> [u8; REPLY_HEADER_BYTES] {
         let mut bytes = [0; REPLY_HEADER_BYTES];
-        encode_start(&mut bytes, self.kind, if self.error { FLAG_ERROR } else { 0 }, self.body_bytes);
+        encode_start(&mut bytes, version, self.kind, self.part as u8, self.body_bytes);
         bytes
     }
 
     /// Reads a header; bytes behind it are ignored.
+    ///
+    /// # Errors
+    /// When the bytes are none.
     pub fn decode(bytes: &[u8]) -> Result<Self, FrameError> {
-        let (_, kind, flags, body_bytes) = decode_start(bytes)?;
-        if flags & !FLAG_ERROR != 0 {
-            return Err(FrameError::Flags(flags));
-        }
-        Ok(Self { kind, error: flags & FLAG_ERROR != 0, body_bytes })
+        check_prefix(bytes)?;
+        let mut fields = Fields::of(bytes);
+        let _: [u8; PREFIX_BYTES] = fields.take()?;
+        let kind = u16::from_le_bytes(fields.take()?);
+        let part = Part::decode(u8::from_le_bytes(fields.take()?))?;
+        fields.reserved::<3>()?;
+        Ok(Self { kind, part, body_bytes: fields.body_bytes()? })
     }
 }
 
-/// Writes the 16 bytes that requests and replies have in common.
-fn encode_start(bytes: &mut [u8], kind: u16, flags: u16, body_bytes: u32) {
+impl StreamKind {
+    fn decode(byte: u8) -> Result<Self, FrameError> {
+        match byte {
+            0 => Ok(Self::Reply),
+            1 => Ok(Self::Chunks),
+            2 => Ok(Self::OneWay),
+            unknown => Err(FrameError::StreamKind(unknown)),
+        }
+    }
+}
+
+impl Part {
+    fn decode(byte: u8) -> Result<Self, FrameError> {
+        match byte {
+            0 => Ok(Self::Reply),
+            1 => Ok(Self::Error),
+            2 => Ok(Self::Chunk),
+            3 => Ok(Self::End),
+            unknown => Err(FrameError::Part(unknown)),
+        }
+    }
+}
+
+/// Writes what stands at the same place in requests and replies.
+fn encode_start(bytes: &mut [u8], version: u16, kind: u16, stream_or_part: u8, body_bytes: u32) {
     bytes[0..4].copy_from_slice(&MAGIC);
-    bytes[4..6].copy_from_slice(&PROTOCOL_VERSION.to_le_bytes());
+    bytes[4..6].copy_from_slice(&version.to_le_bytes());
     bytes[6..8].copy_from_slice(&kind.to_le_bytes());
-    bytes[8..10].copy_from_slice(&flags.to_le_bytes());
+    bytes[8] = stream_or_part;
     bytes[12..16].copy_from_slice(&body_bytes.to_le_bytes());
 }
 
-/// Reads the 16 bytes that requests and replies have in common: kind, flags, body size.
-fn decode_start(bytes: &[u8]) -> Result<(Fields<'_>, u16, u16, u32), FrameError> {
-    check_prefix(bytes)?;
-    let mut fields = Fields(&bytes[PREFIX_BYTES..], bytes.len());
-    let kind = u16::from_le_bytes(fields.take()?);
-    let flags = u16::from_le_bytes(fields.take()?);
-    let _reserved: [u8; 2] = fields.take()?;
-    let body_bytes = u32::from_le_bytes(fields.take()?);
-    if u64::from(body_bytes) > FRAME_BYTES_MAX as u64 {
-        return Err(FrameError::TooLarge(body_bytes.into()));
-    }
-    Ok((fields, kind, flags, body_bytes))
+/// The fields of a header, one after the other.
+struct Fields<'a> {
+    rest: &'a [u8],
+    total: usize,
 }
 
-/// Bytes still to be read, and how many there were.
-struct Fields<'a>(&'a [u8], usize);
+impl<'a> Fields<'a> {
+    fn of(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes, total: bytes.len() }
+    }
 
-impl Fields<'_> {
     fn take<const N: usize>(&mut self) -> Result<[u8; N], FrameError> {
-        let (field, rest) = self.0.split_first_chunk::<N>().ok_or(FrameError::Truncated(self.1))?;
-        self.0 = rest;
+        let (field, rest) = self.rest.split_first_chunk::<N>().ok_or(FrameError::Truncated(self.total))?;
+        self.rest = rest;
         Ok(*field)
+    }
+
+    fn reserved<const N: usize>(&mut self) -> Result<(), FrameError> {
+        let offset = self.total - self.rest.len();
+        if self.take::<N>()? == [0; N] { Ok(()) } else { Err(FrameError::Reserved { offset }) }
+    }
+
+    fn body_bytes(&mut self) -> Result<u32, FrameError> {
+        let body_bytes = u32::from_le_bytes(self.take()?);
+        let too_large = u64::from(body_bytes) > FRAME_BYTES_MAX as u64;
+        if too_large { Err(FrameError::TooLarge(body_bytes.into())) } else { Ok(body_bytes) }
     }
 }
 
@@ -184,23 +295,28 @@ mod tests {
 
     const REQUEST: RequestHeader = RequestHeader {
         kind: 0x0102,
-        body_bytes: 0x03040506,
-        deadline_ms: 0x0708090a,
+        stream: StreamKind::Chunks,
+        features: 0x0304,
+        body_bytes: 0x0006_0708,
+        deadline_ms: 0x090a_0b0c,
+        epoch: 0x1112_1314_1516_1718,
         trace: TraceId::from_bytes([0xee; 16]),
     };
 
     #[test]
     fn a_request_header_has_the_bytes_that_the_document_draws() {
-        let header = RequestHeader { body_bytes: 0x0004_0506, ..REQUEST };
-        let mut expected = b"VCNO\x01\x00\x02\x01\x00\x00\x00\x00\x06\x05\x04\x00\x0a\x09\x08\x07".to_vec();
+        let mut expected = b"VCNO\x02\x00\x02\x01\x01\x00\x04\x03\x08\x07\x06\x00\x0c\x0b\x0a\x09".to_vec();
+        expected.extend(b"\x00\x00\x00\x00\x18\x17\x16\x15\x14\x13\x12\x11");
         expected.extend([0xee; 16]);
-        assert_eq!(header.encode()[..], expected[..]);
+        assert_eq!(REQUEST.encode()[..], expected[..]);
+        assert_eq!(RequestHeader::decode(&expected), Ok(REQUEST));
     }
 
     #[test]
     fn a_reply_header_has_the_bytes_that_the_document_draws() {
-        let header = ReplyHeader { kind: 9, error: true, body_bytes: 7 };
-        assert_eq!(header.encode(), *b"VCNO\x01\x00\x09\x00\x01\x00\x00\x00\x07\x00\x00\x00");
+        let header = ReplyHeader::new(9, Part::Error, 7);
+        assert_eq!(header.encode(), *b"VCNO\x02\x00\x09\x00\x01\x00\x00\x00\x07\x00\x00\x00");
+        assert_eq!(header.encode_as(1), *b"VCNO\x01\x00\x09\x00\x01\x00\x00\x00\x07\x00\x00\x00");
     }
 
     #[test]
@@ -222,24 +338,48 @@ mod tests {
         assert_eq!(check_prefix(b"VCN"), Err(FrameError::Truncated(3)));
     }
 
+    #[test]
+    fn reserved_bytes_that_are_not_zero_and_kinds_of_stream_and_parts_that_are_not_known_are_refused() {
+        for offset in [9, 20, 21, 22, 23] {
+            let mut bytes = REQUEST.encode();
+            bytes[offset] = 1;
+            let begin = if offset == 9 { 9 } else { 20 };
+            assert_eq!(RequestHeader::decode(&bytes), Err(FrameError::Reserved { offset: begin }));
+        }
+        let reply = ReplyHeader::new(9, Part::End, 0).encode();
+        for offset in [9, 10, 11] {
+            let mut bytes = reply;
+            bytes[offset] = 1;
+            assert_eq!(ReplyHeader::decode(&bytes), Err(FrameError::Reserved { offset: 9 }));
+        }
+        let (mut request, mut reply) = (REQUEST.encode(), reply);
+        (request[8], reply[8]) = (3, 4);
+        assert_eq!(RequestHeader::decode(&request), Err(FrameError::StreamKind(3)));
+        assert_eq!(ReplyHeader::decode(&reply), Err(FrameError::Part(4)));
+    }
+
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64), magic in any::<bool>()) {
-            let bytes = if magic { [&MAGIC[..], &[1, 0], &bytes].concat() } else { bytes };
-            let _ = ReplyHeader::decode(&bytes);
+            let bytes = if magic { [&MAGIC[..], &[2, 0], &bytes].concat() } else { bytes };
+            if let Ok(header) = ReplyHeader::decode(&bytes) {
+                prop_assert_eq!(&header.encode()[..], &bytes[..REPLY_HEADER_BYTES]);
+            }
             if let Ok(header) = RequestHeader::decode(&bytes) {
                 prop_assert!(header.body_bytes as usize <= FRAME_BYTES_MAX);
-                let mut again = header.encode();
-                again[10..12].copy_from_slice(&bytes[10..12]);
-                prop_assert_eq!(&again[..], &bytes[..REQUEST_HEADER_BYTES]);
+                prop_assert_eq!(&header.encode()[..], &bytes[..REQUEST_HEADER_BYTES]);
             }
         }
 
         #[test]
-        fn headers_survive(kind: u16, error: bool, body_bytes in 0..=FRAME_BYTES_MAX as u32, deadline_ms: u32, trace: [u8; 16]) {
-            let request = RequestHeader { kind, body_bytes, deadline_ms, trace: TraceId::from_bytes(trace) };
+        fn headers_survive(
+            kind: u16, streams in 0..3_u8, parts in 0..4_u8, features: u16, body_bytes in 0..=FRAME_BYTES_MAX as u32,
+            deadline_ms: u32, epoch: u64, trace: [u8; 16],
+        ) {
+            let (stream, trace) = (StreamKind::decode(streams).unwrap(), TraceId::from_bytes(trace));
+            let request = RequestHeader { kind, stream, features, body_bytes, deadline_ms, epoch, trace };
             prop_assert_eq!(RequestHeader::decode(&request.encode()), Ok(request));
-            let reply = ReplyHeader { kind, error, body_bytes };
+            let reply = ReplyHeader::new(kind, Part::decode(parts).unwrap(), body_bytes);
             prop_assert_eq!(ReplyHeader::decode(&reply.encode()), Ok(reply));
         }
     }

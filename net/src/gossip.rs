@@ -21,9 +21,12 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 use vecino_supervise::kept_running;
 
+use crate::frame::{self, RequestHeader, StreamKind};
+use crate::message::{ConnectionClass, GOSSIP_KIND};
 use crate::pool::Pool;
 use crate::serve::UniSink;
-use crate::stream::ResetOnDrop;
+use crate::stream::{ResetOnDrop, read_body};
+use crate::trace::TraceId;
 
 /// Largest gossip message: chitchat fills its messages up to what fits into a UDP datagram.
 pub const GOSSIP_BYTES_MAX: usize = 65_507;
@@ -55,8 +58,9 @@ impl UniSink for Inbox {
         self: Arc<Self>,
         from: SocketAddr,
         stream: quinn::RecvStream,
+        body_bytes: usize,
     ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        Box::pin(receive(self, from, stream))
+        Box::pin(receive(self, from, stream, body_bytes))
     }
 }
 
@@ -217,28 +221,33 @@ async fn deliver(peers: Arc<Peers>, pool: Arc<Pool>, to: SocketAddr, queue: Arc<
 }
 
 async fn deliver_one(pool: &Arc<Pool>, to: SocketAddr, message: Bytes) -> anyhow::Result<()> {
-    let connection = pool.connection(to).await?;
+    let connection = pool.connection(to, ConnectionClass::Ordinary).await?;
     if connection.peer.node_id == pool.dialler().node_id {
         bail!("{to} is this node itself");
     }
+    let body_bytes = frame::check_body_bytes(message.len())?;
+    let deadline_ms = u32::try_from(MESSAGE_WAIT.as_millis()).unwrap_or(u32::MAX);
+    let mut header = RequestHeader::new(GOSSIP_KIND, body_bytes, deadline_ms, TraceId::random());
+    header.stream = StreamKind::OneWay;
+    header.epoch = pool.dialler().epoch();
     let send = async {
         let stream = connection.quic.open_uni().await?;
         // A heartbeat must not wait behind a batch of vectors.
         stream.set_priority(1)?;
         let mut stream = ResetOnDrop::new(stream);
-        stream.send(&[], message).await?;
+        stream.send(&header.encode(), message).await?;
         anyhow::Ok(())
     };
     timeout(MESSAGE_WAIT, send).await.context("the peer takes no messages")?
 }
 
 /// Takes one message off an accepted stream.
-async fn receive(inbox: Arc<Inbox>, from: SocketAddr, mut recv: quinn::RecvStream) {
-    let bytes = match timeout(MESSAGE_WAIT, recv.read_to_end(GOSSIP_BYTES_MAX)).await {
-        Ok(Ok(bytes)) => bytes,
-        Ok(Err(quinn::ReadToEndError::TooLong)) => {
-            return warn!(%from, limit = GOSSIP_BYTES_MAX, "gossip message dropped: it is too large");
-        }
+async fn receive(inbox: Arc<Inbox>, from: SocketAddr, mut recv: quinn::RecvStream, body_bytes: usize) {
+    if body_bytes > GOSSIP_BYTES_MAX {
+        return warn!(%from, bytes = body_bytes, limit = GOSSIP_BYTES_MAX, "gossip message dropped: it is too large");
+    }
+    let (bytes, _) = match timeout(MESSAGE_WAIT, read_body(&mut recv, body_bytes, None)).await {
+        Ok(Ok(body)) => body,
         Ok(Err(error)) => return debug!(%from, %error, "gossip message lost"),
         Err(_) => return debug!(%from, "gossip message not complete within {MESSAGE_WAIT:?}"),
     };

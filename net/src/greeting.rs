@@ -9,10 +9,10 @@ use vecino_certs::{ALPN_CLIENT, ALPN_PEER, PeerCertificate, Role};
 use vecino_model::MeshId;
 
 use crate::admission::{Admission, Share};
-use crate::answer::{ANSWER_WAIT, answer, unreadable};
+use crate::answer::{ANSWER_WAIT, Answer, answer};
 use crate::error::{ErrorCode, RpcError};
-use crate::frame::{REQUEST_HEADER_BYTES, RequestHeader};
-use crate::message::{Hello, HelloReply, PeerIdentity, Rpc};
+use crate::frame::{PROTOCOL_VERSION, REQUEST_HEADER_BYTES, RequestHeader};
+use crate::message::{ConnectionClass, Hello, HelloReply, Kind, PeerIdentity, Rpc};
 use crate::node_id;
 use crate::quic::{alpn, certificate};
 use crate::refusal::{Refusal, same_mesh};
@@ -28,6 +28,8 @@ pub(crate) struct Accepted {
     /// What the peer said; its node joins a mesh once and says hello again when it does.
     pub(crate) mesh_told: Option<MeshId>,
     pub(crate) share: Share,
+    /// What the connection is for, for logs: any request is served on either.
+    pub(crate) class: ConnectionClass,
 }
 
 /// Why there is no accepted connection.
@@ -53,15 +55,18 @@ pub(crate) async fn greet(
     let judged = match read_hello(&mut recv).await {
         Ok(hello) => match judge_hello(&alpn, &certificate, &hello, &own) {
             Ok(caller) => advertised(&caller, &hello, quic).await.map(|address| (caller, address, hello)),
-            Err(reason) => Err(reason),
+            Err(refusal) => Err(refusal),
         },
-        Err(error) => Err(error.into()),
+        Err(refusal) => Err(refusal),
     };
-    let reply = match &judged {
-        Ok(_) => rpc::encode(&HelloReply { identity: own, software }),
-        Err(reason) => Err(RpcError::new(ErrorCode::Forbidden, reason)),
+    let (reply, version) = match &judged {
+        Ok(_) => (rpc::encode(&HelloReply { identity: own, software }).map(Answer::Reply), PROTOCOL_VERSION),
+        Err(refusal) => {
+            let version = if let Refusal::Frame(error) = refusal { error.answer_version() } else { PROTOCOL_VERSION };
+            (Err(RpcError::new(ErrorCode::Forbidden, refusal)), version)
+        }
     };
-    answer(&mut send, Hello::KIND, reply).await.map_err(|error| Greeting::Refused(Refusal::NotSent(error)))?;
+    answer(&mut send, Hello::KIND, reply, version).await.map_err(|error| Greeting::Refused(Refusal::NotSent(error)))?;
     let (caller, advertised, hello) = match judged {
         Ok(judged) => judged,
         Err(reason) => {
@@ -74,19 +79,21 @@ pub(crate) async fn greet(
         quic: quic.clone(),
         caller,
         advertised,
+        class: hello.class,
         mesh_told: hello.peer.and_then(|peer| peer.mesh_id),
         share: admission.share(),
     })
 }
 
-async fn read_hello(recv: &mut quinn::RecvStream) -> Result<Hello, RpcError> {
-    let header = RequestHeader::decode(&read_header::<REQUEST_HEADER_BYTES>(recv).await.map_err(unreadable)?)?;
-    if header.kind != Hello::KIND {
-        let message = format_args!("the first request is of kind {}, not a hello", header.kind);
-        return Err(RpcError::new(ErrorCode::Protocol, message));
-    }
-    let (body, _) = read_body(recv, header.body_bytes as usize, None).await.map_err(unreadable)?;
-    rpc::decode(Hello::NAME, &body)
+async fn read_hello(recv: &mut quinn::RecvStream) -> Result<Hello, Refusal> {
+    let header = read_header::<REQUEST_HEADER_BYTES>(recv).await.map_err(Refusal::of_reading)?;
+    let header = RequestHeader::decode(&header)?;
+    let Some(kind) = Kind::of(header.kind).filter(|kind| kind.number == Hello::KIND) else {
+        return Err(Refusal::NotAHello { kind: header.kind });
+    };
+    kind.check(header.stream, header.features)?;
+    let (body, _) = read_body(recv, header.body_bytes as usize, None).await.map_err(Refusal::of_reading)?;
+    Ok(rpc::decode(Hello::NAME, &body)?)
 }
 
 /// Decides which caller a connection belongs to, or why it is refused.

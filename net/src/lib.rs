@@ -2,10 +2,12 @@
 
 pub mod admission;
 mod answer;
+mod chunks;
 mod connection;
 mod dialler;
 pub mod endpoint;
 pub mod error;
+mod facts;
 pub mod frame;
 pub mod gossip;
 mod greeting;
@@ -24,5 +26,6 @@ mod socket;
 mod stream;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod trace;
 
 pub use node_id::node_id;

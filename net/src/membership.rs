@@ -17,6 +17,7 @@ use vecino_model::{LOOP_GENERATION_BITS, Member, MeshId, NodeId, NodeState, Obse
 use vecino_supervise::caught_async;
 
 use crate::endpoint::Endpoint;
+use crate::facts::{Facts, NAME, SOFTWARE, TOKENS, observation, write_tokens};
 
 /// Largest gossiped value: a larger one could keep a node's later values from ever being sent.
 pub const VALUE_BYTES_MAX: usize = 8 * 1024;
@@ -27,13 +28,6 @@ const LOOP_RESTART_PAUSE: Duration = Duration::from_millis(100);
 const LOOP_RESTART_PAUSE_MAX: Duration = Duration::from_secs(30);
 /// How long the gossip loop may take to stop.
 const STOP_WAIT: Duration = Duration::from_secs(2);
-
-const TOKENS: &str = "tokens";
-const SOFTWARE: &str = "software";
-const NAME: &str = "name";
-const POINTS: &str = "points";
-const BYTES: &str = "bytes";
-const CATALOG: &str = "catalog";
 
 /// What a node tells the mesh of itself, and how it listens.
 #[derive(Clone, Debug)]
@@ -118,14 +112,6 @@ pub struct Membership {
     facts: watch::Sender<Facts>,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
-}
-
-/// What this node says of itself and may change.
-#[derive(Clone, Debug, Default, PartialEq)]
-struct Facts {
-    points: u64,
-    bytes: u64,
-    catalog_digest: String,
 }
 
 impl Membership {
@@ -260,13 +246,6 @@ async fn spawn(
     spawn_chitchat(config, values, transport).await.map_err(MembershipError::Transport)
 }
 
-impl Facts {
-    fn values(&self) -> impl Iterator<Item = (&'static str, String)> {
-        let Self { points, bytes, catalog_digest } = self;
-        [(POINTS, points.to_string()), (BYTES, bytes.to_string()), (CATALOG, catalog_digest.clone())].into_iter()
-    }
-}
-
 /// The task behind a [`Membership`].
 struct Driver {
     options: MembershipOptions,
@@ -382,33 +361,4 @@ fn log_changes(before: &View, after: &View) {
             info!(node = %id, address = %member.address, generation = member.generation, "node is {:?}", member.state);
         }
     }
-}
-
-/// One of chitchat's entries; nothing for an id that is no node's.
-fn observation(id: &ChitchatId, state: &chitchat::NodeState) -> Option<(NodeId, Observation)> {
-    let node_id: NodeId = id.node_id.parse().ok()?;
-    let number = |key| state.get(key).and_then(|value| value.parse().ok()).unwrap_or_default();
-    let text = |key| state.get(key).unwrap_or_default().to_owned();
-    let member = state.get(TOKENS).and_then(read_tokens).map(|tokens| Member {
-        id: node_id,
-        address: id.gossip_advertise_addr,
-        state: NodeState::Down,
-        tokens,
-        generation: id.generation_id >> LOOP_GENERATION_BITS,
-        name: text(NAME),
-        software: text(SOFTWARE),
-        points: number(POINTS),
-        bytes: number(BYTES),
-        catalog_digest: text(CATALOG),
-    });
-    Some((node_id, Observation { generation: id.generation_id, heartbeat: state.heartbeat().into(), member }))
-}
-
-/// Tokens as gossip carries them: hexadecimal, separated by commas.
-fn write_tokens(tokens: &[u64]) -> String {
-    tokens.iter().map(|token| format!("{token:x}")).collect::<Vec<_>>().join(",")
-}
-
-fn read_tokens(text: &str) -> Option<Vec<u64>> {
-    text.split(',').map(|token| u64::from_str_radix(token, 16).ok()).collect()
 }

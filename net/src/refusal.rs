@@ -31,9 +31,15 @@ pub(crate) enum Refusal {
     /// What came back is no reply.
     #[error(transparent)]
     Frame(#[from] FrameError),
-    /// The reply to the hello could not be read.
+    /// The hello, or the reply to it, could not be read.
     #[error(transparent)]
-    Reply(Arc<ReadFrameError>),
+    Unread(Arc<ReadFrameError>),
+    /// Something was asked before the hello.
+    #[error("the first request is of kind {kind}, not a hello")]
+    NotAHello { kind: u16 },
+    /// The hello was answered with the reply to something else.
+    #[error("the hello was answered as if it were of kind {answered}")]
+    OtherKind { answered: u16 },
     /// The hello could not be sent, or its answer.
     #[error("the hello could not be sent or answered: {0}")]
     NotSent(#[source] quinn::WriteError),
@@ -58,6 +64,16 @@ pub(crate) enum Refusal {
     /// The address that a node advertises resolves to nothing.
     #[error("advertised address {address:?} has no address")]
     NoAddress { address: String },
+}
+
+impl Refusal {
+    /// What reading a hello failed with.
+    pub(crate) fn of_reading(error: ReadFrameError) -> Self {
+        match error {
+            ReadFrameError::Frame(error) => Self::Frame(error),
+            error => Self::Unread(Arc::new(error)),
+        }
+    }
 }
 
 /// Checks that a node belongs to the same mesh as this one, where both belong to one.

@@ -1,17 +1,19 @@
 //! What a service sees of a request, and the MessagePack encoding of bodies. Nothing here touches the network.
 
 use std::fmt;
-use std::future::Future;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
 use vecino_model::NodeId;
 
 use crate::error::{ErrorCode, RpcError};
-use crate::message::PeerIdentity;
+use crate::frame;
+use crate::message::{PeerIdentity, Rpc};
+pub use crate::trace::TraceId;
 
 /// First kind that only nodes may ask; see [`crate::message`].
 pub const PEER_KIND_MIN: u16 = 100;
@@ -48,12 +50,19 @@ pub struct RequestContext {
     pub deadline: tokio::time::Instant,
     /// Ties the log lines of one request together over all nodes.
     pub trace: TraceId,
+    /// The last agreed change of the mesh that the caller knows of; 0 before the first.
+    pub epoch: u64,
 }
 
 impl RequestContext {
-    /// The context of a request. A deadline beyond [`DEADLINE_MAX`] is cut to that.
+    /// The context of a request of epoch 0. A deadline beyond [`DEADLINE_MAX`] is cut to that.
     pub fn new(caller: Caller, deadline: tokio::time::Instant, trace: TraceId) -> Self {
-        Self { caller, deadline: deadline.min(tokio::time::Instant::now() + DEADLINE_MAX), trace }
+        Self { caller, deadline: deadline.min(tokio::time::Instant::now() + DEADLINE_MAX), trace, epoch: 0 }
+    }
+
+    /// The same with another epoch.
+    pub fn with_epoch(self, epoch: u64) -> Self {
+        Self { epoch, ..self }
     }
 }
 
@@ -68,6 +77,53 @@ pub trait Service: Send + Sync + 'static {
     /// The future is dropped when the caller goes away or `context.deadline` passes. [`crate::message::Hello`] never
     /// gets here, nor does a peer's kind from a client.
     async fn serve(&self, context: RequestContext, kind: u16, body: Bytes) -> Result<Vec<u8>, RpcError>;
+
+    /// Answers one request whose kind is answered in chunks, each of which goes into `chunks`.
+    ///
+    /// The future is dropped as that of [`serve`](Self::serve) is. A caller that reads slowly is waited for.
+    async fn serve_chunks(
+        &self,
+        _context: RequestContext,
+        kind: u16,
+        _body: Bytes,
+        _chunks: ChunkSender,
+    ) -> Result<(), RpcError> {
+        Err(RpcError::new(ErrorCode::Protocol, format_args!("kind {kind} is not answered here")))
+    }
+}
+
+/// Most chunks of one answer that wait to be sent: one can be made while another is on its way.
+const CHUNKS_WAITING_MAX: usize = 1;
+
+/// Takes the chunks that answer a request.
+#[derive(Debug)]
+pub struct ChunkSender(mpsc::Sender<Bytes>);
+
+impl ChunkSender {
+    /// A sender, and where its chunks arrive.
+    pub(crate) fn channel() -> (Self, mpsc::Receiver<Bytes>) {
+        let (sender, receiver) = mpsc::channel(CHUNKS_WAITING_MAX);
+        (Self(sender), receiver)
+    }
+
+    /// Sends one chunk of the answer to an `R`, once there is room for it.
+    ///
+    /// # Errors
+    /// When the chunk is too large for a frame, or the caller takes no more.
+    pub async fn send<R: Rpc>(&self, chunk: &R::Reply) -> Result<(), RpcError> {
+        self.send_encoded(R::NAME, encode(chunk)?).await
+    }
+
+    /// Sends one chunk as [`send`](Self::send) does that is encoded already. `name` names the request in errors.
+    pub(crate) async fn send_encoded(&self, name: &str, chunk: Vec<u8>) -> Result<(), RpcError> {
+        frame::check_body_bytes(chunk.len()).map_err(|error| {
+            RpcError::invalid(format_args!(
+                "a chunk of the answer to {name} is too large: {error}; ask for less at once"
+            ))
+        })?;
+        let gone = |_| RpcError::new(ErrorCode::Connection, format_args!("the caller of {name} takes no more"));
+        self.0.send(chunk.into()).await.map_err(gone)
+    }
 }
 
 /// Encodes a body: a map with field names, so that older nodes can skip what they do not know.
@@ -86,53 +142,6 @@ pub fn decode<T: DeserializeOwned>(kind_name: &str, body: &[u8]) -> Result<T, Rp
     })
 }
 
-/// Names one request of a client through every node that works on it: 16 random bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct TraceId([u8; 16]);
-
-tokio::task_local! {
-    static CURRENT: TraceId;
-}
-
-impl TraceId {
-    /// A new one.
-    pub fn random() -> Self {
-        Self(fastrand::u128(..).to_le_bytes())
-    }
-
-    /// Wraps 16 raw bytes.
-    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
-        Self(bytes)
-    }
-
-    /// The 16 raw bytes.
-    pub const fn as_bytes(&self) -> &[u8; 16] {
-        &self.0
-    }
-
-    /// The trace of the request that the current task works on, if any.
-    pub fn current() -> Option<Self> {
-        CURRENT.try_with(|trace| *trace).ok()
-    }
-
-    /// Runs `work` under this trace: calls made in it carry the id on. A spawned task does not inherit it.
-    pub async fn scope<F: Future>(self, work: F) -> F::Output {
-        CURRENT.scope(self, work).await
-    }
-}
-
-impl fmt::Display for TraceId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for TraceId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TraceId({self})")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,12 +153,5 @@ mod tests {
         let error = decode::<Hello>("Hello", &body).unwrap_err();
         assert_eq!(error.code, ErrorCode::Protocol);
         assert!(error.message.contains("Hello"), "{error}");
-    }
-
-    #[tokio::test]
-    async fn a_trace_is_seen_inside_its_scope_only() {
-        let trace = TraceId::random();
-        assert_eq!(trace.scope(async { TraceId::current() }).await, Some(trace));
-        assert_eq!(TraceId::current(), None);
     }
 }

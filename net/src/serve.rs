@@ -11,16 +11,16 @@ use tracing::{debug, warn};
 use vecino_supervise::caught_async;
 
 use crate::admission::Admission;
-use crate::answer::{ANSWER_WAIT, conclude, name, unreadable};
+use crate::answer::{ANSWER_WAIT, Answer, conclude, name, refuse, send_chunks, unreadable};
 use crate::error::{ErrorCode, RpcError};
-use crate::frame::{FrameError, REQUEST_HEADER_BYTES, RequestHeader};
+use crate::frame::{FrameError, REQUEST_HEADER_BYTES, RequestHeader, StreamKind};
 use crate::greeting::{Accepted, Greeting, greet};
 use crate::log_limit::LogLimit;
-use crate::message::{Hello, HelloReply, KINDS, Rpc};
+use crate::message::{GOSSIP_KIND, Hello, HelloReply, Kind, Rpc};
 use crate::pool::Pool;
 use crate::quic::{CloseCode, describe};
 use crate::refusal::{Refusal, same_mesh};
-use crate::rpc::{self, Caller, PEER_KIND_MIN, RequestContext, Service};
+use crate::rpc::{self, Caller, ChunkSender, PEER_KIND_MIN, RequestContext, Service};
 use crate::stream::{CANCELLED, ReadFrameError, ResetOnDrop, read_body, read_header};
 
 /// How long a new connection may take to finish its handshake, and then to say hello.
@@ -30,11 +30,12 @@ const HEADER_WAIT: Duration = Duration::from_secs(5);
 
 /// Takes the streams in one direction that peers open: gossip.
 pub(crate) trait UniSink: Send + Sync {
-    /// Takes one message off a stream that the peer at `from` opened.
+    /// Takes one message of `body_bytes` off a stream that the peer at `from` opened, behind its header.
     fn receive(
         self: Arc<Self>,
         from: SocketAddr,
         stream: quinn::RecvStream,
+        body_bytes: usize,
     ) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 }
 
@@ -104,7 +105,7 @@ async fn serve_connection<S: UniSink + 'static>(
         }
         Err(Greeting::Lost(error)) => return log_lost(&server.pool.dialler().log_limit, remote, &error),
     };
-    debug!(%remote, caller = %accepted.caller, "connection accepted");
+    debug!(%remote, caller = %accepted.caller, class = ?accepted.class, "connection accepted");
     if let Some(address) = accepted.advertised {
         server.pool.wake(address);
     }
@@ -119,7 +120,7 @@ async fn serve_connection<S: UniSink + 'static>(
             },
             stream = accepted.quic.accept_uni() => match (stream, accepted.advertised) {
                 (Ok(recv), Some(from)) => {
-                    spawn("receiving gossip", Arc::clone(&server.sink).receive(from, recv));
+                    spawn("receiving a message", serve_one_way(Arc::clone(&server), from, recv));
                 }
                 (Ok(mut recv), None) => drop(recv.stop(CANCELLED)),
                 (Err(error), _) => break error,
@@ -163,12 +164,7 @@ async fn serve_stream<S>(
 ) {
     let _in_flight = server.admission.in_flight();
     let mut send = ResetOnDrop::new(send);
-    let header = match timeout(HEADER_WAIT, read_header::<REQUEST_HEADER_BYTES>(&mut recv)).await {
-        Ok(Ok(bytes)) => RequestHeader::decode(&bytes).map_err(ReadFrameError::from),
-        Ok(Err(error)) => Err(error),
-        Err(_) => return,
-    };
-    let header = match header {
+    let header = match read_request_header(&mut recv).await {
         Ok(header) => header,
         Err(ReadFrameError::Frame(error @ FrameError::Magic(_))) => {
             let remote = accepted.quic.remote_address();
@@ -176,17 +172,18 @@ async fn serve_stream<S>(
             accepted.quic.close(CloseCode::Protocol.into(), error.to_string().as_bytes());
             return;
         }
-        Err(ReadFrameError::Stream(_)) => return,
+        Err(ReadFrameError::Stream(_) | ReadFrameError::Late(_)) => return,
         Err(error) => {
             let _ = recv.stop(CANCELLED);
             debug!(caller = %accepted.caller, %error, "request refused");
-            return conclude(&mut send, 0, Err(unreadable(error))).await;
+            return refuse(&mut send, error).await;
         }
     };
-    let context = RequestContext::new(accepted.caller.clone(), Instant::now() + header.deadline(), header.trace);
+    let context = RequestContext::new(accepted.caller.clone(), Instant::now() + header.deadline(), header.trace)
+        .with_epoch(header.epoch);
     let deadline = context.deadline;
     let settled = send.settled();
-    let work = serve_request(&server, &accepted, &header, context, &mut recv);
+    let work = serve_request(&server, &accepted, &header, context, &mut recv, &mut send);
     let result = tokio::select! {
         // The caller gave up, or is gone: dropping the work cancels it.
         () = settled => return debug!(trace = %header.trace, kind = header.kind, "request cancelled"),
@@ -198,37 +195,74 @@ async fn serve_stream<S>(
     let _ = timeout_at(deadline + ANSWER_WAIT, conclude(&mut send, header.kind, result)).await;
 }
 
+async fn read_request_header(recv: &mut quinn::RecvStream) -> Result<RequestHeader, ReadFrameError> {
+    let bytes = timeout(HEADER_WAIT, read_header::<REQUEST_HEADER_BYTES>(recv)).await;
+    Ok(RequestHeader::decode(&bytes.unwrap_or(Err(ReadFrameError::Late(HEADER_WAIT)))?)?)
+}
+
 async fn serve_request<S>(
     server: &Server<S>,
     accepted: &Accepted,
     header: &RequestHeader,
     context: RequestContext,
     recv: &mut quinn::RecvStream,
-) -> Result<Vec<u8>, RpcError> {
+    send: &mut ResetOnDrop,
+) -> Result<Answer, RpcError> {
     let Server { service, admission, .. } = server;
     admission.check_running()?;
-    check_kind(service, accepted, header.kind)?;
+    let kind = check_kind(service, accepted, header)?;
     let admitted = admission.admit(&accepted.share)?;
     let (body, _held) =
         read_body(recv, header.body_bytes as usize, Some(admission.bodies())).await.map_err(unreadable)?;
     if header.kind == Hello::KIND {
         let software = server.pool.dialler().software.clone();
-        return rpc::encode(&HelloReply { identity: service.identity(), software });
+        return rpc::encode(&HelloReply { identity: service.identity(), software }).map(Answer::Reply);
     }
-    let (name, bytes) = (name(header.kind), body.len());
-    admitted.run(&context, name, bytes, service.serve(context.clone(), header.kind, body)).await
+    let (name, bytes) = (kind.name, body.len());
+    if kind.stream != StreamKind::Chunks {
+        let work = service.serve(context.clone(), kind.number, body);
+        return admitted.run(&context, name, bytes, work).await.map(Answer::Reply);
+    }
+    let (chunks, waiting) = ChunkSender::channel();
+    let work = service.serve_chunks(context.clone(), kind.number, body, chunks);
+    let work = admitted.run(&context, name, bytes, work);
+    let (result, sent) = tokio::join!(work, send_chunks(send, kind.number, waiting));
+    if let Err(error) = sent {
+        debug!(trace = %context.trace, name, %error, "chunks not sent");
+    }
+    result.map(|()| Answer::End)
 }
 
-/// Whether this caller may ask this now.
-fn check_kind(service: &Arc<dyn Service>, accepted: &Accepted, kind: u16) -> Result<(), RpcError> {
-    if KINDS.binary_search_by_key(&kind, |(kind, _)| *kind).is_err() {
-        let message = format_args!("kind {kind} is unknown here: run the same release on both sides");
+/// Takes one message off a stream in one direction.
+async fn serve_one_way<S: UniSink + 'static>(server: Arc<Server<S>>, from: SocketAddr, mut recv: quinn::RecvStream) {
+    let header = read_request_header(&mut recv).await.map_err(unreadable);
+    let checked = header.and_then(|header| {
+        let kind = Kind::of(header.kind).ok_or_else(|| unknown_kind(header.kind))?;
+        kind.check(header.stream, header.features)?;
+        Ok((kind.number, header.body_bytes as usize))
+    });
+    match checked {
+        Ok((GOSSIP_KIND, body_bytes)) => Arc::clone(&server.sink).receive(from, recv, body_bytes).await,
+        Ok((kind, _)) => debug!(%from, kind, "message dropped: nobody takes it"),
+        Err(error) => debug!(%from, %error, "message dropped"),
+    }
+}
+
+/// Checks that this caller may ask this now, in this way.
+fn check_kind(
+    service: &Arc<dyn Service>,
+    accepted: &Accepted,
+    header: &RequestHeader,
+) -> Result<&'static Kind, RpcError> {
+    let kind = Kind::of(header.kind).ok_or_else(|| unknown_kind(header.kind))?;
+    if kind.stream == StreamKind::OneWay {
+        let message = format_args!("{} goes on a stream of one direction", kind.name);
         return Err(RpcError::new(ErrorCode::Protocol, message));
     }
     match &accepted.caller {
-        Caller::Client(client) if kind >= PEER_KIND_MIN => {
-            let message = format_args!("{} is asked by nodes only, and {client:?} connected as a client", name(kind));
-            Err(RpcError::new(ErrorCode::Forbidden, message))
+        Caller::Client(client) if kind.number >= PEER_KIND_MIN => {
+            let message = format_args!("{} is asked by nodes only, and {client:?} connected as a client", kind.name);
+            return Err(RpcError::new(ErrorCode::Forbidden, message));
         }
         // Both were without a mesh, or one was, when they said hello; since then they may have joined different ones.
         Caller::Peer(id) => same_mesh(*id, accepted.mesh_told, &service.identity()).map_err(|refusal| {
@@ -236,7 +270,14 @@ fn check_kind(service: &Arc<dyn Service>, accepted: &Accepted, kind: u16) -> Res
             warn!(remote = %accepted.quic.remote_address(), reason = message, "connection refused");
             accepted.quic.close(CloseCode::Refused.into(), message.as_bytes());
             RpcError::new(ErrorCode::Forbidden, message)
-        }),
-        Caller::Client(_) => Ok(()),
+        })?,
+        Caller::Client(_) => {}
     }
+    kind.check(header.stream, header.features)?;
+    Ok(kind)
+}
+
+fn unknown_kind(kind: u16) -> RpcError {
+    let message = format_args!("kind {kind} is unknown here: run the same release on both sides");
+    RpcError::new(ErrorCode::Protocol, message)
 }

@@ -1,5 +1,7 @@
 //! Frames on QUIC streams: bodies are read piece by piece, so that a length that lies costs no memory.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use quinn::{ReadError, ReadExactError, RecvStream, SendStream, VarInt};
 
@@ -27,6 +29,9 @@ pub(crate) enum ReadFrameError {
     /// The stream did not end where the body did.
     #[error("a body of {expected} bytes is followed by more")]
     Long { expected: usize },
+    /// The header did not come in time.
+    #[error("no header within {0:?}")]
+    Late(Duration),
     /// Too many bytes of bodies are in memory.
     #[error(transparent)]
     Budget(#[from] NoRoom),
@@ -54,28 +59,47 @@ pub(crate) async fn read_body(
     expected: usize,
     budget: Option<&BodyBudget>,
 ) -> Result<(Bytes, BodyBytes), ReadFrameError> {
+    let body = read_part(recv, expected, budget).await?;
+    read_end(recv, expected).await?;
+    Ok(body)
+}
+
+/// Checks that the stream ends where its last body of `expected` bytes does.
+pub(crate) async fn read_end(recv: &mut RecvStream, expected: usize) -> Result<(), ReadFrameError> {
+    match recv.read_chunk(1, true).await? {
+        None => Ok(()),
+        Some(_) => Err(ReadFrameError::Long { expected }),
+    }
+}
+
+/// Reads a body that others may follow.
+pub(crate) async fn read_part(
+    recv: &mut RecvStream,
+    expected: usize,
+    budget: Option<&BodyBudget>,
+) -> Result<(Bytes, BodyBytes), ReadFrameError> {
     let mut held = BodyBytes::default();
-    let mut body = Vec::with_capacity(expected.min(PIECE_BYTES_MAX));
-    while let Some(piece) = recv.read_chunk(PIECE_BYTES_MAX, true).await? {
-        if body.len() + piece.bytes.len() > expected {
-            return Err(ReadFrameError::Long { expected });
-        }
+    if expected == 0 {
+        return Ok((Bytes::new(), held));
+    }
+    let mut body = Vec::new();
+    while let Some(piece) = recv.read_chunk(PIECE_BYTES_MAX.min(expected - body.len()), true).await? {
         if let Some(budget) = budget {
             budget.cover(&mut held, body.len() + piece.bytes.len())?;
         }
-        if body.is_empty() && piece.bytes.len() == expected {
-            // Nearly every request is one piece: it is passed on without a copy.
-            return match recv.read_chunk(1, true).await? {
-                None => Ok((piece.bytes, held)),
-                Some(_) => Err(ReadFrameError::Long { expected }),
-            };
+        if piece.bytes.len() == expected {
+            // Nearly every body is one piece: it is passed on without a copy.
+            return Ok((piece.bytes, held));
+        }
+        if body.is_empty() {
+            body.reserve(expected.min(PIECE_BYTES_MAX));
         }
         body.extend_from_slice(&piece.bytes);
+        if body.len() == expected {
+            return Ok((body.into(), held));
+        }
     }
-    if body.len() < expected {
-        return Err(ReadFrameError::Short { expected, received: body.len() });
-    }
-    Ok((body.into(), held))
+    Err(ReadFrameError::Short { expected, received: body.len() })
 }
 
 /// A sending stream that is reset when it is dropped before it was finished, so that the receiver never takes half a
@@ -83,19 +107,34 @@ pub(crate) async fn read_body(
 pub(crate) struct ResetOnDrop {
     stream: SendStream,
     finished: bool,
+    /// Whether a frame was begun and not ended. Nothing can follow it.
+    in_frame: bool,
 }
 
 impl ResetOnDrop {
     pub(crate) fn new(stream: SendStream) -> Self {
-        Self { stream, finished: false }
+        Self { stream, finished: false, in_frame: false }
     }
 
     /// Sends header and body and ends the stream.
     pub(crate) async fn send(&mut self, header: &[u8], body: Bytes) -> Result<(), quinn::WriteError> {
-        self.stream.write_all_chunks(&mut [Bytes::copy_from_slice(header), body]).await?;
+        self.send_part(header, body).await?;
         self.stream.finish()?;
         self.finished = true;
         Ok(())
+    }
+
+    /// Sends header and body; others may follow.
+    pub(crate) async fn send_part(&mut self, header: &[u8], body: Bytes) -> Result<(), quinn::WriteError> {
+        self.in_frame = true;
+        self.stream.write_all_chunks(&mut [Bytes::copy_from_slice(header), body]).await?;
+        self.in_frame = false;
+        Ok(())
+    }
+
+    /// Whether a frame was cut off, so that the stream can only be reset.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.in_frame
     }
 
     /// Completes when the other side wants nothing more: it has everything, it gave up, or it is gone.

@@ -14,7 +14,7 @@ use vecino_model::{MeshId, NodeId};
 use crate::endpoint::{Endpoint, EndpointOptions};
 use crate::error::RpcError;
 use crate::message::{PeerIdentity, Rpc};
-use crate::rpc::{RequestContext, Service, decode, encode};
+use crate::rpc::{ChunkSender, RequestContext, Service, decode, encode};
 
 /// Id of every fake mesh.
 pub const FAKE_MESH: MeshId = MeshId([7; 16]);
@@ -79,6 +79,18 @@ where
 
     async fn serve(&self, context: RequestContext, kind: u16, body: Bytes) -> Result<Vec<u8>, RpcError> {
         (self.handler)(Asked { context, kind, body }).await
+    }
+
+    /// What the handler answers is the only chunk: a test that gives the rest is asked for it.
+    async fn serve_chunks(
+        &self,
+        context: RequestContext,
+        kind: u16,
+        body: Bytes,
+        chunks: ChunkSender,
+    ) -> Result<(), RpcError> {
+        let chunk = (self.handler)(Asked { context, kind, body }).await?;
+        chunks.send_encoded("a request to a fake", chunk).await
     }
 }
 

@@ -13,9 +13,9 @@ use vecino_net::error::{ErrorCode, RpcError};
 use vecino_net::message::{
     CatalogApply, CatalogFetch, CreateCollection, Delete, DescribeCollection, DropCollection, Dropped, Get, Join,
     JoinReply, ListCollections, NodeSnapshot, NodeStats, PeerIdentity, Put, ReplicaApply, ReplicaRead, ReplicaScan,
-    ReplicaSearch, ReplicaVersions, RingInfo, Rpc, Scan, Search, Status, TakeSnapshot,
+    ReplicaSearch, ReplicaVersions, RingInfo, Rpc, Scan, ScanStream, Search, Status, TakeSnapshot,
 };
-use vecino_net::rpc::{Caller, RequestContext, Service, TraceId, decode, encode};
+use vecino_net::rpc::{Caller, ChunkSender, RequestContext, Service, TraceId, decode, encode};
 
 use crate::blocking::blocking;
 use crate::coordinator::{Coordinator, to_rpc_error};
@@ -156,12 +156,29 @@ impl Service for NodeService {
                 answer(body, |request| snapshots::take(Arc::clone(&self.store), self.node_id, request)).await
             }
             NodeStats::KIND => answer(body, |NodeStats {}| async { Ok(own.stats_here()) }).await,
-            unknown => Err(RpcError::new(
-                ErrorCode::Protocol,
-                format_args!("requests of kind {unknown} are not known to this version"),
-            )),
+            unknown => Err(unknown_kind(unknown)),
         }
     }
+
+    async fn serve_chunks(
+        &self,
+        context: RequestContext,
+        kind: u16,
+        body: Bytes,
+        chunks: ChunkSender,
+    ) -> Result<(), RpcError> {
+        let RequestContext { caller, trace, .. } = &context;
+        debug!(%trace, %caller, kind, bytes = body.len(), "request");
+        let own = self.coordinator()?;
+        match kind {
+            ScanStream::KIND => own.scan_stream(&context, decode(ScanStream::NAME, &body)?, &chunks).await,
+            unknown => Err(unknown_kind(unknown)),
+        }
+    }
+}
+
+fn unknown_kind(kind: u16) -> RpcError {
+    RpcError::new(ErrorCode::Protocol, format_args!("requests of kind {kind} are not known to this version"))
 }
 
 async fn answer<R: Rpc, F: Future<Output = Result<R::Reply, RpcError>>>(

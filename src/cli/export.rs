@@ -164,7 +164,7 @@ mod tests {
     use clap::Parser;
     use vecino_client::{ErrorCode, Fields, Payload, ScanCursor, Value, Vector, Version};
     use vecino_net::error::RpcError;
-    use vecino_net::message::{Scan, ScanReply};
+    use vecino_net::message::{ScanReply, ScanStream};
 
     use super::*;
     use crate::cli::args::{Cli, ClientCommand, Command};
@@ -280,13 +280,16 @@ mod tests {
         let (path, certs) = (mesh.dir().join("out.jsonl"), mesh.client_certs());
         let export = async |fails: bool| {
             let node = mesh.quick_node(move |asked| {
-                let scan: Scan = asked.read();
+                let ScanStream { scan } = asked.read();
                 let page = scan.after.map_or(0, |cursor| cursor.position);
                 if fails && page == 2 {
                     return Err(RpcError::new(ErrorCode::Internal, "page 2 is lost"));
                 }
                 let next = (page < 3).then(|| ScanCursor { position: page + 1, id: page.into() });
-                reply::<Scan>(ScanReply { points: vec![point(page, &[("", &[0.5])], Payload::new()).into()], next })
+                reply::<ScanStream>(ScanReply {
+                    points: vec![point(page, &[("", &[0.5])], Payload::new()).into()],
+                    next,
+                })
             });
             let address = node.address.to_string();
             let line =

@@ -8,12 +8,10 @@ use std::vec;
 
 use futures_core::Stream;
 use vecino_model::{Level, RawStoredPoint, ScanCursor, StoredPoint};
-use vecino_net::message::{Scan, ScanReply};
+use vecino_net::message::{Scan, ScanReply, ScanStream};
 
-use super::reply::Reply;
-use crate::attempts::Effect;
 use crate::error::ClientError;
-use crate::session::{Session, nonsense};
+use crate::session::{Opened, Session, nonsense};
 
 /// Points in a page of a scan, unless it says otherwise.
 pub const SCAN_PAGE_POINTS: u32 = 1000;
@@ -29,8 +27,8 @@ pub struct ScanRequest {
 
 /// The points of a collection, in ring order; made by [`ScanRequest::points`].
 ///
-/// A [`Stream`]; [`try_next`](Self::try_next) needs no other crate. The next page is asked for when the last one was given
-/// out. Points that are written meanwhile may or may not appear; every point that is there from the beginning until the end
+/// A [`Stream`]; [`try_next`](Self::try_next) needs no other crate. A node sends page after page, as far as a few MiB ahead of
+/// what is read here. Points that are written meanwhile may or may not appear; every point that is there from the beginning until the end
 /// appears once. After an error the next call asks for the same page again.
 #[must_use = "nothing is read until it is polled"]
 pub struct Points {
@@ -42,15 +40,21 @@ pub struct Points {
 
 /// The points of a collection in pages, in ring order; made by [`ScanRequest::pages`]. No page is empty.
 ///
-/// A [`Stream`]; [`try_next`](Self::try_next) needs no other crate. Each page is asked for when it is polled for. After an
-/// error the next call asks for the same page again.
+/// A [`Stream`]; [`try_next`](Self::try_next) needs no other crate. A node sends page after page, as far as a few MiB ahead of
+/// what is read here. After an error the next call asks for the same page again.
 #[must_use = "nothing is read until it is polled"]
 pub struct Pages {
     session: Session,
     message: Scan,
-    asked: Option<Reply<(ScanReply, SocketAddr)>>,
+    /// Where nothing is asked for, what is left of the stream that the last page came from.
+    opened: Option<Opened<ScanStream>>,
+    asked: Option<Asked>,
     done: bool,
 }
+
+/// A page that is waited for; it gives the stream back that it came from.
+type Asked = Pin<Box<dyn Future<Output = (PageResult, Option<Opened<ScanStream>>)> + Send>>;
+type PageResult = Result<(ScanReply, SocketAddr), ClientError>;
 
 impl ScanRequest {
     pub(crate) fn new(session: Session, collection: String) -> Self {
@@ -103,7 +107,7 @@ impl ScanRequest {
     /// The points, page by page.
     pub fn pages(self) -> Pages {
         let Self { session, message } = self;
-        Pages { session, message, asked: None, done: false }
+        Pages { session, message, opened: None, asked: None, done: false }
     }
 }
 
@@ -157,14 +161,19 @@ impl Pages {
     fn poll_raw(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<RawPage, ClientError>>> {
         let this = self;
         while !this.done {
-            let asked = this.asked.get_or_insert_with(|| Box::pin(page(this.session.clone(), this.message.clone())));
-            let answer = ready!(asked.as_mut().poll(context));
-            this.asked = None;
+            let asked = this
+                .asked
+                .get_or_insert_with(|| Box::pin(page(this.session.clone(), this.message.clone(), this.opened.take())));
+            let (answer, opened) = ready!(asked.as_mut().poll(context));
+            (this.asked, this.opened) = (None, opened);
             let (ScanReply { points, next }, node) = match answer {
                 Ok(answer) => answer,
                 Err(error) => return Poll::Ready(Some(Err(error))),
             };
             this.done = next.is_none();
+            if this.done {
+                this.opened = None;
+            }
             if next.is_some() {
                 this.message.after = next;
             }
@@ -184,7 +193,7 @@ impl Stream for Pages {
         Poll::Ready(page.map(|page| {
             let (points, node) = page?;
             let decoded: Result<_, _> = points.into_iter().map(RawStoredPoint::decode).collect();
-            decoded.map_err(|error| nonsense::<Scan>(node, format_args!("a point whose {error}")))
+            decoded.map_err(|error| nonsense::<ScanStream>(node, format_args!("a point whose {error}")))
         }))
     }
 }
@@ -209,10 +218,18 @@ impl Stream for Points {
 }
 
 /// One page. A node that answers with the place where the page began would be asked for ever.
-async fn page(session: Session, message: Scan) -> Result<(ScanReply, SocketAddr), ClientError> {
-    let (page, node) = session.ask(&message, Effect::Read).await?;
-    if page.next.is_some() && page.next == message.after {
-        return Err(nonsense::<Scan>(node, format_args!("a page that ends where it began")));
-    }
-    Ok((page, node))
+async fn page(
+    session: Session,
+    message: Scan,
+    mut opened: Option<Opened<ScanStream>>,
+) -> (PageResult, Option<Opened<ScanStream>>) {
+    let request = ScanStream { scan: message };
+    let page = session.next_chunk(&request, &mut opened).await;
+    let page = page.and_then(|(page, node)| {
+        if page.next.is_some() && page.next == request.scan.after {
+            return Err(nonsense::<ScanStream>(node, format_args!("a page that ends where it began")));
+        }
+        Ok((page, node))
+    });
+    (page, opened)
 }

@@ -10,7 +10,7 @@ use vecino_client::{
 use vecino_model::{CollectionId, Fields, Hit, MeshId, Payload, Vector};
 use vecino_net::message::{
     CreateCollection, Delete, DescribeCollection, DropCollection, Dropped, Get, ListCollections, Put, Query, RingInfo,
-    Rpc, Scan, ScanReply, Search, Status, TakeSnapshot,
+    Rpc, ScanReply, ScanStream, Search, Status, TakeSnapshot,
 };
 
 use crate::fake::{Asked, Clients, FakeMesh, FakeNode, reply};
@@ -177,7 +177,7 @@ async fn an_answer_that_cannot_be_one_is_an_error_not_a_wrong_result() {
         std::future::ready(match asked.kind {
             Get::KIND => reply::<Get>(vec![None]),
             Put::KIND => reply::<Put>(Vec::new()),
-            _ => reply::<Scan>(ScanReply { points: Vec::new(), next: asked.read::<Scan>().after }),
+            _ => reply::<ScanStream>(ScanReply { points: Vec::new(), next: asked.read::<ScanStream>().scan.after }),
         })
     });
     let client = mesh.client(&[node.address]).await;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use futures_util::{StreamExt, TryStreamExt};
 use vecino_client::{ErrorCode, Fields, Level, PointId, RawPayload, RawStoredPoint, ScanCursor, Vector, Version};
 use vecino_net::error::RpcError;
-use vecino_net::message::{Scan, ScanReply};
+use vecino_net::message::{ScanReply, ScanStream};
 
 use crate::fake::{Asked, Clients, FakeMesh, reply};
 
@@ -16,12 +16,12 @@ fn stored(id: u64) -> RawStoredPoint {
 
 /// A collection of the points 0 to 6, with a page in the middle that is empty.
 fn scan_page(asked: &Asked) -> Result<Vec<u8>, RpcError> {
-    let scan: Scan = asked.read();
+    let ScanStream { scan } = asked.read();
     let begin = scan.after.map_or(0, |cursor| cursor.position + 1);
     let end = if begin == 3 { 4 } else { (begin + u64::from(scan.limit)).min(7) };
     let points = if begin == 3 { Vec::new() } else { (begin..end).map(stored).collect() };
     let next = (end < 7).then(|| ScanCursor { position: end - 1, id: (end - 1).into() });
-    reply::<Scan>(ScanReply { points, next })
+    reply::<ScanStream>(ScanReply { points, next })
 }
 
 #[tokio::test]
@@ -76,7 +76,7 @@ async fn a_page_that_cannot_be_read_is_an_error_and_is_asked_for_again() {
     let mesh = FakeMesh::new();
     let broken = AtomicBool::new(true);
     let node = mesh.quick_node(move |asked| {
-        let scan: Scan = asked.read();
+        let ScanStream { scan } = asked.read();
         assert_eq!((scan.collection.as_str(), scan.level), ("films", Level::One));
         assert_eq!((scan.with_vectors, scan.with_payload), (false, true));
         if scan.after.is_some() && broken.swap(false, Ordering::SeqCst) {

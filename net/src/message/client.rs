@@ -139,6 +139,15 @@ pub struct Scan {
     pub with_payload: bool,
 }
 
+/// Reads a collection from a place to its end, in ring order: each chunk is a page, and says where to go on after it. A
+/// node may end the stream before the last page; the caller goes on from there with another request.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ScanStream {
+    /// What is read; its limit is that of each chunk.
+    pub scan: Scan,
+}
+
 /// What is wanted where a request does not say that it is not.
 fn wanted() -> bool {
     true

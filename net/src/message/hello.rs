@@ -12,6 +12,21 @@ pub struct Hello {
     pub peer: Option<PeerIdentity>,
     /// Version of the sender's software, for logs.
     pub software: String,
+    /// What the connection is for.
+    #[serde(default)]
+    pub class: ConnectionClass,
+}
+
+/// What a connection is for. Two connections to a node keep what is small and urgent from waiting behind what is large.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ConnectionClass {
+    /// Gossip, and requests with one answer.
+    #[default]
+    Ordinary,
+    /// Scans, and whatever else moves much data.
+    Bulk,
 }
 
 /// Who a node says that it is.

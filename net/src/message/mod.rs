@@ -13,6 +13,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use vecino_model::{CatalogEntry, Outcome, RawHit, RawStoredPoint, Record, Version};
 
+use crate::error::{ErrorCode, RpcError};
+use crate::frame::StreamKind;
+
 pub use admin::*;
 pub use client::*;
 pub use hello::*;
@@ -24,19 +27,86 @@ pub trait Rpc: Serialize + DeserializeOwned + Send + 'static {
     const KIND: u16;
     /// Name in logs and errors.
     const NAME: &'static str;
-    /// What answers it.
+    /// What comes back: one reply, or chunks.
+    const STREAM: StreamKind = StreamKind::Reply;
+    /// Which of the two connections to a node it takes.
+    const CLASS: ConnectionClass = ConnectionClass::Ordinary;
+    /// The features of this kind that are understood here, a bit each; see [`Rpc::features`].
+    const FEATURES: u16 = 0;
+    /// What answers it. Of a request that is answered in chunks it is one chunk.
     type Reply: Serialize + DeserializeOwned + Send + 'static;
+
+    /// The features that this request uses and that must not be ignored, a bit each. A field that an older node may pass
+    /// over needs none; for any other a bit is set where the field is used, and a node that does not know the bit
+    /// refuses the request.
+    fn features(&self) -> u16 {
+        0
+    }
+}
+
+/// What is known of a kind of request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Kind {
+    /// Its number.
+    pub number: u16,
+    /// Its name in logs and errors.
+    pub name: &'static str,
+    /// What comes back.
+    pub stream: StreamKind,
+    /// The features that are understood here.
+    pub features: u16,
+}
+
+/// Number of a gossip message, which is no [`Rpc`]: it has one direction, and its body is chitchat's.
+pub const GOSSIP_KIND: u16 = 200;
+
+impl Kind {
+    /// What is known of the kind of this number.
+    pub fn of(number: u16) -> Option<&'static Self> {
+        KINDS.binary_search_by_key(&number, |kind| kind.number).ok().map(|place| &KINDS[place])
+    }
+
+    /// Checks that a request asks for what this kind gives, and uses no feature that is not known here.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Protocol`] where it does not.
+    pub fn check(&self, stream: StreamKind, features: u16) -> Result<(), RpcError> {
+        let Self { name, stream: own, features: known, .. } = *self;
+        if stream != own {
+            let message = format_args!("{name} is answered as {own:?}, and {stream:?} was asked for");
+            return Err(RpcError::new(ErrorCode::Protocol, message));
+        }
+        let unknown = features & !known;
+        if unknown != 0 {
+            let message = format_args!(
+                "{name} needs features {unknown:#06x}, which this node does not know: run the same release on both sides"
+            );
+            return Err(RpcError::new(ErrorCode::Protocol, message));
+        }
+        Ok(())
+    }
 }
 
 macro_rules! rpc {
-    ($($request:ident = $kind:literal -> $reply:ty;)*) => {
+    ($($request:ident = $kind:literal -> $reply:ty $(, in $stream:ident)? $(, by $class:ident)?;)*) => {
         $(impl Rpc for $request {
             const KIND: u16 = $kind;
             const NAME: &'static str = stringify!($request);
+            $(const STREAM: StreamKind = StreamKind::$stream;)?
+            $(const CLASS: ConnectionClass = ConnectionClass::$class;)?
             type Reply = $reply;
         })*
-        /// Every kind with its name, in order.
-        pub const KINDS: &[(u16, &str)] = &[$(($kind, stringify!($request))),*];
+        /// Every kind, in the order of their numbers.
+        pub const KINDS: &[Kind] = &[
+            $(Kind {
+                number: $kind,
+                name: stringify!($request),
+                stream: <$request as Rpc>::STREAM,
+                features: <$request as Rpc>::FEATURES,
+            },)*
+            Kind { number: GOSSIP_KIND, name: "Gossip", stream: StreamKind::OneWay, features: 0 },
+        ];
     };
 }
 
@@ -54,6 +124,7 @@ rpc! {
     Status = 11 -> StatusReply;
     RingInfo = 12 -> RingReply;
     TakeSnapshot = 13 -> Vec<SnapshotReport>;
+    ScanStream = 14 -> ScanReply, in Chunks, by Bulk;
     Join = 100 -> JoinReply;
     CatalogFetch = 101 -> Vec<CatalogEntry>;
     CatalogApply = 102 -> Dropped;
@@ -61,7 +132,7 @@ rpc! {
     ReplicaApply = 104 -> Vec<Outcome>;
     ReplicaRead = 105 -> Vec<Option<Record>>;
     ReplicaSearch = 106 -> Vec<RawHit>;
-    ReplicaScan = 107 -> ReplicaScanReply;
+    ReplicaScan = 107 -> ReplicaScanReply, by Bulk;
     NodeSnapshot = 108 -> Vec<SnapshotReport>;
     NodeStats = 109 -> NodeStatsReply;
 }
@@ -74,7 +145,17 @@ mod tests {
 
     #[test]
     fn kinds_are_distinct_and_ordered() {
-        assert!(KINDS.windows(2).all(|pair| pair[0].0 < pair[1].0));
+        assert!(KINDS.windows(2).all(|pair| pair[0].number < pair[1].number));
+    }
+
+    #[test]
+    fn a_feature_that_is_not_known_is_refused_by_name_and_one_that_is_known_is_not() {
+        let kind = Kind { features: 0b101, ..*Kind::of(Search::KIND).unwrap() };
+        assert_eq!(kind.check(StreamKind::Reply, 0b001), Ok(()));
+        let refused = kind.check(StreamKind::Reply, 0b110).unwrap_err();
+        assert_eq!(refused.code, ErrorCode::Protocol);
+        assert!(refused.message.contains("Search") && refused.message.contains("0x0002"), "{refused}");
+        assert!(kind.check(StreamKind::Chunks, 0).unwrap_err().message.contains("Chunks"));
     }
 
     #[test]

@@ -39,6 +39,18 @@ async fn a_node_answers_nodes_and_clients_and_knows_them() {
 }
 
 #[tokio::test]
+async fn the_epoch_of_the_caller_comes_with_every_request_and_never_falls() {
+    let mesh = Mesh::new();
+    let (server, peer) = (mesh.server(), mesh.server());
+    for known in [0, 7, 3] {
+        peer.endpoint.raise_epoch(known);
+        peer.endpoint.call(server.address, Some(server.id), &CatalogFetch {}, PATIENCE).await.unwrap();
+    }
+    let epochs: Vec<_> = server.service.contexts.lock().unwrap().iter().map(|context| context.epoch).collect();
+    assert_eq!(epochs, [0, 7, 7]);
+}
+
+#[tokio::test]
 async fn bodies_larger_than_every_window_arrive_whole_both_ways() {
     let mesh = Mesh::new();
     let server = mesh.server();
@@ -288,7 +300,7 @@ async fn a_hello_can_be_repeated_and_unknown_requests_are_refused_by_the_service
     let mesh = Mesh::new();
     let server = mesh.server();
     let client = mesh.client_endpoint();
-    let hello = Hello { peer: None, software: "again".into() };
+    let hello = Hello { peer: None, software: "again".into(), class: Default::default() };
     let reply = client.call(server.address, None, &hello, PATIENCE).await.unwrap();
     assert_eq!(reply.identity.node_id, server.id);
     let error = client.call(server.address, None, &TakeSnapshot { collection: None }, PATIENCE).await.unwrap_err();

@@ -12,18 +12,21 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use vecino_certs::{Authority, Identity, IssueOptions, Role};
 use vecino_mesh::roster::Roster;
-use vecino_model::{MeshId, NodeId, Outcome, Payload, RawPoint, Value};
+use vecino_model::{MeshId, NodeId, Outcome, Payload, RawPayload, RawPoint, ScanCursor, Value};
 use vecino_net::endpoint::{Endpoint, EndpointOptions};
 use vecino_net::error::{ErrorCode, RpcError};
 use vecino_net::membership::{Decider, MembershipOptions};
 use vecino_net::message::{
-    CatalogFetch, DropCollection, Dropped, ListCollections, PeerIdentity, Put, Rpc, Scan, ScanReply,
+    CatalogFetch, DropCollection, Dropped, ListCollections, PeerIdentity, Put, Rpc, Scan, ScanReply, ScanStream,
 };
 use vecino_net::node_id;
-use vecino_net::rpc::{RequestContext, Service, decode, encode};
+use vecino_net::rpc::{ChunkSender, RequestContext, Service, decode, encode};
 
 /// Ends a test that hangs; never decides one that does not.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Size of each chunk of the service's answers, nearly.
+pub const CHUNK_BYTES: usize = 1 << 20;
 
 /// Awaits what must happen.
 pub async fn soon<F: Future>(what: &str, event: F) -> F::Output {
@@ -105,6 +108,8 @@ pub struct Obedient {
     pub cancelled: watch::Sender<usize>,
     /// Lets `wait` go on.
     pub released: watch::Sender<bool>,
+    /// Chunks made, over all calls.
+    pub chunks: watch::Sender<usize>,
     /// Contexts of all calls.
     pub contexts: Mutex<Vec<RequestContext>>,
 }
@@ -117,6 +122,7 @@ impl Obedient {
             held: watch::Sender::new(0),
             cancelled: watch::Sender::new(0),
             released: watch::Sender::new(false),
+            chunks: watch::Sender::new(0),
             contexts: Mutex::default(),
         }
     }
@@ -175,6 +181,34 @@ impl Service for Obedient {
             }
             kind => Err(RpcError::invalid(format_args!("kind {kind} is not for tests"))),
         }
+    }
+
+    /// As many chunks as the limit says, each with its number as the place to go on from and about [`CHUNK_BYTES`] of
+    /// payload; then what the name of the collection says.
+    async fn serve_chunks(
+        &self,
+        context: RequestContext,
+        _kind: u16,
+        body: Bytes,
+        chunks: ChunkSender,
+    ) -> Result<(), RpcError> {
+        self.contexts.lock().unwrap().push(context);
+        let ScanStream { scan } = decode(ScanStream::NAME, &body)?;
+        let payload = RawPayload::from(Payload::from([("text".into(), Value::Text("x".repeat(CHUNK_BYTES)))]));
+        for position in 0..u64::from(scan.limit) {
+            let (id, payload, version) = (1.into(), payload.clone(), vecino_model::Version::ZERO);
+            let point = vecino_model::RawStoredPoint { id, vectors: Default::default(), payload, version };
+            let next = Some(ScanCursor { position, id: position.into() });
+            self.chunks.send_modify(|made| *made += 1);
+            chunks.send::<ScanStream>(&ScanReply { points: vec![point], next }).await?;
+        }
+        match scan.collection.as_str() {
+            "wait" => self.hold().await,
+            "panic" => panic!("as asked"),
+            "fail" => return Err(RpcError::new(ErrorCode::NotFound, "as asked")),
+            _ => {}
+        }
+        Ok(())
     }
 }
 

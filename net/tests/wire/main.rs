@@ -12,3 +12,4 @@ mod membership;
 mod raw;
 mod refusals;
 mod restart;
+mod streams;

@@ -7,8 +7,8 @@ use quinn::crypto::rustls::QuicClientConfig;
 use vecino_certs::{Identity, NODE_SERVER_NAME};
 use vecino_model::NodeId;
 use vecino_net::error::RpcError;
-use vecino_net::frame::{REPLY_HEADER_BYTES, ReplyHeader, RequestHeader};
-use vecino_net::message::{Hello, PeerIdentity, Rpc};
+use vecino_net::frame::{Part, REPLY_HEADER_BYTES, ReplyHeader, RequestHeader};
+use vecino_net::message::{ConnectionClass, Hello, PeerIdentity, Rpc};
 use vecino_net::rpc::{TraceId, decode, encode};
 
 use crate::fixture::soon;
@@ -42,14 +42,13 @@ impl Raw {
 
     pub async fn hello(&self, claimed: Option<NodeId>) -> Result<Vec<u8>, RpcError> {
         let peer = claimed.map(|node_id| PeerIdentity { node_id, mesh_id: None, advertise: "127.0.0.1:9".to_owned() });
-        let hello = Hello { peer, software: "raw".into() };
+        let hello = Hello { peer, software: "raw".into(), class: ConnectionClass::Ordinary };
         self.ask(Hello::KIND, &encode(&hello).unwrap()).await
     }
 }
 
 pub fn request(kind: u16, body: &[u8]) -> Vec<u8> {
-    let header =
-        RequestHeader { kind, body_bytes: body.len() as u32, deadline_ms: 20_000, trace: TraceId::from_bytes([7; 16]) };
+    let header = RequestHeader::new(kind, body.len() as u32, 20_000, TraceId::from_bytes([7; 16]));
     [&header.encode()[..], body].concat()
 }
 
@@ -57,5 +56,5 @@ pub fn reply(bytes: &[u8]) -> Result<Vec<u8>, RpcError> {
     let header = ReplyHeader::decode(bytes).unwrap();
     let body = &bytes[REPLY_HEADER_BYTES..];
     assert_eq!(header.body_bytes as usize, body.len());
-    if header.error { Err(decode("RpcError", body).unwrap()) } else { Ok(body.to_vec()) }
+    if header.part == Part::Error { Err(decode("RpcError", body).unwrap()) } else { Ok(body.to_vec()) }
 }

@@ -7,10 +7,10 @@ use vecino_certs::{ALPN_CLIENT, ALPN_PEER, Identity};
 use vecino_model::NodeId;
 use vecino_model::limits::FRAME_BYTES_MAX;
 use vecino_net::endpoint::{Endpoint, EndpointOptions};
-use vecino_net::error::{ErrorCode, Retry};
-use vecino_net::frame::{MAGIC, PROTOCOL_VERSION, ReplyHeader, RequestHeader};
+use vecino_net::error::{ErrorCode, Retry, RpcError};
+use vecino_net::frame::{MAGIC, PROTOCOL_VERSION, Part, ReplyHeader, RequestHeader};
 use vecino_net::message::{CatalogFetch, Dropped, ListCollections, Rpc};
-use vecino_net::rpc::{TraceId, encode};
+use vecino_net::rpc::{TraceId, decode, encode};
 
 use crate::fixture::{Mesh, PATIENCE, Server, options, order, soon, warned};
 use crate::raw::{Raw, reply, request};
@@ -122,6 +122,84 @@ async fn a_version_that_is_not_spoken_gets_a_clear_answer() {
     assert!(error.message.contains("version 9"), "{error}");
 }
 
+/// The bytes that a node or client of version 1 sends: its header had 36 bytes.
+fn frame_of_version_1(kind: u8, body: &[u8]) -> Vec<u8> {
+    let start = [&b"VCNO\x01\x00"[..], &[kind, 0], &[0, 0], &[0, 0]].concat();
+    let rest = [&(body.len() as u32).to_le_bytes()[..], &20_000_u32.to_le_bytes(), &[7; 16]].concat();
+    [start, rest, body.to_vec()].concat()
+}
+
+/// Reads an answer as version 1 does.
+fn error_of_version_1(answer: &[u8]) -> RpcError {
+    assert_eq!(answer[..6], *b"VCNO\x01\x00");
+    assert_eq!(answer[8..12], [1, 0, 0, 0], "the flags say that it is an error, and nothing else");
+    let body_bytes = u32::from_le_bytes(answer[12..16].try_into().unwrap());
+    assert_eq!(body_bytes as usize, answer.len() - 16);
+    decode("RpcError", &answer[16..]).unwrap()
+}
+
+#[tokio::test]
+async fn version_1_is_told_in_its_own_frames_which_version_is_spoken() {
+    let mesh = Mesh::new();
+    let server = mesh.server();
+    let raw = Raw::connect(&mesh.client(), ALPN_CLIENT, server.address).await.unwrap();
+    // `Hello` of version 1: no peer, and a name of software.
+    let hello = b"\x82\xa4peer\xc0\xa8software\xa3old";
+    let error = error_of_version_1(&raw.send(&frame_of_version_1(1, hello)).await.unwrap());
+    assert!(error.message.contains("version 1 ") && error.message.contains("version 2"), "{error}");
+    let closed = soon("closing", raw.quic.closed()).await.to_string();
+    assert!(closed.contains("version 1 ") && closed.contains("version 2"), "{closed}");
+
+    let mixed = Raw::connect(&mesh.client(), ALPN_CLIENT, server.address).await.unwrap();
+    mixed.hello(None).await.unwrap();
+    let error = error_of_version_1(&mixed.send(&frame_of_version_1(4, b"\x80")).await.unwrap());
+    assert_eq!(error.code, ErrorCode::Protocol);
+    assert!(error.message.contains("version 1 ") && error.message.contains("version 2"), "{error}");
+    assert!(server.service.contexts.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_node_that_answers_in_version_1_is_refused_with_both_versions() {
+    let mesh = Mesh::new();
+    let identity = mesh.node();
+    let tls =
+        quinn::crypto::rustls::QuicServerConfig::try_from(vecino_certs::server_config(&identity).unwrap()).unwrap();
+    let config = quinn::ServerConfig::with_crypto(std::sync::Arc::new(tls));
+    let old = quinn::Endpoint::server(config, "127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = old.local_addr().unwrap();
+    tokio::spawn(async move {
+        let quic = old.accept().await.unwrap().await.unwrap();
+        let (mut send, _recv) = quic.accept_bi().await.unwrap();
+        send.write_all(b"VCNO\x01\x00\x01\x00\x01\x00\x00\x00\x00\x00\x00\x00").await.unwrap();
+        send.finish().unwrap();
+        quic.closed().await;
+    });
+    let error = mesh.client_endpoint().call(address, None, &order("do"), PATIENCE).await.unwrap_err();
+    assert!(error.message.contains("version 1 ") && error.message.contains("version 2"), "{error}");
+    assert_eq!(error.retry, vecino_net::error::Retry::No, "asking again does not mend it");
+}
+
+#[tokio::test]
+async fn what_a_request_needs_and_this_node_does_not_know_is_refused_and_nothing_is_done() {
+    let mesh = Mesh::new();
+    let server = mesh.server();
+    let raw = Raw::connect(&mesh.client(), ALPN_CLIENT, server.address).await.unwrap();
+    raw.hello(None).await.unwrap();
+    let body = encode(&ListCollections {}).unwrap();
+    let mut header = RequestHeader::decode(&request(ListCollections::KIND, &body)).unwrap();
+    header.features = 0b100;
+    let refused = reply(&raw.send(&[&header.encode()[..], &body].concat()).await.unwrap()).unwrap_err();
+    assert_eq!(refused.code, ErrorCode::Protocol);
+    assert!(refused.message.contains("ListCollections") && refused.message.contains("0x0004"), "{refused}");
+    let mut reserved = request(ListCollections::KIND, &body);
+    reserved[20] = 1;
+    let refused = reply(&raw.send(&reserved).await.unwrap()).unwrap_err();
+    assert!(refused.message.contains("offset 20"), "{refused}");
+    assert!(server.service.contexts.lock().unwrap().is_empty());
+    // A field that nobody knows is passed over.
+    assert!(raw.ask(ListCollections::KIND, b"\x81\xa8surprise\xc3").await.is_ok());
+}
+
 #[tokio::test]
 async fn an_oversized_frame_is_refused_by_its_header() {
     let mesh = Mesh::new();
@@ -129,7 +207,7 @@ async fn an_oversized_frame_is_refused_by_its_header() {
     let raw = Raw::connect(&mesh.client(), ALPN_CLIENT, server.address).await.unwrap();
     raw.hello(None).await.unwrap();
     let body_bytes = FRAME_BYTES_MAX as u32 + 1;
-    let header = RequestHeader { kind: 4, body_bytes, deadline_ms: 1000, trace: TraceId::random() };
+    let header = RequestHeader::new(4, body_bytes, 1000, TraceId::random());
     // The stream stays open: the answer must come before any body.
     let (mut send, mut recv) = raw.quic.open_bi().await.unwrap();
     send.write_all(&header.encode()).await.unwrap();
@@ -148,7 +226,7 @@ async fn a_length_that_lies_takes_no_memory_from_others() {
     raw.hello(None).await.unwrap();
     let mut open = Vec::new();
     for _ in 0..16 {
-        let header = RequestHeader { kind: 4, body_bytes: 900 << 10, deadline_ms: 60_000, trace: TraceId::random() };
+        let header = RequestHeader::new(4, 900 << 10, 60_000, TraceId::random());
         let (mut send, recv) = raw.quic.open_bi().await.unwrap();
         send.write_all(&[&header.encode()[..], b"x"].concat()).await.unwrap();
         open.push((send, recv));
@@ -187,7 +265,7 @@ async fn a_body_that_is_shorter_or_longer_than_its_length_is_refused() {
         let error = reply(&raw.send(wrong).await.unwrap()).unwrap_err();
         assert_eq!(error.code, ErrorCode::Protocol, "{error}");
     }
-    assert!(raw.send(&whole).await.is_ok_and(|answer| !ReplyHeader::decode(&answer).unwrap().error));
+    assert!(raw.send(&whole).await.is_ok_and(|answer| ReplyHeader::decode(&answer).unwrap().part == Part::Reply));
     let error = raw.ask(99, b"\x80").await.unwrap_err();
     assert!(error.code == ErrorCode::Protocol && error.message.contains("99"), "{error}");
 }

@@ -1,9 +1,12 @@
 //! Scan: a collection page by page, in ring order.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
 use vecino_model::Parts;
 use vecino_net::error::RpcError;
-use vecino_net::message::{ReplicaScan, ReplicaScanReply, Scan, ScanReply};
-use vecino_net::rpc::RequestContext;
+use vecino_net::message::{ReplicaScan, ReplicaScanReply, Scan, ScanReply, ScanStream};
+use vecino_net::rpc::{ChunkSender, RequestContext};
 
 use super::points::stored_point;
 use super::{Coordinator, replica_deadline};
@@ -12,7 +15,30 @@ use vecino_mesh::merge::{self, PagePart};
 /// Most points in one page.
 const LIMIT_MAX: u32 = 1_000;
 
+/// How long the replicas may take for one page of a stream, which as a whole may last for an hour.
+const PAGE_WAIT: Duration = Duration::from_secs(30);
+
 impl Coordinator {
+    /// Reads page after page to the end of the collection. The next page is read while one is on its way.
+    pub async fn scan_stream(
+        &self,
+        context: &RequestContext,
+        request: ScanStream,
+        chunks: &ChunkSender,
+    ) -> Result<(), RpcError> {
+        let ScanStream { mut scan } = request;
+        loop {
+            let mut context = context.clone();
+            context.deadline = context.deadline.min(Instant::now() + PAGE_WAIT);
+            let page = self.scan(&context, scan.clone()).await?;
+            chunks.send::<ScanStream>(&page).await?;
+            match page.next {
+                Some(next) => scan.after = Some(next),
+                None => return Ok(()),
+            }
+        }
+    }
+
     /// Reads the next page.
     pub async fn scan(&self, context: &RequestContext, request: Scan) -> Result<ScanReply, RpcError> {
         let deadline = context.deadline;

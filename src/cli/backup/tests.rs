@@ -14,8 +14,8 @@ use vecino_client::{
 use vecino_model::{CollectionId, MeshId, NodeId, position};
 use vecino_net::error::{Retry, RpcError};
 use vecino_net::message::{
-    CreateCollection, Delete, DescribeCollection, DropCollection, Dropped, Get, ListCollections, Put, Rpc, Scan,
-    ScanReply, Status,
+    CreateCollection, Delete, DescribeCollection, DropCollection, Dropped, Get, ListCollections, Put, Rpc, ScanReply,
+    ScanStream, Status,
 };
 
 use super::*;
@@ -137,10 +137,10 @@ impl State {
                 kept.retain(|id, _| !ids.contains(id));
                 reply::<Delete>(vec![Outcome::Written(Version::ZERO); ids.len()])
             }
-            Scan::KIND => {
-                let scan: Scan = asked.read();
+            ScanStream::KIND => {
+                let ScanStream { scan } = asked.read();
                 self.scans_left = self.scans_left.checked_sub(1).ok_or_else(refusal)?;
-                reply::<Scan>(self.collections.get(&scan.collection).ok_or_else(unknown)?.scan(scan.after))
+                reply::<ScanStream>(self.collections.get(&scan.collection).ok_or_else(unknown)?.scan(scan.after))
             }
             kind => panic!("a request of kind {kind} was not expected"),
         }
