@@ -136,7 +136,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn error(code: ErrorCode, retry: Retry) -> RpcError {
-        RpcError { retry, ..RpcError::new(code, "test") }
+        RpcError::new(code, "test").with_retry(retry)
     }
 
     fn attempts(effect: Effect, nodes: usize) -> (Attempts, Instant) {

@@ -38,8 +38,8 @@
 //! #         match asked.kind {
 //! #             CreateCollection::KIND => {
 //! #                 let CreateCollection { name, schema } = asked.read();
-//! #                 let (id, placement, nodes) = (CollectionId([1; 16]), Placement::new(), BTreeMap::new());
-//! #                 reply::<CreateCollection>(CollectionInfo { name, id, schema, placement, points: 0, nodes })
+//! #                 let (id, placement) = (CollectionId([1; 16]), Placement::new());
+//! #                 reply::<CreateCollection>(CollectionInfo::new(name, id, schema, placement))
 //! #             }
 //! #             Put::KIND => {
 //! #                 let put: Put = asked.read();
@@ -59,7 +59,7 @@
 //! #                 }).collect();
 //! #                 hits.sort_by(|a, b| a.score.total_cmp(&b.score));
 //! #                 hits.truncate(search.k as usize);
-//! #                 reply::<Search>(SearchReply { hits, coverage: 1.0, metric: Metric::Euclidean })
+//! #                 reply::<Search>(SearchReply::new(hits, 1.0, Metric::Euclidean))
 //! #             }
 //! #             kind => Err(RpcError::invalid(format!("kind {kind}"))),
 //! #         }

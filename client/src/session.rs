@@ -212,7 +212,7 @@ impl<'a> Round<'a> {
                 Ok(())
             }
             Next::GiveUp => {
-                let RpcError { code, message, retry } = error;
+                let RpcError { code, message, retry, .. } = error;
                 let (attempts, retry) = (self.attempts.count(), self.attempts.verdict(retry));
                 Err(ClientError::Request { operation, node, attempts, code, message, retry })
             }
@@ -223,6 +223,6 @@ impl<'a> Round<'a> {
 /// The node answered, but with what cannot be an answer.
 pub(crate) fn nonsense<R: Rpc>(node: SocketAddr, what: std::fmt::Arguments<'_>) -> ClientError {
     let message = format!("the answer to {} has {what}: is the node of another version?", R::NAME);
-    let RpcError { code, message, retry } = RpcError::new(ErrorCode::Protocol, message);
+    let RpcError { code, message, retry, .. } = RpcError::new(ErrorCode::Protocol, message);
     ClientError::Request { operation: R::NAME, node, attempts: 1, code, message, retry }
 }

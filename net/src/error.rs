@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// Why a request failed, as it travels: what went wrong, in words for people, and whether asking again is safe.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct RpcError {
     /// What kind of failure.
     pub code: ErrorCode,
@@ -19,6 +20,7 @@ pub struct RpcError {
 /// Kinds of failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum ErrorCode {
     /// The request is wrong and was refused before anything happened.
     Invalid,
@@ -42,6 +44,25 @@ pub enum ErrorCode {
     Internal,
     /// The connection was lost or could not be made. A write may or may not take effect.
     Connection,
+}
+
+impl ErrorCode {
+    /// Its name, as it travels and as scripts see it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Invalid => "invalid",
+            Self::NotFound => "not_found",
+            Self::AlreadyExists => "already_exists",
+            Self::Unavailable => "unavailable",
+            Self::Overloaded => "overloaded",
+            Self::Timeout => "timeout",
+            Self::Forbidden => "forbidden",
+            Self::Protocol => "protocol",
+            Self::NotReady => "not_ready",
+            Self::Internal => "internal",
+            Self::Connection => "connection",
+        }
+    }
 }
 
 /// Whether the same request may be sent again.
@@ -73,6 +94,11 @@ impl RpcError {
             ErrorCode::Timeout | ErrorCode::Connection => Retry::Unknown,
         };
         Self { code, message: message.to_string(), retry }
+    }
+
+    /// The same with other advice on whether to send the request again.
+    pub fn with_retry(self, retry: Retry) -> Self {
+        Self { retry, ..self }
     }
 
     /// The request is wrong.

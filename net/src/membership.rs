@@ -81,6 +81,7 @@ impl MembershipOptions {
 
 /// Why gossip could not be started.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum MembershipError {
     /// A node without tokens owns nothing.
     #[error("a node needs at least one token")]

@@ -73,6 +73,7 @@ impl EndpointOptions {
 
 /// Why an endpoint could not be set up.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum EndpointError {
     /// The socket could not be made.
     #[error("UDP socket on {address} could not be opened: {source}; is another process using the port?")]

@@ -23,6 +23,7 @@ pub const DEADLINE_MAX: Duration = Duration::from_secs(3600);
 
 /// Who asks, as TLS proved it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Caller {
     /// A node of the mesh.
     Peer(NodeId),

@@ -80,7 +80,7 @@ impl ReplicaRequest for ReplicaApply {
         let applied = collection.apply(accepted).await.map_err(|error| match error {
             ApplyError::Closed(_) => RpcError::new(ErrorCode::NotReady, error),
             ApplyError::Broken { .. } => RpcError::new(ErrorCode::Unavailable, error),
-            ApplyError::Lost(_) => RpcError { retry: Retry::Unknown, ..RpcError::new(ErrorCode::Internal, error) },
+            ApplyError::Lost(_) => RpcError::new(ErrorCode::Internal, error).with_retry(Retry::Unknown),
         })?;
         let mut applied = applied.into_iter();
         let outcome = |refusal: Option<String>| match refusal {

@@ -86,7 +86,7 @@ impl NodeService {
         self.store.clock().check_drift(entry.version).map_err(RpcError::invalid)?;
         let store = Arc::clone(&self.store);
         let merged = blocking(move || store.apply(entry)).await?;
-        merged.map(|freed_bytes| Dropped { freed_bytes }).map_err(to_rpc_error)
+        merged.map(Dropped::new).map_err(to_rpc_error)
     }
 
     /// Answers for this node's replica. A collection that is not known here was perhaps created just now, and who asks

@@ -133,14 +133,15 @@ pub async fn take(store: Arc<Store>, node: NodeId, request: NodeSnapshot) -> Res
         let started = Instant::now();
         let taken = blocking(move || snapshot_one(&collection)).await?;
         let milliseconds = started.elapsed().as_millis() as u64;
-        let report =
-            SnapshotReport { node, collection: name, lsn: 0, pages: 0, pages_written: 0, milliseconds, error: None };
-        reports.push(match taken {
+        let mut report = SnapshotReport::new(node, name);
+        report.milliseconds = milliseconds;
+        match taken {
             Ok(SnapshotSummary { lsn, pages, pages_written, .. }) => {
-                SnapshotReport { lsn, pages, pages_written, ..report }
+                (report.lsn, report.pages, report.pages_written) = (lsn, pages, pages_written);
             }
-            Err(error) => SnapshotReport { error: Some(error.to_string()), ..report },
-        });
+            Err(error) => report.error = Some(error.to_string()),
+        }
+        reports.push(report);
     }
     Ok(reports)
 }

@@ -211,14 +211,8 @@ mod tests {
     }
 
     fn info(dim: u32) -> CollectionInfo {
-        CollectionInfo {
-            name: "films".into(),
-            id: CollectionId([0; 16]),
-            schema: vecino_client::schema(dim, Metric::Dot),
-            placement: Default::default(),
-            points: 0,
-            nodes: Default::default(),
-        }
+        let schema = vecino_client::schema(dim, Metric::Dot);
+        CollectionInfo::new("films".into(), CollectionId([0; 16]), schema, Default::default())
     }
 
     const TWO: &str = "{\"vector\":[1,2]}\n{\"vector\":[3,4]}\n";
@@ -248,7 +242,11 @@ mod tests {
 
     #[test]
     fn truth_of_more_rows_than_the_collection_has_is_remarked_on() {
-        let collection = |points| CollectionInfo { points, ..info(2) };
+        let collection = |points| {
+            let mut info = info(2);
+            info.points = points;
+            info
+        };
         let truth = [vec![5, 99_999], vec![7, 3]];
         assert_eq!(beyond(&collection(100_000), &truth, 2), None);
         assert_eq!(beyond(&collection(8), &truth, 1), None, "only the first k of each row count");
@@ -293,7 +291,7 @@ mod tests {
                 let ids = [first + 100, first + 101].map(PointId::Number);
                 let hit =
                     |id| Hit { id, score: 0.0, version: Version::ZERO, payload: None, vectors: Default::default() };
-                reply::<Search>(SearchReply { hits: ids.map(hit).into(), coverage: 1.0, metric: Metric::Dot })
+                reply::<Search>(SearchReply::new(ids.map(hit).into(), 1.0, Metric::Dot))
             }
         };
         let (one, two) = (mesh.quick_node(answer), mesh.quick_node(answer));

@@ -25,7 +25,7 @@ pub async fn run(args: CollectionArgs, style: Style) -> Result<(), Failure> {
         CollectionCommand::List => render_list(&client.collections().await?, style),
         CollectionCommand::Describe { name } => render_one(&client.collection(name).describe().await?, style),
         CollectionCommand::Drop { name } => {
-            let Dropped { freed_bytes } = client.collection(&name).drop_collection().await?;
+            let Dropped { freed_bytes, .. } = client.collection(&name).drop_collection().await?;
             render_dropped(&name, freed_bytes, style)
         }
     };
@@ -243,7 +243,7 @@ impl<'a> From<&'a CollectionStats> for StatsJson<'a> {
 
 impl<'a> From<&'a CollectionInfo> for CollectionJson<'a> {
     fn from(info: &'a CollectionInfo) -> Self {
-        let CollectionInfo { name, id, schema, placement, points, nodes } = info;
+        let CollectionInfo { name, id, schema, placement, points, nodes, .. } = info;
         let CollectionSchema { fields, replication_factor, fsync } = schema;
         let field = |(name, field): (&'a String, &FieldSchema)| {
             let FieldSchema { dim, metric, m, ef_construction, profile } = *field;
@@ -291,14 +291,10 @@ mod tests {
         let schema = schema(&CreateArgs { replicas: Some(2), fsync, ..arguments(3, Metric::Cosine) }).unwrap();
         let (one, two) = (NodeId::from_bytes([1; 16]), NodeId::from_bytes([2; 16]));
         let stats = CollectionStats { points: 5, log_bytes: 640, ..Default::default() };
-        CollectionInfo {
-            name: "films".into(),
-            id: CollectionId([0xab; 16]),
-            schema,
-            placement: BTreeMap::from([(one, vec![1]), (two, vec![2])]),
-            points: 5,
-            nodes: BTreeMap::from([(one, stats)]),
-        }
+        let placement = BTreeMap::from([(one, vec![1]), (two, vec![2])]);
+        let mut info = CollectionInfo::new("films".into(), CollectionId([0xab; 16]), schema, placement);
+        (info.points, info.nodes) = (5, BTreeMap::from([(one, stats)]));
+        info
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io;
 
 use serde::Serialize;
-use vecino_client::{ClientError, ErrorCode, Outcome, PointId, Retry};
+use vecino_client::{ClientError, Outcome, PointId, Retry};
 
 use super::text::quoted_id;
 use crate::backup::BackupError;
@@ -90,7 +90,7 @@ impl Failure {
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         let (code, retry) = match &error {
-            ClientError::Request { code, retry, .. } => (code_name(*code), *retry),
+            ClientError::Request { code, retry, .. } => (code.name(), *retry),
             ClientError::Certificates(_) | ClientError::NoIdentity => ("certificates", Retry::No),
             ClientError::NotWritten(report) if report.has_refused() => ("invalid", Retry::No),
             ClientError::NotWritten(report) if report.has_unknown() => ("unknown", Retry::Unknown),
@@ -126,22 +126,6 @@ impl From<FileError> for Failure {
     }
 }
 
-fn code_name(code: ErrorCode) -> &'static str {
-    match code {
-        ErrorCode::Invalid => "invalid",
-        ErrorCode::NotFound => "not_found",
-        ErrorCode::AlreadyExists => "already_exists",
-        ErrorCode::Unavailable => "unavailable",
-        ErrorCode::Overloaded => "overloaded",
-        ErrorCode::Timeout => "timeout",
-        ErrorCode::Forbidden => "forbidden",
-        ErrorCode::Protocol => "protocol",
-        ErrorCode::NotReady => "not_ready",
-        ErrorCode::Internal => "internal",
-        ErrorCode::Connection => "connection",
-    }
-}
-
 #[derive(Serialize)]
 struct ErrorEnvelope<'a> {
     error: ErrorJson<'a>,
@@ -156,6 +140,8 @@ struct ErrorJson<'a> {
 
 #[cfg(test)]
 mod tests {
+    use vecino_client::ErrorCode;
+
     use super::*;
 
     fn request(code: ErrorCode, retry: Retry) -> ClientError {
@@ -213,7 +199,7 @@ mod tests {
             ErrorCode::Internal,
             ErrorCode::Connection,
         ] {
-            assert_eq!(serde_json::to_value(code).unwrap(), code_name(code));
+            assert_eq!(serde_json::to_value(code).unwrap(), code.name());
         }
     }
 

@@ -50,7 +50,7 @@ pub async fn snapshot(args: SnapshotArgs, style: Style) -> Result<(), Failure> {
 
 /// The state of the mesh as text.
 pub fn render_status(reply: &StatusReply, style: Style) -> String {
-    let StatusReply { mesh, answered_by, nodes } = reply;
+    let StatusReply { mesh, answered_by, nodes, .. } = reply;
     if style == Style::Json {
         return json(&StatusJson {
             mesh: mesh.to_string(),
@@ -65,7 +65,7 @@ pub fn render_status(reply: &StatusReply, style: Style) -> String {
     let mut table = Table::new(&headings.collect::<Vec<_>>()).expendable(&["version", "#limit", "#owns"]);
     let mut troubles = String::new();
     for node in nodes {
-        let NodeStatus { id, address, state, points, owns, name, software, memory, panics, collections } = node;
+        let NodeStatus { id, address, state, points, owns, name, software, memory, panics, collections, .. } = node;
         let panicked = panics.filter(|panics| *panics > 0).map(|panics| format!("{panics} panics: its log says where"));
         let of_collections = collections.iter().filter_map(|(name, stats)| match (&stats.error, stats.serving) {
             (Some(error), Serving::NeedsCopy) => Some(format!("{name}: {error} ({})", stats.serving.name())),
@@ -100,7 +100,7 @@ pub fn render_status(reply: &StatusReply, style: Style) -> String {
 
 /// The ring as text.
 pub fn render_ring(reply: &RingReply, style: Style) -> String {
-    let RingReply { ranges, owns, replication_factor } = reply;
+    let RingReply { ranges, owns, replication_factor, .. } = reply;
     if style == Style::Json {
         return json(&RingJson {
             replication_factor: *replication_factor,
@@ -135,7 +135,7 @@ pub fn render_snapshots(reports: &[SnapshotReport], style: Style) -> String {
     let mut table = Table::new(&["node", "collection", "#lsn", "#pages", "#written", "#ms", "error"])
         .expendable(&["#lsn", "#pages"])
         .flexible("error");
-    for SnapshotReport { node, collection, lsn, pages, pages_written, milliseconds, error } in reports {
+    for SnapshotReport { node, collection, lsn, pages, pages_written, milliseconds, error, .. } in reports {
         let numbers = [lsn, pages, pages_written, milliseconds].map(u64::to_string);
         let error = style.shorten(error.as_deref().map(printable).unwrap_or_default());
         table.row([node.short(), printable(collection)].into_iter().chain(numbers).chain([error]).collect());
@@ -194,7 +194,7 @@ struct MemoryJson {
 
 impl<'a> From<&'a NodeStatus> for NodeJson<'a> {
     fn from(node: &'a NodeStatus) -> Self {
-        let NodeStatus { id, address, state, points, owns, name, software, memory, panics, collections } = node;
+        let NodeStatus { id, address, state, points, owns, name, software, memory, panics, collections, .. } = node;
         let memory = memory.map(|MemoryUse { used_bytes, limit_bytes }| MemoryJson { used_bytes, limit_bytes });
         Self {
             id: id.to_string(),
@@ -246,7 +246,7 @@ struct SnapshotJson<'a> {
 
 impl<'a> From<&'a SnapshotReport> for SnapshotJson<'a> {
     fn from(report: &'a SnapshotReport) -> Self {
-        let SnapshotReport { node, collection, lsn, pages, pages_written, milliseconds, error } = report;
+        let SnapshotReport { node, collection, lsn, pages, pages_written, milliseconds, error, .. } = report;
         Self {
             node: node.to_string(),
             collection,
@@ -273,31 +273,14 @@ mod tests {
     fn status() -> StatusReply {
         let quarantined =
             CollectionStats { error: Some("bad page".into()), serving: Serving::NeedsCopy, ..Default::default() };
-        let one = NodeStatus {
-            id: node(1),
-            address: "127.0.0.1:7400".into(),
-            state: NodeState::Up,
-            points: Some(5),
-            owns: 0.25,
-            name: "n1".into(),
-            software: "0.1.0".into(),
-            memory: Some(MemoryUse { used_bytes: 3 << 29, limit_bytes: 4 << 30 }),
-            panics: Some(2),
-            collections: BTreeMap::from([("films".into(), quarantined)]),
-        };
-        let two = NodeStatus {
-            id: node(2),
-            address: String::new(),
-            state: NodeState::Down,
-            points: None,
-            owns: 0.75,
-            name: String::new(),
-            software: String::new(),
-            memory: None,
-            panics: None,
-            collections: BTreeMap::new(),
-        };
-        StatusReply { mesh: MeshId([0xcd; 16]), answered_by: node(1), nodes: vec![one, two] }
+        let mut one = NodeStatus::new(node(1), "127.0.0.1:7400".into(), NodeState::Up);
+        (one.points, one.owns, one.panics) = (Some(5), 0.25, Some(2));
+        (one.name, one.software) = ("n1".into(), "0.1.0".into());
+        one.memory = Some(MemoryUse { used_bytes: 3 << 29, limit_bytes: 4 << 30 });
+        one.collections = BTreeMap::from([("films".into(), quarantined)]);
+        let mut two = NodeStatus::new(node(2), String::new(), NodeState::Down);
+        two.owns = 0.75;
+        StatusReply::new(MeshId([0xcd; 16]), node(1), vec![one, two])
     }
 
     #[test]
@@ -345,11 +328,11 @@ mod tests {
 
     #[test]
     fn a_ring_shows_every_range_exactly() {
-        let reply = RingReply {
-            ranges: vec![RangeInfo { start: u64::MAX, end: 15, replicas: vec![node(2), node(1)] }],
-            owns: BTreeMap::from([(node(1), 0.5), (node(2), 0.5)]),
-            replication_factor: 2,
-        };
+        let reply = RingReply::new(
+            vec![RangeInfo { start: u64::MAX, end: 15, replicas: vec![node(2), node(1)] }],
+            BTreeMap::from([(node(1), 0.5), (node(2), 0.5)]),
+            2,
+        );
         let (one, two) = ("01".repeat(16), "02".repeat(16));
         assert_eq!(
             render_ring(&reply, Style::Json),
@@ -365,14 +348,11 @@ mod tests {
 
     #[test]
     fn snapshots_are_listed_by_node() {
-        let report = |error: Option<&str>| SnapshotReport {
-            node: node(1),
-            collection: "films".into(),
-            lsn: 7,
-            pages: 3,
-            pages_written: 1,
-            milliseconds: 12,
-            error: error.map(str::to_owned),
+        let report = |error: Option<&str>| {
+            let mut report = SnapshotReport::new(node(1), "films".into());
+            (report.lsn, report.pages, report.pages_written, report.milliseconds) = (7, 3, 1, 12);
+            report.error = error.map(str::to_owned);
+            report
         };
         assert_eq!(
             render_snapshots(&[report(None)], Style::Json),

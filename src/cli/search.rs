@@ -58,7 +58,7 @@ fn vector_of_file(args: &SearchArgs) -> Result<Vector, Failure> {
 
 /// A reply as text.
 pub fn render(reply: &SearchReply, style: Style) -> String {
-    let SearchReply { hits, coverage, metric } = reply;
+    let SearchReply { hits, coverage, metric, .. } = reply;
     if style == Style::Json {
         return json(&ReplyJson { hits: hits.iter().map(HitJson::from).collect(), coverage: *coverage });
     }
@@ -147,7 +147,7 @@ mod tests {
             hit("b".into(), 2.0, Some(Payload::new())),
             hit(3.into(), 3.5, None),
         ];
-        SearchReply { hits, coverage, metric }
+        SearchReply::new(hits, coverage, metric)
     }
 
     fn parse(arguments: &[&str]) -> SearchArgs {
@@ -184,7 +184,7 @@ mod tests {
              only 66.7 % of the ring was searched: the rest has too few live replicas"
         );
         assert!(render(&reply(Metric::Dot, 1.0), Style::Plain).contains("SCORE"));
-        let nothing = SearchReply { hits: Vec::new(), coverage: 1.0, metric: Metric::Dot };
+        let nothing = SearchReply::new(Vec::new(), 1.0, Metric::Dot);
         assert_eq!(render(&nothing, Style::Terminal), "nothing found");
     }
 

@@ -12,8 +12,7 @@ use vecino_net::message::{CreateCollection, DescribeCollection, Rpc};
 use crate::fake::{Clients, FakeMesh, FakeNode, reply};
 
 fn info(name: String, schema: CollectionSchema) -> CollectionInfo {
-    let (placement, nodes) = Default::default();
-    CollectionInfo { name, id: CollectionId([1; 16]), schema, placement, points: 0, nodes }
+    CollectionInfo::new(name, CollectionId([1; 16]), schema, Default::default())
 }
 
 /// A node whose only collection is "films" with this schema, if any; creations are remembered.

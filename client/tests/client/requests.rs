@@ -17,20 +17,20 @@ use crate::fake::{Asked, Clients, FakeMesh, FakeNode, reply};
 
 /// Answers every kind in a way that shows what was asked.
 fn answer(asked: &Asked) -> Result<Vec<u8>, vecino_net::error::RpcError> {
-    let info = |name: String| CollectionInfo {
-        name,
-        id: CollectionId([1; 16]),
-        schema: schema(3, Metric::Cosine),
-        placement: BTreeMap::new(),
-        points: 5,
-        nodes: BTreeMap::new(),
+    let info = |name: String| {
+        let schema = schema(3, Metric::Cosine);
+        let mut info = CollectionInfo::new(name, CollectionId([1; 16]), schema, BTreeMap::new());
+        info.points = 5;
+        info
     };
     match asked.kind {
         CreateCollection::KIND => {
             let create: CreateCollection = asked.read();
-            reply::<CreateCollection>(CollectionInfo { schema: create.schema, ..info(create.name) })
+            let mut created = info(create.name);
+            created.schema = create.schema;
+            reply::<CreateCollection>(created)
         }
-        DropCollection::KIND => reply::<DropCollection>(Dropped { freed_bytes: 7 }),
+        DropCollection::KIND => reply::<DropCollection>(Dropped::new(7)),
         ListCollections::KIND => reply::<ListCollections>(vec![info("a".into()), info("b".into())]),
         DescribeCollection::KIND => reply::<DescribeCollection>(info(asked.read::<DescribeCollection>().name)),
         Get::KIND => {
@@ -43,24 +43,17 @@ fn answer(asked: &Asked) -> Result<Vec<u8>, vecino_net::error::RpcError> {
             assert_eq!(delete.level, Level::All);
             reply::<Delete>(vec![Outcome::Written(Version::ZERO); delete.ids.len()])
         }
-        Status::KIND => reply::<Status>(StatusReply {
-            mesh: MeshId([7; 16]),
-            answered_by: NodeId::from_bytes([2; 16]),
-            nodes: Vec::new(),
-        }),
+        Status::KIND => reply::<Status>(StatusReply::new(MeshId([7; 16]), NodeId::from_bytes([2; 16]), Vec::new())),
         RingInfo::KIND => {
             let factor = if asked.read::<RingInfo>().collection.as_deref() == Some("films") { 2 } else { 3 };
-            reply::<RingInfo>(RingReply { ranges: Vec::new(), owns: BTreeMap::new(), replication_factor: factor })
+            reply::<RingInfo>(RingReply::new(Vec::new(), BTreeMap::new(), factor))
         }
-        TakeSnapshot::KIND => reply::<TakeSnapshot>(vec![SnapshotReport {
-            node: NodeId::from_bytes([2; 16]),
-            collection: asked.read::<TakeSnapshot>().collection.unwrap_or_default(),
-            lsn: 9,
-            pages: 4,
-            pages_written: 1,
-            milliseconds: 3,
-            error: None,
-        }]),
+        TakeSnapshot::KIND => {
+            let collection = asked.read::<TakeSnapshot>().collection.unwrap_or_default();
+            let mut report = SnapshotReport::new(NodeId::from_bytes([2; 16]), collection);
+            (report.lsn, report.pages, report.pages_written, report.milliseconds) = (9, 4, 1, 3);
+            reply::<TakeSnapshot>(vec![report])
+        }
         kind => panic!("kind {kind} was not expected"),
     }
 }
@@ -111,7 +104,7 @@ async fn a_search_carries_all_its_settings_and_has_defaults_for_the_rest() {
     let searches = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&searches);
     let hit = Hit { id: 1.into(), score: 0.5, version: Version::ZERO, payload: None, vectors: BTreeMap::new() };
-    let answer = SearchReply { hits: vec![hit], coverage: 1.0, metric: Metric::Cosine };
+    let answer = SearchReply::new(vec![hit], 1.0, Metric::Cosine);
     let given = answer.clone();
     let node = mesh.node(move |asked| {
         seen.lock().unwrap().push(asked.read::<Search>());

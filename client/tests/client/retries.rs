@@ -46,7 +46,7 @@ async fn an_overloaded_node_is_asked_again_after_the_pause_that_it_asked_for() {
     let node = mesh.node(move |_| {
         let mut times = times.lock().unwrap();
         times.push(Instant::now());
-        let overloaded = RpcError { retry: Retry::AfterMs(60), ..RpcError::new(ErrorCode::Overloaded, "busy") };
+        let overloaded = RpcError::new(ErrorCode::Overloaded, "busy").with_retry(Retry::AfterMs(60));
         std::future::ready(if times.len() < 4 { Err(overloaded) } else { reply::<ListCollections>(Vec::new()) })
     });
     let client = mesh.client(&[node.address]).await;

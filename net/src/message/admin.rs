@@ -36,6 +36,7 @@ pub struct DescribeCollection {
 
 /// What is known of a collection.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct CollectionInfo {
     /// Its name.
     pub name: String,
@@ -51,12 +52,20 @@ pub struct CollectionInfo {
     pub nodes: BTreeMap<NodeId, CollectionStats>,
 }
 
+impl CollectionInfo {
+    /// A collection of which no points are known.
+    pub fn new(name: String, id: CollectionId, schema: CollectionSchema, placement: Placement) -> Self {
+        Self { name, id, schema, placement, points: 0, nodes: BTreeMap::new() }
+    }
+}
+
 /// Asks for the state of the whole mesh as this node sees it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Status {}
 
 /// Answer to [`Status`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct StatusReply {
     /// The mesh.
     pub mesh: MeshId,
@@ -66,8 +75,16 @@ pub struct StatusReply {
     pub nodes: Vec<NodeStatus>,
 }
 
+impl StatusReply {
+    /// The answer of one node about these.
+    pub fn new(mesh: MeshId, answered_by: NodeId, nodes: Vec<NodeStatus>) -> Self {
+        Self { mesh, answered_by, nodes }
+    }
+}
+
 /// One node in [`StatusReply`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct NodeStatus {
     /// Its id.
     pub id: NodeId,
@@ -95,6 +112,24 @@ pub struct NodeStatus {
     pub collections: BTreeMap<String, CollectionStats>,
 }
 
+impl NodeStatus {
+    /// A node that was never heard.
+    pub fn new(id: NodeId, address: String, state: NodeState) -> Self {
+        Self {
+            id,
+            address,
+            state,
+            points: None,
+            owns: 0.0,
+            name: String::new(),
+            software: String::new(),
+            memory: None,
+            panics: None,
+            collections: BTreeMap::new(),
+        }
+    }
+}
+
 /// Asks for the tokens, of the mesh or of one collection.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RingInfo {
@@ -104,6 +139,7 @@ pub struct RingInfo {
 
 /// Answer to [`RingInfo`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct RingReply {
     /// Ranges in token order; each ends at its token and begins after the one before.
     pub ranges: Vec<RangeInfo>,
@@ -111,6 +147,13 @@ pub struct RingReply {
     pub owns: BTreeMap<NodeId, f64>,
     /// Number of replicas shown for each range.
     pub replication_factor: u32,
+}
+
+impl RingReply {
+    /// The ranges of a ring, and the share of each node.
+    pub fn new(ranges: Vec<RangeInfo>, owns: BTreeMap<NodeId, f64>, replication_factor: u32) -> Self {
+        Self { ranges, owns, replication_factor }
+    }
 }
 
 /// Takes a snapshot of a collection, or of all, on every live node.
@@ -122,6 +165,7 @@ pub struct TakeSnapshot {
 
 /// What a snapshot did on one node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct SnapshotReport {
     /// Where.
     pub node: NodeId,
@@ -139,10 +183,25 @@ pub struct SnapshotReport {
     pub error: Option<String>,
 }
 
+impl SnapshotReport {
+    /// The report of a snapshot that took no time and has no pages yet.
+    pub fn new(node: NodeId, collection: String) -> Self {
+        Self { node, collection, lsn: 0, pages: 0, pages_written: 0, milliseconds: 0, error: None }
+    }
+}
+
 /// Answer to what may have dropped a collection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Dropped {
     /// Bytes of files that were removed; 0 where nothing was dropped.
     #[serde(default)]
     pub freed_bytes: u64,
+}
+
+impl Dropped {
+    /// What was dropped took this many bytes of files.
+    pub fn new(freed_bytes: u64) -> Self {
+        Self { freed_bytes }
+    }
 }

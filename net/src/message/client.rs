@@ -89,6 +89,7 @@ pub struct Search {
 
 /// Answer to [`Search`]. With a [`RawPayload`] it is the answer as it travels.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct SearchReply<P = Payload> {
     /// Best first.
     pub hits: Vec<Hit<P>>,
@@ -96,6 +97,13 @@ pub struct SearchReply<P = Payload> {
     pub coverage: f64,
     /// The metric that scored them.
     pub metric: Metric,
+}
+
+impl<P> SearchReply<P> {
+    /// Hits, best first, of a search of this share of the ring.
+    pub fn new(hits: Vec<Hit<P>>, coverage: f64, metric: Metric) -> Self {
+        Self { hits, coverage, metric }
+    }
 }
 
 /// The answer to a search as it travels.

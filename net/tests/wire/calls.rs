@@ -102,7 +102,7 @@ async fn errors_and_panics_of_the_service_are_answers() {
     assert_eq!((error.code, error.message.as_str()), (ErrorCode::NotFound, "as asked"));
     let error = client.call(server.address, None, &order("panic"), PATIENCE).await.unwrap_err();
     assert_eq!(error.code, ErrorCode::Internal);
-    assert_eq!(client.call(server.address, None, &order("do"), PATIENCE).await, Ok(Dropped { freed_bytes: 0 }));
+    assert_eq!(client.call(server.address, None, &order("do"), PATIENCE).await, Ok(Dropped::default()));
 }
 
 #[tokio::test]
@@ -160,9 +160,9 @@ async fn more_requests_than_permits_are_answered_overloaded() {
     assert!(error.retry_after().is_some_and(|pause| !pause.is_zero()), "{error:?}");
     server.service.released.send_replace(true);
     for call in calls {
-        assert_eq!(call.await.unwrap(), Ok(Dropped { freed_bytes: 0 }));
+        assert_eq!(call.await.unwrap(), Ok(Dropped::default()));
     }
-    assert_eq!(client.call(server.address, None, &order("do"), PATIENCE).await, Ok(Dropped { freed_bytes: 0 }));
+    assert_eq!(client.call(server.address, None, &order("do"), PATIENCE).await, Ok(Dropped::default()));
 }
 
 #[tokio::test]
@@ -210,7 +210,7 @@ async fn calls_at_once_share_one_connection() {
         })
         .collect();
     for call in calls {
-        assert_eq!(call.await.unwrap(), Ok(Dropped { freed_bytes: 0 }));
+        assert_eq!(call.await.unwrap(), Ok(Dropped::default()));
     }
     assert_eq!(server.endpoint.open_connections(), 1);
 }
@@ -224,7 +224,7 @@ async fn nodes_that_dial_each_other_at_once_are_both_served() {
         one.endpoint.call(two.address, Some(two.id), &request, PATIENCE),
         two.endpoint.call(one.address, Some(one.id), &request, PATIENCE),
     );
-    assert_eq!((there, back), (Ok(Dropped { freed_bytes: 0 }), Ok(Dropped { freed_bytes: 0 })));
+    assert_eq!((there, back), (Ok(Dropped::default()), Ok(Dropped::default())));
 }
 
 #[tokio::test]
@@ -253,7 +253,7 @@ async fn a_closing_node_finishes_what_it_began_and_turns_the_rest_away() {
     server.service.released.send_replace(true);
     assert_eq!(
         call.await.unwrap(),
-        Ok(Dropped { freed_bytes: 0 }),
+        Ok(Dropped::default()),
         "the answer arrives although the node closes right behind it"
     );
     soon("closing", closing).await.unwrap();

@@ -164,7 +164,7 @@ impl Service for Obedient {
                     "fail" => return Err(RpcError::new(ErrorCode::NotFound, "as asked")),
                     _ => {}
                 }
-                encode(&Dropped { freed_bytes: 0 })
+                encode(&Dropped::default())
             }
             ListCollections::KIND | CatalogFetch::KIND => encode(&[(); 0]),
             Put::KIND => {

@@ -21,7 +21,7 @@ async fn a_call_to_a_node_that_was_killed_and_restarted_does_not_hang_and_the_ne
     let life = node.start("127.0.0.1:0".parse().unwrap(), None, 1);
     let address = life.address;
     let caller = Endpoint::client(&mesh.client(), endless()).unwrap();
-    assert_eq!(caller.call(address, Some(node.id), &order("do"), PATIENCE).await, Ok(Dropped { freed_bytes: 0 }));
+    assert_eq!(caller.call(address, Some(node.id), &order("do"), PATIENCE).await, Ok(Dropped::default()));
     life.kill();
     let life = node.start(address, None, 2);
     assert_eq!(life.address, address);
@@ -37,7 +37,7 @@ async fn a_call_to_a_node_that_was_killed_and_restarted_does_not_hang_and_the_ne
             assert!(error.message.contains("restarted"), "{error}");
         }
     }
-    assert_eq!(caller.call(address, Some(node.id), &order("do"), PATIENCE).await, Ok(Dropped { freed_bytes: 0 }));
+    assert_eq!(caller.call(address, Some(node.id), &order("do"), PATIENCE).await, Ok(Dropped::default()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -70,5 +70,5 @@ async fn a_connection_that_is_known_to_be_lost_is_replaced_without_an_error() {
     server.endpoint.close(Duration::ZERO).await;
     drop(server);
     let again = crate::fixture::Server::start(&mesh.node(), EndpointOptions { listen: address, ..options() });
-    assert_eq!(caller.call(address, Some(again.id), &order("do"), PATIENCE).await, Ok(Dropped { freed_bytes: 0 }));
+    assert_eq!(caller.call(address, Some(again.id), &order("do"), PATIENCE).await, Ok(Dropped::default()));
 }

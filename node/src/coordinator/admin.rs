@@ -108,11 +108,11 @@ impl Coordinator {
         let (taken, freed, failures) = self.spread(&entry, deadline).await;
         if taken == 0 && needed > 1 {
             let message = format_args!("no other node agreed to drop collection {:?}{}", route.name, told(&failures));
-            return Err(RpcError { retry: Retry::Unknown, ..RpcError::new(ErrorCode::Unavailable, message) });
+            return Err(RpcError::new(ErrorCode::Unavailable, message).with_retry(Retry::Unknown));
         }
         let freed_bytes = freed + self.merge_here(&entry).await?;
         info!(collection = route.name, id = %route.id, freed_bytes, "dropped collection");
-        Ok(Dropped { freed_bytes })
+        Ok(Dropped::new(freed_bytes))
     }
 
     fn stamp(&self) -> Result<Version, RpcError> {
@@ -207,15 +207,11 @@ impl Coordinator {
         for (node, answer) in answers {
             match answer {
                 Ok(taken) => reports.extend(taken),
-                Err(error) => reports.push(SnapshotReport {
-                    node,
-                    collection: wanted.collection.clone().unwrap_or_default(),
-                    lsn: 0,
-                    pages: 0,
-                    pages_written: 0,
-                    milliseconds: 0,
-                    error: Some(error.message),
-                }),
+                Err(error) => {
+                    let mut report = SnapshotReport::new(node, wanted.collection.clone().unwrap_or_default());
+                    report.error = Some(error.message);
+                    reports.push(report);
+                }
             }
         }
         reports.sort_by(|a, b| (&a.collection, a.node).cmp(&(&b.collection, b.node)));
@@ -233,12 +229,11 @@ fn told(failures: &BTreeMap<NodeId, RpcError>) -> String {
 pub fn to_rpc_error(error: StoreError) -> RpcError {
     match error {
         StoreError::NameInUse(error) => RpcError::new(ErrorCode::AlreadyExists, error),
-        StoreError::Open { .. } => RpcError { retry: Retry::Safe, ..RpcError::new(ErrorCode::Internal, error) },
+        StoreError::Open { .. } => RpcError::new(ErrorCode::Internal, error).with_retry(Retry::Safe),
         StoreError::File(_) | StoreError::Decode(_) => match DiskFault::of(&error) {
-            Some(trouble) => RpcError {
-                retry: Retry::Unknown,
-                ..RpcError::new(ErrorCode::Unavailable, format_args!("{trouble} ({error})"))
-            },
+            Some(trouble) => {
+                RpcError::new(ErrorCode::Unavailable, format_args!("{trouble} ({error})")).with_retry(Retry::Unknown)
+            }
             None => RpcError::new(ErrorCode::Internal, error),
         },
     }
@@ -258,5 +253,7 @@ fn info_of(entry: CatalogEntry, stats: &BTreeMap<NodeId, NodeStatsReply>) -> Opt
     let share = nodes.len() as f64 / placement.len().max(1) as f64;
     let per_point = f64::from(schema.replication_factor.max(1)) * share;
     let points = if nodes.is_empty() { 0 } else { (replicas as f64 / per_point).round() as u64 };
-    Some(CollectionInfo { name, id, schema, placement, points, nodes })
+    let mut info = CollectionInfo::new(name, id, schema, placement);
+    (info.points, info.nodes) = (points, nodes);
+    Some(info)
 }

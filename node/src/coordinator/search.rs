@@ -59,7 +59,7 @@ impl Coordinator {
             let found = candidates.len();
             let hits = self.confirm(&route, candidates, &request, &cover.nodes, deadline).await?;
             if hits.len() == request.k as usize || exhausted {
-                return Ok(RawSearchReply { hits, coverage: cover.covered, metric: field.metric });
+                return Ok(RawSearchReply::new(hits, cover.covered, field.metric));
             }
             wanted = wanted.saturating_mul(2).max(found as u32).min(limits::K_MAX);
         }

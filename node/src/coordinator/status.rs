@@ -26,38 +26,22 @@ impl Coordinator {
                 let (collections, memory) =
                     told.map(|NodeStatsReply { collections, memory, panics: _ }| (collections, memory)).unzip();
                 let counted = |held: &BTreeMap<String, CollectionStats>| held.values().map(|held| held.points).sum();
-                NodeStatus {
-                    id: *id,
-                    address: address.to_string(),
-                    state: *state,
-                    points: Some(collections.as_ref().map_or(*points, counted)),
-                    owns: owns.get(id).copied().unwrap_or(0.0),
-                    name: name.clone(),
-                    software: software.clone(),
-                    memory: memory.flatten(),
-                    panics,
-                    collections: collections.unwrap_or_default(),
-                }
+                let mut status = NodeStatus::new(*id, address.to_string(), *state);
+                status.points = Some(collections.as_ref().map_or(*points, counted));
+                status.owns = owns.get(id).copied().unwrap_or(0.0);
+                (status.name, status.software) = (name.clone(), software.clone());
+                (status.memory, status.panics) = (memory.flatten(), panics);
+                status.collections = collections.unwrap_or_default();
+                status
             })
             .collect();
         // Gossip forgets a node that was away for long; a collection that it keeps does not.
         let forgotten = |node: &NodeId| !view.members.contains_key(node);
         for id in self.placed_nodes().keys().filter(|node| forgotten(node)) {
-            nodes.push(NodeStatus {
-                id: *id,
-                address: String::new(),
-                state: NodeState::Down,
-                points: None,
-                owns: 0.0,
-                name: String::new(),
-                software: String::new(),
-                memory: None,
-                panics: None,
-                collections: BTreeMap::new(),
-            });
+            nodes.push(NodeStatus::new(*id, String::new(), NodeState::Down));
         }
         nodes.sort_by(|a, b| (&a.address, a.id).cmp(&(&b.address, b.id)));
-        Ok(StatusReply { mesh: self.shared.mesh_id, answered_by: self.shared.node_id, nodes })
+        Ok(StatusReply::new(self.shared.mesh_id, self.shared.node_id, nodes))
     }
 
     /// Every range with its replicas.
@@ -69,11 +53,7 @@ impl Coordinator {
             }
             None => (self.ring_of_members(), 1),
         };
-        Ok(RingReply {
-            ranges: ring.ranges(replication_factor),
-            owns: ring.ownership(),
-            replication_factor: replication_factor as u32,
-        })
+        Ok(RingReply::new(ring.ranges(replication_factor), ring.ownership(), replication_factor as u32))
     }
 
     fn ring_of_members(&self) -> Ring {

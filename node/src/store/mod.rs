@@ -298,7 +298,7 @@ impl Store {
             }
             NotOpen::Opening { .. } => {
                 let message = format_args!("collection {id} cannot be asked on node {node} yet: {absent}; try again");
-                RpcError { retry: Retry::AfterMs(OPENING_RETRY_MS), ..RpcError::new(ErrorCode::NotReady, message) }
+                RpcError::new(ErrorCode::NotReady, message).with_retry(Retry::AfterMs(OPENING_RETRY_MS))
             }
             NotOpen::Stopping => RpcError::new(ErrorCode::NotReady, format_args!("node {node} is stopping")),
         })

@@ -147,28 +147,16 @@ impl State {
     }
 
     fn status(&self) -> StatusReply {
-        let node = |number: usize| NodeStatus {
-            id: NodeId::from_bytes([number as u8; 16]),
-            address: String::new(),
-            state: NodeState::Up,
-            points: None,
-            owns: 0.0,
-            name: String::new(),
-            software: String::new(),
-            memory: None,
-            panics: None,
-            collections: BTreeMap::new(),
-        };
-        let down = NodeStatus { state: NodeState::Down, ..node(100) };
-        let nodes = (0..self.nodes_up).map(node).chain([down]).collect();
-        StatusReply { mesh: self.mesh, answered_by: NodeId::from_bytes([0; 16]), nodes }
+        let node = |number: usize, state| NodeStatus::new(NodeId::from_bytes([number as u8; 16]), String::new(), state);
+        let down = node(100, NodeState::Down);
+        let nodes = (0..self.nodes_up).map(|number| node(number, NodeState::Up)).chain([down]).collect();
+        StatusReply::new(self.mesh, NodeId::from_bytes([0; 16]), nodes)
     }
 
     fn create(&mut self, request: CreateCollection) -> Result<CollectionInfo, RpcError> {
         let CreateCollection { name, schema } = request;
         let id = CollectionId([self.mesh.0[0] + 16 * self.collections.len() as u8; 16]);
-        let (placement, nodes) = (BTreeMap::new(), BTreeMap::new());
-        let info = CollectionInfo { name: name.clone(), id, schema, placement, points: 0, nodes };
+        let info = CollectionInfo::new(name.clone(), id, schema, BTreeMap::new());
         self.collections.insert(name, Collection { info: info.clone(), points: BTreeMap::new() });
         Ok(info)
     }
@@ -192,7 +180,7 @@ fn stored(point: RawPoint) -> RawStoredPoint {
 }
 
 fn refusal() -> RpcError {
-    RpcError { retry: Retry::No, ..RpcError::new(ErrorCode::Internal, "interrupted by the test") }
+    RpcError::new(ErrorCode::Internal, "interrupted by the test").with_retry(Retry::No)
 }
 
 fn films(ids: std::ops::Range<u64>) -> Vec<RawPoint> {

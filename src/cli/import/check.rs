@@ -82,9 +82,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.jsonl");
         std::fs::write(&path, "{\"vector\":[1,2]}\n{\"vector\":[3,4]}\n{\"vector\":[5]}\n").unwrap();
-        let (placement, nodes) = Default::default();
         let (name, id, schema) = ("films".to_owned(), CollectionId([0; 16]), schema(2, Metric::Dot));
-        let info = CollectionInfo { name, id, schema, placement, points: 0, nodes };
+        let info = CollectionInfo::new(name, id, schema, Default::default());
         assert_eq!(check_file(&path, 2, &info, || true), Ok(Some(2)));
         assert!(check_file(&path, 3, &info, || true).unwrap_err().render(false).contains("line 3"));
         let asked = std::cell::Cell::new(0);

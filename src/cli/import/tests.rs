@@ -23,14 +23,7 @@ fn info(fields: &[(&str, u32)]) -> CollectionInfo {
         |dim| FieldSchema { dim, metric: Metric::Dot, m: 16, ef_construction: 200, profile: Default::default() };
     schema.fields = fields.iter().map(|(name, dim)| ((*name).to_owned(), field(*dim))).collect();
     let id = CollectionId([0; 16]);
-    CollectionInfo {
-        name: "films".into(),
-        id,
-        schema,
-        placement: Default::default(),
-        points: 0,
-        nodes: Default::default(),
-    }
+    CollectionInfo::new("films".into(), id, schema, Default::default())
 }
 
 #[test]
@@ -76,7 +69,7 @@ fn about(asked: &Asked, metric: Metric, creation: u8) -> Result<Vec<u8>, RpcErro
     match asked.kind {
         Status::KIND => {
             let answered_by = vecino_model::NodeId::from_bytes([1; 16]);
-            reply::<Status>(StatusReply { mesh: MeshId([7; 16]), answered_by, nodes: Vec::new() })
+            reply::<Status>(StatusReply::new(MeshId([7; 16]), answered_by, Vec::new()))
         }
         _ => {
             let mut info = info(&[("", 2)]);
