@@ -123,14 +123,14 @@ impl Endpoint {
         deadline: Duration,
     ) -> Result<R::Reply, RpcError> {
         const { assert!(matches!(R::STREAM, StreamKind::Reply), "use call_streaming") };
-        let (outgoing, what) = (self.outgoing(request, deadline)?, format!("{} to {address}", R::NAME));
+        let (outgoing, what) = (self.outgoing(request, deadline)?, || format!("{} to {address}", R::NAME));
         let mut retried = false;
         let reply = loop {
             let connection = self.connection(address, R::CLASS, expect, outgoing.deadline, &what).await?;
             match connection.exchange(&outgoing).await {
                 Ok(reply) => break reply?,
                 Err(ExchangeError::NotSent(_)) if !retried => retried = true,
-                Err(error) => return Err(exchange_failed(error, &what, deadline)),
+                Err(error) => return Err(exchange_failed(error, &what(), deadline)),
             }
         };
         rpc::decode(R::NAME, &reply)
@@ -150,14 +150,14 @@ impl Endpoint {
         deadline: Duration,
     ) -> Result<Chunks<R>, RpcError> {
         const { assert!(matches!(R::STREAM, StreamKind::Chunks), "use call") };
-        let (outgoing, what) = (self.outgoing(request, deadline)?, format!("{} to {address}", R::NAME));
+        let (outgoing, what) = (self.outgoing(request, deadline)?, || format!("{} to {address}", R::NAME));
         let mut retried = false;
         loop {
             let connection = self.connection(address, R::CLASS, expect, outgoing.deadline, &what).await?;
             match connection.begin(&outgoing).await {
-                Ok(recv) => return Ok(Chunks::new(recv, connection, what, outgoing.deadline, deadline)),
+                Ok(recv) => return Ok(Chunks::new(recv, connection, what(), outgoing.deadline, deadline)),
                 Err(ExchangeError::NotSent(_)) if !retried => retried = true,
-                Err(error) => return Err(exchange_failed(error, &what, deadline)),
+                Err(error) => return Err(exchange_failed(error, &what(), deadline)),
             }
         }
     }
@@ -232,13 +232,13 @@ impl Endpoint {
         class: ConnectionClass,
         expect: Option<NodeId>,
         until: Instant,
-        what: &str,
+        what: &impl Fn() -> String,
     ) -> Result<Arc<Connection>, RpcError> {
         let connection = match timeout_at(until, self.handle.pool.connection(address, class)).await {
             Ok(Ok(connection)) => connection,
-            Ok(Err(error)) => return Err(not_connected(&error, what)),
+            Ok(Err(error)) => return Err(not_connected(&error, &what())),
             Err(_) => {
-                let message = format!("{what} was not sent: no connection was made before the deadline");
+                let message = format!("{} was not sent: no connection was made before the deadline", what());
                 return Err(RpcError { code: ErrorCode::Timeout, message, retry: Retry::Safe });
             }
         };
@@ -246,7 +246,8 @@ impl Endpoint {
             Some(expected) if expected != connection.peer.node_id => Err(RpcError {
                 code: ErrorCode::Connection,
                 message: format!(
-                    "{what} was not sent: node {} is there, expected was {expected}",
+                    "{} was not sent: node {} is there, expected was {expected}",
+                    what(),
                     connection.peer.node_id
                 ),
                 retry: Retry::Safe,

@@ -5,12 +5,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use quinn::ConnectionError;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, warn};
 use vecino_supervise::caught_async;
 
-use crate::admission::Admission;
+use crate::admission::{Admission, Admitted};
 use crate::answer::{ANSWER_WAIT, Answer, conclude, name, refuse, send_chunks, unreadable};
 use crate::error::{ErrorCode, RpcError};
 use crate::frame::{FrameError, REQUEST_HEADER_BYTES, RequestHeader, StreamKind};
@@ -218,11 +219,24 @@ async fn serve_request<S>(
         let software = server.pool.dialler().software.clone();
         return rpc::encode(&HelloReply { identity: service.identity(), software }).map(Answer::Reply);
     }
-    let (name, bytes) = (kind.name, body.len());
-    if kind.stream != StreamKind::Chunks {
-        let work = service.serve(context.clone(), kind.number, body);
-        return admitted.run(&context, name, bytes, work).await.map(Answer::Reply);
+    if kind.stream == StreamKind::Chunks {
+        // Boxed, so that the many requests with one reply do not carry the room for this.
+        return Box::pin(serve_chunks(service, &admitted, kind, context, body, send)).await;
     }
+    let bytes = body.len();
+    let work = service.serve(context.clone(), kind.number, body);
+    admitted.run(&context, kind.name, bytes, work).await.map(Answer::Reply)
+}
+
+async fn serve_chunks(
+    service: &Arc<dyn Service>,
+    admitted: &Admitted,
+    kind: &Kind,
+    context: RequestContext,
+    body: Bytes,
+    send: &mut ResetOnDrop,
+) -> Result<Answer, RpcError> {
+    let (bytes, name) = (body.len(), kind.name);
     let (chunks, waiting) = ChunkSender::channel();
     let work = service.serve_chunks(context.clone(), kind.number, body, chunks);
     let work = admitted.run(&context, name, bytes, work);
