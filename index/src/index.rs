@@ -247,7 +247,7 @@ impl Index {
         self.rounds.consolidate(&self.parts, nodes, Share::Idle)
     }
 
-    /// Whether so little is deleted that [`Self::settle`] leaves it as it is.
+    /// Whether so little is deleted that [`Self::consolidate_idle`] leaves it as it is.
     pub fn is_consolidated(&self) -> bool {
         !Share::Idle.is_reached(&self.parts)
     }
