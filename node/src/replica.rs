@@ -13,6 +13,7 @@ use vecino_net::message::{
 use crate::blocking::blocking;
 use crate::store::Store;
 use vecino_engine::{ApplyError, SearchError, SearchRequest};
+use vecino_mesh::hlc::ClockDrift;
 
 /// Most records in one page of a scan.
 const SCAN_RECORDS_MAX: usize = 1_000;
@@ -61,6 +62,15 @@ impl ReplicaRequest for ReplicaRead {
     }
 }
 
+/// What the sender of records is told where none has an outcome.
+fn not_applied(error: ApplyError) -> RpcError {
+    match error {
+        ApplyError::Closed(_) => RpcError::new(ErrorCode::NotReady, error),
+        ApplyError::Broken { .. } => RpcError::new(ErrorCode::Unavailable, error),
+        ApplyError::Lost(_) => RpcError::new(ErrorCode::Internal, error).with_retry(Retry::Unknown),
+    }
+}
+
 impl ReplicaRequest for ReplicaApply {
     fn collection(&self) -> CollectionId {
         self.collection
@@ -70,21 +80,23 @@ impl ReplicaRequest for ReplicaApply {
         let Self { collection, records } = self;
         check_batch(records.len())?;
         let collection = store.collection(collection).await?;
-        // A version from the future would win over every later write until the clocks catch up.
-        let refusals: Vec<Option<String>> = records
-            .iter()
-            .map(|record| store.clock().observe(record.version).err().map(|error| error.to_string()))
-            .collect();
-        let accepted = records.into_iter().zip(&refusals).filter(|(_, refusal)| refusal.is_none());
-        let accepted: Vec<Record> = accepted.map(|(record, _)| record).collect();
-        let applied = collection.apply(accepted).await.map_err(|error| match error {
-            ApplyError::Closed(_) => RpcError::new(ErrorCode::NotReady, error),
-            ApplyError::Broken { .. } => RpcError::new(ErrorCode::Unavailable, error),
-            ApplyError::Lost(_) => RpcError::new(ErrorCode::Internal, error).with_retry(Retry::Unknown),
-        })?;
-        let mut applied = applied.into_iter();
-        let outcome = |refusal: Option<String>| match refusal {
-            Some(reason) => Outcome::Refused(reason),
+        // A version from the future would win over every later write until the clocks catch up. Where the newest is not
+        // from there, none is.
+        let newest = records.iter().map(|record| record.version).max();
+        if newest.is_none_or(|newest| store.clock().observe(newest).is_ok()) {
+            return collection.apply(records).await.map_err(not_applied);
+        }
+        let (mut refusals, mut accepted) = (Vec::with_capacity(records.len()), Vec::new());
+        for record in records {
+            let refusal = store.clock().observe(record.version).err();
+            if refusal.is_none() {
+                accepted.push(record);
+            }
+            refusals.push(refusal);
+        }
+        let mut applied = collection.apply(accepted).await.map_err(not_applied)?.into_iter();
+        let outcome = |refusal: Option<ClockDrift>| match refusal {
+            Some(reason) => Outcome::Refused(reason.to_string()),
             None => applied.next().unwrap_or_else(|| Outcome::Unknown("the writer gave no outcome".to_owned())),
         };
         Ok(refusals.into_iter().map(outcome).collect())

@@ -2,12 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use vecino_model::{CollectionSchema, FieldSchema, Fields, Fsync, Metric, Record, RecordValue, Vector, Version};
+use vecino_model::{
+    CollectionSchema, FieldSchema, Fields, Fsync, Metric, Outcome, Record, RecordValue, Vector, Version,
+};
+use vecino_net::message::ReplicaApply;
 use vecino_storage::{Fault, FaultyDisk, MemDisk};
 
 use super::*;
 use crate::collection_files::COLLECTIONS;
 use crate::open_collections::OPEN_MAX_DEFAULT;
+use crate::replica::ReplicaRequest;
 use crate::wall_clock::WallClock;
 use vecino_engine::ballast::Ballast;
 use vecino_engine::indexers::Linkable;
@@ -178,6 +182,28 @@ fn put(lab: &Lab, store: &Store, id: CollectionId, point: u64) {
     let version = Version { time: point, node: NODE };
     let record = vecino_model::Record { id: point.into(), version, value };
     lab.runtime.block_on(collection.apply(vec![record])).unwrap();
+}
+
+#[test]
+fn of_a_batch_the_records_from_the_future_are_refused_and_the_others_are_written() {
+    let (lab, entry) = (Lab::new(), create("films", 1, 1));
+    let store = Arc::new(lab.open());
+    store.apply(entry.clone()).unwrap();
+    let record = |id: u64, time| {
+        let vectors = BTreeMap::from([(String::new(), Vector(vec![1.0, 0.0]))]);
+        let value = Some(RecordValue { vectors, payload: Default::default() });
+        Record { id: id.into(), version: Version { time, node: NODE }, value }
+    };
+    let apply = |records| {
+        let request = ReplicaApply { collection: entry.id, records };
+        lab.runtime.block_on(request.answer(&store)).unwrap()
+    };
+    let written = |time| Outcome::Written(Version { time, node: NODE });
+    let outcomes = apply(vec![record(1, 5), record(2, u64::MAX), record(3, 6)]);
+    assert!(matches!(&outcomes[1], Outcome::Refused(reason) if reason.contains("ahead")), "{outcomes:?}");
+    assert_eq!((&outcomes[0], &outcomes[2]), (&written(5), &written(6)));
+    assert_eq!(apply(vec![record(4, 7), record(5, 8)]), [written(7), written(8)]);
+    assert_eq!(points(&lab, &store, entry.id), 4);
 }
 
 fn points(lab: &Lab, store: &Store, id: CollectionId) -> u64 {
