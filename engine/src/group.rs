@@ -25,6 +25,8 @@ pub(crate) struct Group {
     pub accepted: Vec<Accepted>,
     /// The records of each batch as they are logged, one behind another.
     encoded: Vec<Vec<u8>>,
+    /// The norms of the vectors that were checked.
+    pub norms: Vec<f64>,
     /// Bytes of those that were accepted.
     pub bytes: usize,
     /// How many of them are puts.
@@ -49,8 +51,8 @@ pub(crate) struct Accepted {
     pub in_batch: InBatch,
     pub key: Key,
     pub record: Record,
-    /// The norms of its vectors, in their order.
-    pub norms: Vec<f64>,
+    /// Where the norms of its vectors lie among those of the group, in the order of its vectors.
+    pub norms: Range<usize>,
     /// Where it lies among what is encoded of its batch.
     pub encoded: Range<usize>,
 }
@@ -151,7 +153,7 @@ mod tests {
     fn accepted(in_batch: InBatch, id: u64, time: u64, is_put: bool) -> Accepted {
         let value = is_put.then(|| RecordValue { vectors: Fields::new(), payload: RawPayload::default() });
         let record = Record { id: id.into(), version: version(time), value };
-        Accepted { in_batch, key: Key { position: id, id: id.into() }, record, norms: Vec::new(), encoded: 0..10 }
+        Accepted { in_batch, key: Key { position: id, id: id.into() }, record, norms: 0..0, encoded: 0..10 }
     }
 
     #[test]

@@ -171,15 +171,16 @@ impl Writer<'_> {
 
     /// Decides whether a record is to be logged, before anything is.
     fn admit(&self, record: Record, in_batch: InBatch, puts: &PutRules, group: &mut Group) -> Outcome {
-        let mut norms = Vec::new();
+        let norms_before = group.norms.len();
         if let Some(RecordValue { vectors, payload }) = &record.value {
             // Once, for the index too: what other nodes send is not trusted.
-            let checked = validate::payload(payload).and_then(|()| validate::norms(&self.core.schema, vectors));
-            match checked {
-                Ok(checked) => norms = checked,
-                Err(invalid) => return Outcome::Refused(invalid.to_string()),
+            let checked = validate::payload(payload)
+                .and_then(|()| validate::norms(&self.core.schema, vectors, |norm| group.norms.push(norm)));
+            if let Err(invalid) = checked {
+                return Outcome::Refused(invalid.to_string());
             }
         }
+        let norms = norms_before..group.norms.len();
         let key = self.core.key(&record.id);
         if let Some(pending) = group.pending(&key).filter(|pending| *pending >= record.version) {
             return group.overtake(in_batch, key, pending);
@@ -218,7 +219,7 @@ impl Writer<'_> {
         self.log(&mut group);
         if !group.accepted.is_empty() {
             for Accepted { in_batch: _, key, record, norms, encoded: _ } in std::mem::take(&mut group.accepted) {
-                self.apply(key, record, Some(&norms));
+                self.apply(key, record, Some(&group.norms[norms]));
             }
             self.core.logged_bytes.fetch_add(group.bytes as u64, Ordering::AcqRel);
             self.core.next_lsn.store(self.log.next_lsn(), Ordering::Release);

@@ -138,14 +138,13 @@ impl Params {
         if vector.len() != self.dim {
             return Err(VectorError::Dimension { got: vector.len(), expected: self.dim });
         }
-        let mut squared = 0.0f64;
-        for (position, &value) in vector.iter().enumerate() {
-            if !value.is_finite() {
-                return Err(VectorError::NotFinite { position, value });
-            }
-            squared += f64::from(value) * f64::from(value);
+        let norm = squared_norm(vector).sqrt();
+        // The squares of finite f32 are finite in f64, and so are their sums.
+        if !norm.is_finite()
+            && let Some((position, &value)) = vector.iter().enumerate().find(|(_, value)| !value.is_finite())
+        {
+            return Err(VectorError::NotFinite { position, value });
         }
-        let norm = squared.sqrt();
         if norm > NORM_MAX {
             return Err(VectorError::NormTooLarge { norm, max: NORM_MAX });
         }
@@ -154,6 +153,21 @@ impl Params {
         }
         Ok(norm)
     }
+}
+
+/// The sum of the squares, in lanes: one sum would wait for each addition before the next.
+fn squared_norm(vector: &[f32]) -> f64 {
+    let (chunks, rest) = vector.as_chunks::<8>();
+    let mut sums = [0.0f64; 8];
+    for chunk in chunks {
+        for (sum, value) in sums.iter_mut().zip(chunk) {
+            *sum += f64::from(*value) * f64::from(*value);
+        }
+    }
+    for (sum, value) in sums.iter_mut().zip(rest) {
+        *sum += f64::from(*value) * f64::from(*value);
+    }
+    sums.iter().sum()
 }
 
 /// What to search for, and how hard.

@@ -33,5 +33,5 @@ pub use record::{Outcome, Parts, Record, RecordValue};
 pub use schema::{CollectionSchema, DEFAULT_FIELD, FieldSchema, Fsync, Metric, Profile, UnknownMetric, UnknownProfile};
 pub use search::{Hit, RawHit, ScanCursor};
 pub use typed::{PayloadError, payload_as, payload_of};
-pub use vector::{Fields, Vector};
+pub use vector::{Fields, Vector, le_bytes};
 pub use version::Version;

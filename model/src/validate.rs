@@ -108,20 +108,22 @@ pub fn point_id(id: &PointId) -> Result<(), Invalid> {
 
 /// Checks the vectors of a point: one or more of the schema's fields, and no other.
 pub fn fields(schema: &CollectionSchema, vectors: &Fields) -> Result<(), Invalid> {
-    norms(schema, vectors).map(drop)
+    norms(schema, vectors, |_| {})
 }
 
 /// As [`fields`]; gives the Euclidean norm of each vector, in their order, so that nobody has to compute it again.
-pub fn norms(schema: &CollectionSchema, vectors: &Fields) -> Result<Vec<f64>, Invalid> {
+pub fn norms(schema: &CollectionSchema, vectors: &Fields, mut each: impl FnMut(f64)) -> Result<(), Invalid> {
     let known = || schema.fields.keys().map(|name| described(name)).collect::<Vec<_>>().join(", ");
     if vectors.is_empty() {
         refuse!("the point has no vector: give one for each field, or for at least one, of {}", known());
     }
-    let norm = |(name, values): (&String, &Vector)| match schema.fields.get(name) {
-        None => refuse!("{} is not in the schema, which has {}", described(name), known()),
-        Some(field) => vector(name, field, values),
-    };
-    vectors.iter().map(norm).collect()
+    for (name, values) in vectors {
+        match schema.fields.get(name) {
+            None => refuse!("{} is not in the schema, which has {}", described(name), known()),
+            Some(field) => each(vector(name, field, values)?),
+        }
+    }
+    Ok(())
 }
 
 /// Checks one vector; gives its Euclidean norm.
@@ -130,10 +132,13 @@ pub fn vector(name: &str, field: &FieldSchema, vector: &Vector) -> Result<f64, I
     if values.len() != field.dim as usize {
         refuse!("{} has dimension {}, and the schema says {}", described(name), values.len(), field.dim);
     }
-    if let Some((at, value)) = values.iter().enumerate().find(|(_, value)| !value.is_finite()) {
+    let norm = vector.norm();
+    // The squares of finite f32 are finite in f64, and so are their sums.
+    if !norm.is_finite()
+        && let Some((at, value)) = values.iter().enumerate().find(|(_, value)| !value.is_finite())
+    {
         refuse!("{} has {value} at position {at}: only finite numbers are allowed", described(name));
     }
-    let norm = values.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
     if norm > limits::NORM_MAX {
         refuse!("{} has length {norm:e}: at most {:e} is allowed", described(name), limits::NORM_MAX);
     }

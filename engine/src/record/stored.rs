@@ -1,11 +1,10 @@
 //! The types whose encodings lie on disk. They are converted where they are written and read, and nothing else uses them.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use vecino_model::{NodeId, PointId, RawPayload, Record, RecordValue, Vector, Version};
+use vecino_model::{Fields, NodeId, PointId, RawPayload, Record, RecordValue, Vector, Version, le_bytes};
 
 use crate::record::entry::SnapshotEntry;
 
@@ -20,7 +19,7 @@ pub(super) struct StoredRecord<'a> {
 
 #[derive(Serialize, Deserialize)]
 struct StoredValue<'a> {
-    vectors: BTreeMap<Cow<'a, str>, StoredVector<'a>>,
+    vectors: StoredVectors<'a>,
     #[serde(borrow, with = "serde_bytes")]
     payload: Cow<'a, [u8]>,
 }
@@ -48,6 +47,9 @@ enum StoredId<'a> {
     Text(Cow<'a, str>),
 }
 
+/// A map from the names of fields to [`StoredVector`]s. Kept as it is in memory: a record is encoded for each put.
+struct StoredVectors<'a>(Cow<'a, Fields>);
+
 /// Little-endian f32 values, one after another in a `bin`.
 struct StoredVector<'a>(Cow<'a, [f32]>);
 
@@ -70,16 +72,14 @@ impl From<StoredRecord<'_>> for Record {
 impl<'a> From<&'a RecordValue> for StoredValue<'a> {
     fn from(value: &'a RecordValue) -> Self {
         let RecordValue { vectors, payload } = value;
-        let vectors = vectors.iter().map(|(field, vector)| (Cow::Borrowed(field.as_str()), vector.into()));
-        Self { vectors: vectors.collect(), payload: Cow::Borrowed(payload.as_bytes()) }
+        Self { vectors: StoredVectors(Cow::Borrowed(vectors)), payload: Cow::Borrowed(payload.as_bytes()) }
     }
 }
 
 impl From<StoredValue<'_>> for RecordValue {
     fn from(stored: StoredValue<'_>) -> Self {
-        let StoredValue { vectors, payload } = stored;
-        let vectors = vectors.into_iter().map(|(field, vector)| (field.into_owned(), vector.into()));
-        Self { vectors: vectors.collect(), payload: RawPayload::from_bytes(payload.into_owned()) }
+        let StoredValue { vectors: StoredVectors(vectors), payload } = stored;
+        Self { vectors: vectors.into_owned(), payload: RawPayload::from_bytes(payload.into_owned()) }
     }
 }
 
@@ -182,13 +182,38 @@ impl<'de> Deserialize<'de> for StoredId<'_> {
     }
 }
 
+impl Serialize for StoredVectors<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self(vectors) = self;
+        serializer.collect_map(vectors.iter().map(|(field, vector)| (field, StoredVector::from(vector))))
+    }
+}
+
+impl<'de> Deserialize<'de> for StoredVectors<'_> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = Fields;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map from the names of fields to vectors")
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut vectors = Fields::new();
+                while let Some((field, vector)) = map.next_entry::<String, StoredVector<'_>>()? {
+                    vectors.insert(field, vector.into());
+                }
+                Ok(vectors)
+            }
+        }
+        Ok(Self(Cow::Owned(deserializer.deserialize_map(Visitor)?)))
+    }
+}
+
 impl Serialize for StoredVector<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut bytes = Vec::with_capacity(size_of_val(&*self.0));
-        for value in &*self.0 {
-            bytes.extend_from_slice(&value.to_le_bytes());
-        }
-        serializer.serialize_bytes(&bytes)
+        serializer.serialize_bytes(&le_bytes(&self.0))
     }
 }
 
