@@ -12,7 +12,7 @@ use crate::hlc::Hlc;
 use vecino_model::{Level, NodeId, Outcome, PointId, Record, Version};
 
 use super::read::{self, Read};
-use super::write::{self, Failed, Write};
+use super::write::{self, Failed, SendNumber, Write};
 
 const NODES: u8 = 5;
 const REPLICAS: u8 = 3;
@@ -33,7 +33,11 @@ enum Rules {
 enum Message {
     Versions,
     Read,
-    Apply(Record),
+    Apply {
+        record: Record,
+        /// Under which number a write wants to be told.
+        send: SendNumber,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -166,11 +170,11 @@ impl World {
                     (Machine::Write(write), Answer::Failed(failed), Message::Versions) => {
                         (write.on_versions(from, Err(failed)), Vec::new())
                     }
-                    (Machine::Write(write), Answer::Applied(outcome), _) => {
-                        (write.on_written(from, Ok(vec![outcome])), Vec::new())
+                    (Machine::Write(write), Answer::Applied(outcome), Message::Apply { send, .. }) => {
+                        (write.on_written(send, Ok(vec![outcome])), Vec::new())
                     }
-                    (Machine::Write(write), Answer::Failed(failed), _) => {
-                        (write.on_written(from, Err(failed)), Vec::new())
+                    (Machine::Write(write), Answer::Failed(failed), Message::Apply { send, .. }) => {
+                        (write.on_written(send, Err(failed)), Vec::new())
                     }
                     (Machine::Read(read), Answer::Record(record), _) => {
                         (Vec::new(), read.on_read(from, &[0], Ok(vec![record])))
@@ -250,10 +254,11 @@ impl World {
                         _ => (Vec::new(), Vec::new()),
                     });
                 }
-                write::Command::Write { node, .. } => {
+                write::Command::Write { node, send, .. } => {
                     let stamp = self.operations[operation].stamp.expect("stamped before it is written");
                     let id = PointId::Number(self.operations[operation].point);
-                    self.send(operation, node, Message::Apply(Record { id, version: stamp, value: None }));
+                    let record = Record { id, version: stamp, value: None };
+                    self.send(operation, node, Message::Apply { record, send });
                 }
                 write::Command::Finish => {
                     let Machine::Write(write) =
@@ -273,7 +278,7 @@ impl World {
                 read::Command::WriteBack { node, .. } => {
                     let Machine::Read(read) = &self.operations[operation].machine else { continue };
                     let newest = read.newest(0).expect("something to write back").clone();
-                    self.send(operation, node, Message::Apply(newest));
+                    self.send(operation, node, Message::Apply { record: newest, send: 0 });
                 }
                 read::Command::Finish => {
                     let Machine::Read(read) = std::mem::replace(&mut self.operations[operation].machine, Machine::Done)
@@ -322,7 +327,7 @@ impl World {
         let answer = match &message {
             Message::Versions => Answer::Version(known),
             Message::Read => Answer::Record(self.stores.get(&place).cloned()),
-            Message::Apply(record) => {
+            Message::Apply { record, .. } => {
                 if known < Some(record.version) {
                     self.stores.insert(place, record.clone());
                 }

@@ -1,4 +1,7 @@
 //! Writing a batch of points to their replicas.
+//!
+//! Each point goes its own way: it is stamped and written as soon as a majority of *its* replicas has told the versions they
+//! have, so a range without a majority holds up none of the others.
 
 use std::collections::BTreeMap;
 
@@ -25,12 +28,17 @@ pub enum Command {
     Write {
         /// Whom.
         node: NodeId,
+        /// Which of the sends of this batch it is; the answer is told under it.
+        send: SendNumber,
         /// Which points.
         points: Vec<PointIndex>,
     },
     /// Every point has its outcome.
     Finish,
 }
+
+/// Counts what a batch sends to replicas.
+pub type SendNumber = usize;
 
 /// A replica that gave no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,17 +55,10 @@ pub struct Write {
     level: Level,
     points: Vec<PointState>,
     asked: BTreeMap<NodeId, Vec<PointIndex>>,
-    sent: BTreeMap<NodeId, Vec<PointIndex>>,
+    /// By number; none once it is answered.
+    sent: Vec<Option<(NodeId, Vec<PointIndex>)>>,
     failures: Failures,
-    phase: Phase,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Asking,
-    Stamping,
-    Writing,
-    Finished,
+    is_finished: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -66,6 +67,8 @@ struct PointState {
     heard: usize,
     silent: usize,
     newest: Version,
+    /// Whether its stamp was asked for.
+    is_stamping: bool,
     stamp: Option<Version>,
     acknowledged: usize,
     failed: usize,
@@ -91,6 +94,7 @@ impl Write {
                 heard: 0,
                 silent: 0,
                 newest: Version::ZERO,
+                is_stamping: false,
                 stamp: None,
                 acknowledged: 0,
                 failed: 0,
@@ -103,31 +107,31 @@ impl Write {
             level,
             points,
             asked: BTreeMap::new(),
-            sent: BTreeMap::new(),
+            sent: Vec::new(),
             failures: Failures::default(),
-            phase: Phase::Asking,
+            is_finished: false,
         };
-        let commands = match level {
+        let mut commands = match level {
             // Last writer wins: the coordinator's clock alone decides.
-            Level::One => write.stamp(),
+            Level::One => write.stamp(0..write.points.len()),
             Level::Quorum | Level::All => {
-                write.asked = by_node(write.pairs(|_| true));
+                write.asked = by_node(write.pairs(0..write.points.len()));
                 let ask =
                     |(node, points): (&NodeId, &Vec<_>)| Command::AskVersions { node: *node, points: points.clone() };
-                let commands: Vec<_> = write.asked.iter().map(ask).collect();
-                if commands.is_empty() { write.finish() } else { commands }
+                write.asked.iter().map(ask).collect()
             }
         };
+        commands.extend(write.finish_if_decided());
         (write, commands)
     }
 
     /// A replica told the versions of the points it was asked for, in that order, or failed to.
     pub fn on_versions(&mut self, node: NodeId, answer: Result<Vec<Option<Version>>, Failed>) -> Vec<Command> {
-        let Some(points) = self.asked.remove(&node).filter(|_| self.phase == Phase::Asking) else { return Vec::new() };
+        let Some(points) = self.asked.remove(&node).filter(|_| !self.is_finished) else { return Vec::new() };
         match answer {
             Ok(versions) if versions.len() == points.len() => {
-                for (point, version) in points.into_iter().zip(versions) {
-                    let point = &mut self.points[point];
+                for (point, version) in points.iter().zip(versions) {
+                    let point = &mut self.points[*point];
                     point.heard += 1;
                     point.newest = point.newest.max(version.unwrap_or(Version::ZERO));
                 }
@@ -138,13 +142,9 @@ impl Write {
             }
             Err(Failed { reason, may_have_happened: _ }) => self.silent(node, &points, &reason),
         }
-        let undecided = |point: &PointState| {
-            point.heard < point.majority() && point.silent <= point.replicas.len() - point.majority()
-        };
-        if self.points.iter().any(undecided) {
-            return Vec::new();
-        }
-        self.stamp()
+        let mut commands = self.stamp(points);
+        commands.extend(self.finish_if_decided());
+        commands
     }
 
     fn silent(&mut self, node: NodeId, points: &[PointIndex], reason: &str) {
@@ -154,49 +154,57 @@ impl Write {
         }
     }
 
-    /// Gives up on points without a majority and has the others stamped.
-    fn stamp(&mut self) -> Vec<Command> {
-        self.phase = Phase::Stamping;
-        let asked = self.level != Level::One;
-        for point in &mut self.points {
-            if asked && point.heard < point.majority() {
+    /// Has those of these points stamped that a majority was heard about, and gives up on those that have none.
+    fn stamp(&mut self, points: impl IntoIterator<Item = PointIndex>) -> Vec<Command> {
+        let asks = self.level != Level::One;
+        let mut ready = Vec::new();
+        for index in points {
+            let point = &mut self.points[index];
+            let majority = point.majority();
+            if point.is_stamping || point.outcome.is_some() {
+                continue;
+            }
+            if !asks || point.heard >= majority {
+                point.is_stamping = true;
+                ready.push((index, point.newest));
+            } else if point.silent > point.replicas.len() - majority {
                 point.outcome = Some(Outcome::Unavailable(format!(
-                    "{} of {} replicas answered and {} are needed ({})",
+                    "{} of {} replicas answered and {majority} are needed ({})",
                     point.heard,
                     point.replicas.len(),
-                    point.majority(),
                     self.failures.of(&point.replicas)
                 )));
             }
         }
-        let ready = self.points.iter().enumerate().filter(|(_, point)| point.outcome.is_none());
-        let points: Vec<_> = ready.map(|(index, point)| (index, point.newest)).collect();
-        if points.is_empty() { self.finish() } else { vec![Command::Stamp { points }] }
+        if ready.is_empty() { Vec::new() } else { vec![Command::Stamp { points: ready }] }
     }
 
-    /// The points that were to be stamped have their versions.
+    /// Points that were to be stamped have their versions.
     pub fn on_stamped(&mut self, stamps: Vec<(PointIndex, Version)>) -> Vec<Command> {
-        if self.phase != Phase::Stamping {
-            return Vec::new();
+        let is_awaited = |point: &PointState| point.is_stamping && point.stamp.is_none() && point.outcome.is_none();
+        let mut stamped = Vec::with_capacity(stamps.len());
+        for (index, stamp) in stamps {
+            let point = &mut self.points[index];
+            if is_awaited(point) {
+                point.stamp = Some(stamp);
+                stamped.push(index);
+            }
         }
-        self.phase = Phase::Writing;
-        for (point, stamp) in stamps {
-            self.points[point].stamp = Some(stamp);
+        let mut commands = Vec::new();
+        for (node, points) in by_node(self.pairs(stamped)) {
+            commands.push(Command::Write { node, send: self.sent.len(), points: points.clone() });
+            self.sent.push(Some((node, points)));
         }
-        self.sent = by_node(self.pairs(|point| point.stamp.is_some()));
-        let write = |(node, points): (&NodeId, &Vec<_>)| Command::Write { node: *node, points: points.clone() };
-        self.sent.iter().map(write).collect()
+        commands
     }
 
-    /// The points cannot be stamped: nothing is written.
+    /// The points that were to be stamped cannot be: nothing is written of them.
     pub fn on_refused(&mut self, reason: &str) -> Vec<Command> {
-        if self.phase != Phase::Stamping {
-            return Vec::new();
+        let is_awaited = |point: &&mut PointState| point.is_stamping && point.stamp.is_none();
+        for point in self.points.iter_mut().filter(is_awaited) {
+            point.outcome.get_or_insert_with(|| Outcome::Refused(reason.to_owned()));
         }
-        for point in self.points.iter_mut().filter(|point| point.outcome.is_none()) {
-            point.outcome = Some(Outcome::Refused(reason.to_owned()));
-        }
-        self.finish()
+        self.finish_if_decided()
     }
 
     /// The stamp of a point, once it has one.
@@ -204,9 +212,11 @@ impl Write {
         self.points[point].stamp
     }
 
-    /// A replica applied the points it was sent, in that order, or failed to.
-    pub fn on_written(&mut self, node: NodeId, answer: Result<Vec<Outcome>, Failed>) -> Vec<Command> {
-        let Some(points) = self.sent.remove(&node).filter(|_| self.phase == Phase::Writing) else { return Vec::new() };
+    /// A replica applied the points of this send, in their order, or failed to.
+    pub fn on_written(&mut self, send: SendNumber, answer: Result<Vec<Outcome>, Failed>) -> Vec<Command> {
+        let Some((node, points)) = self.sent.get_mut(send).and_then(Option::take).filter(|_| !self.is_finished) else {
+            return Vec::new();
+        };
         let answers: Vec<Result<(), Failed>> = match answer {
             Ok(outcomes) if outcomes.len() == points.len() => outcomes.into_iter().map(acknowledgement).collect(),
             Ok(outcomes) => {
@@ -273,15 +283,10 @@ impl Write {
     }
 
     fn finish_if_decided(&mut self) -> Vec<Command> {
-        if self.phase != Phase::Finished && self.points.iter().all(|point| point.outcome.is_some()) {
-            self.finish()
-        } else {
-            Vec::new()
+        if self.is_finished || self.points.iter().any(|point| point.outcome.is_none()) {
+            return Vec::new();
         }
-    }
-
-    fn finish(&mut self) -> Vec<Command> {
-        self.phase = Phase::Finished;
+        self.is_finished = true;
         vec![Command::Finish]
     }
 
@@ -291,9 +296,10 @@ impl Write {
         self.points.into_iter().map(|point| point.outcome.unwrap_or_else(unfinished)).collect()
     }
 
-    fn pairs(&self, wanted: impl Fn(&PointState) -> bool) -> Vec<(NodeId, PointIndex)> {
-        let points = self.points.iter().enumerate().filter(|(_, point)| wanted(point));
-        points.flat_map(|(index, point)| point.replicas.iter().map(move |node| (*node, index))).collect()
+    /// Each of these points with each of its replicas.
+    fn pairs(&self, points: impl IntoIterator<Item = PointIndex>) -> Vec<(NodeId, PointIndex)> {
+        let of = |index: PointIndex| self.points[index].replicas.iter().map(move |node| (*node, index));
+        points.into_iter().flat_map(of).collect()
     }
 }
 
@@ -334,9 +340,9 @@ mod tests {
         assert_eq!(write.on_versions(node(3), Ok(vec![None])), [Command::Stamp { points: vec![(0, version(5))] }]);
         assert_eq!(write.on_versions(node(2), Ok(vec![Some(version(7))])), [], "a late answer changes nothing");
         assert_eq!(write.on_stamped(vec![(0, version(6))]).len(), 3, "written to every replica, not just those heard");
-        assert_eq!(write.on_written(node(2), Ok(vec![Outcome::Written(version(7))])), []);
-        assert_eq!(write.on_written(node(2), Ok(vec![Outcome::Written(version(7))])), [], "one replica counts once");
-        assert_eq!(write.on_written(node(1), Ok(vec![Outcome::Written(version(6))])), [Command::Finish]);
+        assert_eq!(write.on_written(1, Ok(vec![Outcome::Written(version(7))])), []);
+        assert_eq!(write.on_written(1, Ok(vec![Outcome::Written(version(7))])), [], "one replica counts once");
+        assert_eq!(write.on_written(0, Ok(vec![Outcome::Written(version(6))])), [Command::Finish]);
         assert_eq!(write.into_outcomes(), [Outcome::Written(version(6))]);
     }
 
@@ -357,8 +363,8 @@ mod tests {
         write.on_versions(node(1), Ok(vec![None]));
         write.on_versions(node(2), Ok(vec![None]));
         write.on_stamped(vec![(0, version(1))]);
-        write.on_written(node(1), Ok(vec![Outcome::Written(version(1))]));
-        assert_eq!(write.on_written(node(2), Err(down())), [Command::Finish]);
+        write.on_written(0, Ok(vec![Outcome::Written(version(1))]));
+        assert_eq!(write.on_written(1, Err(down())), [Command::Finish]);
         assert!(matches!(write.into_outcomes()[0], Outcome::Unknown(_)));
     }
 
@@ -377,11 +383,56 @@ mod tests {
     #[test]
     fn points_of_one_batch_are_decided_apart() {
         let (mut write, _) = Write::new(vec![vec![node(1)], vec![node(2)]], Level::Quorum);
-        write.on_versions(node(1), Ok(vec![None]));
-        assert_eq!(write.on_versions(node(2), Err(down())), [Command::Stamp { points: vec![(0, Version::ZERO)] }]);
+        assert_eq!(write.on_versions(node(2), Err(down())), [], "the other one is not decided");
+        assert_eq!(write.on_versions(node(1), Ok(vec![None])), [Command::Stamp { points: vec![(0, Version::ZERO)] }]);
         write.on_stamped(vec![(0, version(1))]);
-        assert_eq!(write.on_written(node(1), Ok(vec![Outcome::Written(version(1))])), [Command::Finish]);
+        assert_eq!(write.on_written(0, Ok(vec![Outcome::Written(version(1))])), [Command::Finish]);
         let outcomes = write.into_outcomes();
         assert!(matches!(outcomes[..], [Outcome::Written(_), Outcome::Unavailable(_)]), "{outcomes:?}");
+    }
+
+    #[test]
+    fn one_range_does_not_hold_up_the_batch() {
+        let (mut write, _) = Write::new(vec![vec![node(1)], vec![node(2)], vec![node(1)]], Level::Quorum);
+        let stamp = Command::Stamp { points: vec![(0, Version::ZERO), (2, version(5))] };
+        assert_eq!(write.on_versions(node(1), Ok(vec![None, Some(version(5))])), [stamp], "node 2 is silent");
+        let stamps = vec![(0, version(6)), (2, version(7))];
+        assert_eq!(write.on_stamped(stamps), [Command::Write { node: node(1), send: 0, points: vec![0, 2] }]);
+        let written = |time| Outcome::Written(version(time));
+        assert_eq!(write.on_written(0, Ok(vec![written(6), written(7)])), []);
+        assert_eq!(write.on_deadline(), [Command::Finish]);
+        assert_eq!(write.on_versions(node(2), Ok(vec![None])), [], "too late");
+        let outcomes = write.into_outcomes();
+        assert!(matches!(&outcomes[1], Outcome::Unavailable(told) if told.contains("0 of 1")), "{outcomes:?}");
+        assert_eq!((&outcomes[0], &outcomes[2]), (&written(6), &written(7)));
+    }
+
+    #[test]
+    fn a_point_that_is_heard_of_late_is_sent_apart() {
+        let (mut write, _) = Write::new(vec![vec![node(1)], vec![node(2)]], Level::Quorum);
+        write.on_versions(node(1), Ok(vec![None]));
+        assert_eq!(
+            write.on_stamped(vec![(0, version(1)), (1, version(1))]),
+            [Command::Write { node: node(1), send: 0, points: vec![0] }],
+            "the second was not asked for"
+        );
+        write.on_versions(node(2), Ok(vec![Some(version(3))]));
+        let second = Command::Write { node: node(2), send: 1, points: vec![1] };
+        assert_eq!(write.on_stamped(vec![(1, version(4))]), [second]);
+        assert_eq!(write.on_written(1, Ok(vec![Outcome::Written(version(4))])), []);
+        assert_eq!(write.on_written(0, Err(down())), [Command::Finish]);
+        let outcomes = write.into_outcomes();
+        assert!(matches!(outcomes[..], [Outcome::Unavailable(_), Outcome::Written(_)]), "{outcomes:?}");
+    }
+
+    #[test]
+    fn what_cannot_be_stamped_is_refused_and_what_was_stamped_before_goes_on() {
+        let (mut write, _) = Write::new(vec![vec![node(1)], vec![node(2)]], Level::Quorum);
+        write.on_versions(node(1), Ok(vec![None]));
+        write.on_stamped(vec![(0, version(1))]);
+        write.on_versions(node(2), Ok(vec![None]));
+        assert_eq!(write.on_refused("the clock is off"), []);
+        assert_eq!(write.on_written(0, Ok(vec![Outcome::Written(version(1))])), [Command::Finish]);
+        assert_eq!(write.into_outcomes(), [Outcome::Written(version(1)), Outcome::Refused("the clock is off".into())]);
     }
 }

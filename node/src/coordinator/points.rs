@@ -17,7 +17,7 @@ use super::{Coordinator, HEDGE_AFTER, replica_deadline, spawn};
 use crate::replica::ReplicaRequest;
 use crate::route::Route;
 use vecino_mesh::quorum::read::{self, Partial, Read};
-use vecino_mesh::quorum::write::{self, Failed, Write};
+use vecino_mesh::quorum::write::{self, Failed, SendNumber, Write};
 use vecino_mesh::quorum::{PointIndex, Replicas};
 
 /// Most bytes of points in the answer to one get; a frame holds a little more.
@@ -120,7 +120,7 @@ impl Coordinator {
         while !finished {
             let commands = match timeout_at(driver.deadline, inbox.recv()).await {
                 Ok(Some(WriteEvent::Versions(node, answer))) => driver.write.on_versions(node, answer),
-                Ok(Some(WriteEvent::Written(node, answer))) => driver.write.on_written(node, answer),
+                Ok(Some(WriteEvent::Written(send, answer))) => driver.write.on_written(send, answer),
                 Ok(None) | Err(_) => driver.write.on_deadline(),
             };
             finished = driver.carry_out(commands);
@@ -319,7 +319,7 @@ impl Drop for Writing {
 
 enum WriteEvent {
     Versions(NodeId, Result<Vec<Option<Version>>, Failed>),
-    Written(NodeId, Result<Vec<Outcome>, Failed>),
+    Written(SendNumber, Result<Vec<Outcome>, Failed>),
 }
 
 struct WriteDriver {
@@ -355,7 +355,7 @@ impl WriteDriver {
                     let commands = self.stamp(points);
                     finished |= self.carry_out(commands);
                 }
-                write::Command::Write { node, points } => {
+                write::Command::Write { node, send, points } => {
                     let records: Vec<Record> =
                         points.iter().filter_map(|point| self.record(*point, &mut left)).collect();
                     let writing = self.coordinator.writing(node, records.iter().map(Record::bytes).sum());
@@ -367,7 +367,7 @@ impl WriteDriver {
                             Ok(_writing) => coordinator.ask(node, request, deadline).await,
                             Err(failed) => Err(failed),
                         };
-                        let _ = events.send(WriteEvent::Written(node, answer));
+                        let _ = events.send(WriteEvent::Written(send, answer));
                     });
                 }
                 write::Command::Finish => finished = true,
@@ -390,7 +390,7 @@ impl WriteDriver {
     fn uses(&self, commands: &[write::Command]) -> Vec<usize> {
         let mut uses = Vec::new();
         for command in commands {
-            if let write::Command::Write { node: _, points } = command {
+            if let write::Command::Write { node: _, send: _, points } = command {
                 uses.resize(self.values.len(), 0);
                 points.iter().for_each(|point| uses[*point] += 1);
             }
