@@ -12,15 +12,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use vecino::process::NodeCommand;
 use vecino_client::{Client, Metric, Payload, point};
 
-type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+mod support;
+
+use support::Result;
 
 /// The collection that is made.
 const NAME: &str = "linking";
-/// Points are scattered around this number of centres, as real vectors are.
-const CENTRES: usize = 1_000;
 /// Points of one put.
 const BATCH: usize = 1_000;
 
@@ -43,7 +42,7 @@ struct Linked {
 #[tokio::main]
 async fn main() -> Result<()> {
     let options = parse()?;
-    let vectors = Arc::new(vectors(options.points, options.dim));
+    let vectors = Arc::new(support::vectors(options.points, options.dim));
     let alone = link(&options, &vectors, 0).await?;
     tell("alone", &options, &alone);
     let searched = link(&options, &vectors, options.clients).await?;
@@ -69,32 +68,18 @@ fn parse() -> Result<Options> {
         clients: 4,
         dir: std::env::temp_dir().join(format!("vecino-linking-{}", std::process::id())),
     };
-    let mut arguments = std::env::args().skip(1);
-    while let Some(flag) = arguments.next() {
-        let value = arguments.next().ok_or_else(|| format!("{flag} needs a value"))?;
-        let number = || value.parse::<usize>().map_err(|error| format!("{flag} {value}: {error}"));
-        match flag.as_str() {
-            "--program" => options.program = value.into(),
-            "--dir" => options.dir = value.into(),
-            "--points" => options.points = number()?,
-            "--dim" => options.dim = number()?,
-            "--clients" => options.clients = number()?,
-            _ => return Err(format!("{flag}: no such option").into()),
+    support::flags(|flag, value| {
+        match flag {
+            "--program" => options.program = value.path(),
+            "--dir" => options.dir = value.path(),
+            "--points" => options.points = value.number()?,
+            "--dim" => options.dim = value.number()?,
+            "--clients" => options.clients = value.number()?,
+            _ => return Ok(false),
         }
-    }
+        Ok(true)
+    })?;
     Ok(options)
-}
-
-/// Vectors around centres, one after another.
-fn vectors(points: usize, dim: usize) -> Vec<f32> {
-    let mut random = fastrand::Rng::with_seed(7);
-    let centres: Vec<f32> = (0..CENTRES * dim).map(|_| random.f32()).collect();
-    let mut vectors = Vec::with_capacity(points * dim);
-    for _ in 0..points {
-        let centre = random.usize(..CENTRES) * dim;
-        vectors.extend(centres[centre..][..dim].iter().map(|value| value + (random.f32() - 0.5) * 0.5));
-    }
-    vectors
 }
 
 /// Loads a node and waits until everything is linked, while this number of clients searches.
@@ -102,16 +87,7 @@ async fn link(options: &Options, vectors: &Arc<Vec<f32>>, clients: usize) -> Res
     let (points, dim) = (options.points, options.dim);
     std::fs::create_dir_all(&options.dir)?;
     let data = options.dir.join(format!("node-{clients}"));
-    let command = NodeCommand {
-        program: options.program.clone(),
-        data: data.clone(),
-        listen: ([127, 0, 0, 1], 0).into(),
-        certs: None,
-        seeds: Vec::new(),
-        memory_limit: None,
-        environment: Vec::new(),
-        launcher: Vec::new(),
-    };
+    let command = support::node(&options.program, data.clone());
     let node = command.start().await?;
     let certs = node.client_certs().ok_or("the node made no client certificate")?.to_owned();
     let (address, timeout) = (node.address().to_string(), Duration::from_secs(60));

@@ -15,16 +15,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use vecino::process::{NodeCommand, NodeProcess};
+use vecino::process::NodeProcess;
 use vecino_client::{Client, Metric, Payload, point};
 use vecino_model::Serving;
 
-type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+mod support;
+
+use support::Result;
 
 /// The collection that is made.
 const NAME: &str = "storage";
-/// Points are scattered around so many centres, as real vectors are.
-const CENTRES: usize = 1_000;
 /// How long puts are measured with and without a snapshot under way, and how often in turn.
 const TURN: Duration = Duration::from_secs(4);
 const TURNS: usize = 4;
@@ -46,7 +46,7 @@ struct Options {
 async fn main() -> Result<()> {
     let options = Arc::new(parse()?);
     let Options { points, dim, batch, .. } = *options;
-    let vectors = Arc::new(vectors(points, dim));
+    let vectors = Arc::new(support::vectors(points, dim));
     std::fs::create_dir_all(&options.dir)?;
 
     let bare = bare(&options.dir.join("bare"), batch * (dim * 4 + 40), points.div_ceil(batch).min(500))?;
@@ -54,16 +54,7 @@ async fn main() -> Result<()> {
     println!(r#"{{"ev":"bare","vectors_per_s":{bare_rate:.0}}}"#);
 
     let data = options.dir.join("node");
-    let command = NodeCommand {
-        program: options.program.clone(),
-        data: data.clone(),
-        listen: ([127, 0, 0, 1], 0).into(),
-        certs: None,
-        seeds: Vec::new(),
-        memory_limit: None,
-        environment: Vec::new(),
-        launcher: Vec::new(),
-    };
+    let command = support::node(&options.program, data.clone());
     let node = command.start().await?;
     let certs = node.client_certs().ok_or("the node made no client certificate")?.to_owned();
     let client = client(&node, &certs).await?;
@@ -160,33 +151,19 @@ fn parse() -> Result<Options> {
         in_flight: 8,
         dir: std::env::temp_dir().join(format!("vecino-storage-{}", std::process::id())),
     };
-    let mut arguments = std::env::args().skip(1);
-    while let Some(flag) = arguments.next() {
-        let value = arguments.next().ok_or_else(|| format!("{flag} needs a value"))?;
-        let number = || value.parse::<usize>().map_err(|error| format!("{flag} {value}: {error}"));
-        match flag.as_str() {
-            "--program" => options.program = value.into(),
-            "--dir" => options.dir = value.into(),
-            "--points" => options.points = number()?,
-            "--dim" => options.dim = number()?,
-            "--batch" => options.batch = number()?.max(1),
-            "--in-flight" => options.in_flight = number()?.max(1),
-            _ => return Err(format!("{flag}: no such option").into()),
+    support::flags(|flag, value| {
+        match flag {
+            "--program" => options.program = value.path(),
+            "--dir" => options.dir = value.path(),
+            "--points" => options.points = value.number()?,
+            "--dim" => options.dim = value.number()?,
+            "--batch" => options.batch = value.number()?.max(1),
+            "--in-flight" => options.in_flight = value.number()?.max(1),
+            _ => return Ok(false),
         }
-    }
+        Ok(true)
+    })?;
     Ok(options)
-}
-
-/// Vectors around centres, one after another.
-fn vectors(points: usize, dim: usize) -> Vec<f32> {
-    let mut random = fastrand::Rng::with_seed(7);
-    let centres: Vec<f32> = (0..CENTRES * dim).map(|_| random.f32()).collect();
-    let mut vectors = Vec::with_capacity(points * dim);
-    for _ in 0..points {
-        let centre = random.usize(..CENTRES) * dim;
-        vectors.extend(centres[centre..][..dim].iter().map(|value| value + (random.f32() - 0.5) * 0.5));
-    }
-    vectors
 }
 
 /// Seconds that writing and flushing so many bytes takes a program that does nothing else.

@@ -27,9 +27,9 @@ pub struct ScanRequest {
 
 /// The points of a collection, in ring order; made by [`ScanRequest::points`].
 ///
-/// A [`Stream`]; [`try_next`](Self::try_next) needs no other crate. A node sends page after page, as far as a few MiB ahead of
-/// what is read here. Points that are written meanwhile may or may not appear; every point that is there from the beginning until the end
-/// appears once. After an error the next call asks for the same page again.
+/// A [`Stream`]; [`try_next`](Self::try_next) needs no other crate. A node sends page after page, as far as a few MiB ahead
+/// of what is read here. Points that are written meanwhile may or may not appear; every point that is there from the
+/// beginning until the end appears once. After an error the next call asks for the same page again.
 #[must_use = "nothing is read until it is polled"]
 pub struct Points {
     pages: Pages,
@@ -40,8 +40,8 @@ pub struct Points {
 
 /// The points of a collection in pages, in ring order; made by [`ScanRequest::pages`]. No page is empty.
 ///
-/// A [`Stream`]; [`try_next`](Self::try_next) needs no other crate. A node sends page after page, as far as a few MiB ahead of
-/// what is read here. After an error the next call asks for the same page again.
+/// A [`Stream`]; [`try_next`](Self::try_next) needs no other crate. A node sends page after page, as far as a few MiB ahead
+/// of what is read here. After an error the next call asks for the same page again.
 #[must_use = "nothing is read until it is polled"]
 pub struct Pages {
     session: Session,

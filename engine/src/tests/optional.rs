@@ -12,9 +12,13 @@ fn three_fields() -> CollectionSchema {
 }
 
 fn open(lab: &Lab) -> Collection {
+    open_with(lab, three_fields())
+}
+
+fn open_with(lab: &Lab, schema: CollectionSchema) -> Collection {
     let (share, indexers) = (Resources::unlimited().share("films"), Arc::clone(&lab.indexers));
     let (disk, runtime) = (Arc::new(lab.disk.clone()), lab.runtime.handle().clone());
-    Collection::open(disk, "films", share, CollectionId([1; 16]), three_fields(), indexers, runtime).unwrap()
+    Collection::open(disk, "films", share, CollectionId([1; 16]), schema, indexers, runtime).unwrap()
 }
 
 /// A put of a point with these fields, and a vector in each that no other has.
@@ -123,6 +127,32 @@ fn an_overwrite_with_fewer_fields_drops_the_others_and_a_point_without_any_is_re
     collection.close();
     drop(collection);
     check_fields(&open(&lab), &BTreeMap::from([(1, put_with(1, 2, 1..2))]));
+}
+
+#[test]
+fn a_point_refused_at_its_second_field_leaves_the_others_of_its_batch_their_own_norms() {
+    let lab = Lab::new();
+    let mut schema = three_fields();
+    schema.fields.values_mut().for_each(|field| field.metric = Metric::Cosine);
+    let collection = open_with(&lab, schema);
+    // The lengths of no two vectors are the same.
+    let scaled = |id: u64, second: f32| {
+        let vectors = [("", 1.0), ("image", second)].map(|(field, factor)| {
+            let values = vector(id, 1).into_iter().map(|value| (value + 1.0) * factor * id as f32);
+            (field.to_owned(), Vector(values.collect()))
+        });
+        let value = Some(RecordValue { vectors: vectors.into(), payload: Default::default() });
+        Record { id: id.into(), version: version(1), value }
+    };
+    let records = vec![scaled(1, 10.0), scaled(2, f32::NAN), scaled(3, 30.0)];
+    let outcomes = lab.runtime.block_on(collection.apply(records)).unwrap();
+    assert!(matches!(&outcomes[1], Outcome::Refused(told) if told.contains("image")), "{outcomes:?}");
+    for (id, field) in [1, 3].into_iter().flat_map(|id| [(id, ""), (id, "image")]) {
+        let Some(RecordValue { vectors, .. }) = scaled(id, 10.0).value else { unreachable!() };
+        let hits = search(&collection, field, &vectors[field], 1, true);
+        assert_eq!(hits[0].id, id.into(), "field {field:?}");
+        assert!((hits[0].score - 1.0).abs() < 1e-5, "point {id} in field {field:?}: {}", hits[0].score);
+    }
 }
 
 #[test]
