@@ -74,7 +74,6 @@ struct PointState {
     failed: usize,
     /// Some replica that failed may have the write.
     in_doubt: bool,
-    refused: Option<String>,
     outcome: Option<Outcome>,
 }
 
@@ -99,7 +98,6 @@ impl Write {
                 acknowledged: 0,
                 failed: 0,
                 in_doubt: false,
-                refused: None,
                 outcome: None,
             })
             .collect();
@@ -233,9 +231,6 @@ impl Write {
                     let point = &mut self.points[index];
                     point.failed += 1;
                     point.in_doubt |= may_have_happened;
-                    if !may_have_happened {
-                        point.refused.get_or_insert(reason);
-                    }
                 }
             }
             self.decide(index);
