@@ -151,6 +151,19 @@ pub fn run(folder: &Path, arguments: &[&str]) -> Ran {
     command(folder, arguments).output().unwrap().into()
 }
 
+/// The first line of a node's log that has these words. The node may write it after it has answered.
+pub async fn logged(node: &NodeProcess, words: &str) -> String {
+    let begun = Instant::now();
+    loop {
+        let log = node.log();
+        if let Some(line) = log.lines().find(|line| line.contains(words)) {
+            return line.to_owned();
+        }
+        assert!(begun.elapsed() < PATIENCE, "no {words:?} in {log}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// Ports that were free a moment ago.
 pub fn free_addresses<const N: usize>() -> [SocketAddr; N] {
     let sockets: [UdpSocket; N] = std::array::from_fn(|_| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());

@@ -5,7 +5,7 @@ use std::net::UdpSocket;
 use vecino::process::ProcessError;
 use vecino_client::{Client, Level};
 
-use crate::lab::{Lab, check_films, create_films, put_films};
+use crate::lab::{Lab, check_films, create_films, logged, put_films};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_of_another_authority_is_refused_and_both_sides_say_why() {
@@ -24,9 +24,8 @@ async fn a_client_of_another_authority_is_refused_and_both_sides_say_why() {
         assert!(!ran.err.contains(word), "{ran:?}");
     }
     assert_eq!(ran.err.matches(&node.address().to_string()).count(), 1, "the address is named once: {ran:?}");
-    let log = node.log();
-    let refused = log.lines().find(|line| line.contains("connection refused"));
-    assert!(refused.is_some_and(|line| line.contains("certificate")), "{log}");
+    let refused = logged(&node, "connection refused").await;
+    assert!(refused.contains("certificate"), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -51,7 +50,7 @@ async fn a_node_of_another_authority_never_joins() {
     assert!(!told.contains("no seed has a mesh"), "a refusal is no missing mesh: {told}");
     let client = lab.client(&node).await;
     assert_eq!(client.status().await.unwrap().nodes.len(), 1);
-    assert!(node.log().contains("connection refused"));
+    logged(&node, "connection refused").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
