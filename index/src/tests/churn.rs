@@ -318,6 +318,7 @@ fn every_hit_is_of_the_vector_that_was_under_its_slot() {
         let table: Vec<AtomicU64> = (0..4 * POINTS).map(|_| AtomicU64::new(0)).collect();
         let vectors = clustered(WRITES, DIM, 67);
         let (done, reused, hits) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
+        let (searches, missed) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let points: Mutex<Vec<(usize, Slot)>> = Mutex::default();
         std::thread::scope(|scope| {
             for _ in 0..2 {
@@ -336,6 +337,7 @@ fn every_hit_is_of_the_vector_that_was_under_its_slot() {
             }
             for seed in 0..2 {
                 let (index, table, vectors, done, hits, points) = (&index, &table, &vectors, &done, &hits, &points);
+                let (searches, missed) = (&searches, &missed);
                 scope.spawn(move || {
                     let mut random = fastrand::Rng::with_seed(seed);
                     while !done.load(Ordering::Acquire) {
@@ -352,8 +354,15 @@ fn every_hit_is_of_the_vector_that_was_under_its_slot() {
                             assert_eq!(index.vector(hit.slot).as_ref(), Some(of), "while this thread reads");
                             hits.fetch_add(1, Ordering::Relaxed);
                         }
-                        let is_found = found.first().is_some_and(|hit| hit.slot == slot);
-                        assert!(is_found || !was_there || !index.is_live(slot), "{at} in {slot}: {found:?}");
+                        searches.fetch_add(1, Ordering::Relaxed);
+                        let is_found = |found: &[Hit]| found.first().is_some_and(|hit| hit.slot == slot);
+                        if is_found(&found) || !was_there || !index.is_live(slot) {
+                            continue;
+                        }
+                        // A vector far from all others may be missed by a short walk, and by no walk as long as the graph.
+                        missed.fetch_add(1, Ordering::Relaxed);
+                        let found = index.search(&vectors[at], &SearchOptions::new(5, table.len())).unwrap();
+                        assert!(is_found(&found) || !index.is_live(slot), "{at} in {slot}: {found:?}");
                     }
                 });
             }
@@ -383,7 +392,12 @@ fn every_hit_is_of_the_vector_that_was_under_its_slot() {
             }
             done.store(true, Ordering::Release);
         });
-        println!("{profile:?}: {} slots, {reused:?} used again, {hits:?} hits", index.slots());
+        let (searches, missed) = (searches.into_inner(), missed.into_inner());
+        println!(
+            "{profile:?}: {} slots, {reused:?} used again, {hits:?} hits, {missed} of {searches} missed",
+            index.slots()
+        );
+        assert!(missed <= searches / 1_000, "{missed} of {searches} points were not found by themselves");
         assert!(reused.into_inner() > WRITES / 4, "hardly any slot was used again");
         assert!(hits.into_inner() > 100);
         link_all(&index);
