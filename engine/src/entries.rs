@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     fn entry(time: u64) -> Entry {
-        Entry { version: Version { time, node: NodeId::from_bytes([0; 16]) }, live: None }
+        Entry { version: Version { time, node: NodeId::from_bytes([0; 16]), seq: 0 }, live: None }
     }
 
     proptest! {

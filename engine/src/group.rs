@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     fn version(time: u64) -> Version {
-        Version { time, node: NodeId::from_bytes([1; 16]) }
+        Version { time, node: NodeId::from_bytes([1; 16]), seq: 0 }
     }
 
     fn accepted(in_batch: InBatch, id: u64, time: u64, is_put: bool) -> Accepted {

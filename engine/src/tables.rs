@@ -184,7 +184,7 @@ mod tests {
     }
 
     fn version(time: u64) -> Version {
-        Version { time, node: NodeId::from_bytes([0; 16]) }
+        Version { time, node: NodeId::from_bytes([0; 16]), seq: 0 }
     }
 
     proptest! {

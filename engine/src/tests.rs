@@ -79,7 +79,7 @@ impl Lab {
 }
 
 fn version(time: u64) -> Version {
-    Version { time, node: NodeId::from_bytes([3; 16]) }
+    Version { time, node: NodeId::from_bytes([3; 16]), seq: 0 }
 }
 
 /// A vector that only this id and time have.

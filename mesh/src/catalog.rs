@@ -108,7 +108,8 @@ impl Catalog {
         let mut hasher = blake3::Hasher::new();
         for CatalogEntry { name, version, id, live } in self.entries.values() {
             hasher.update(&(name.len() as u64).to_le_bytes()).update(name.as_bytes());
-            hasher.update(&version.time.to_le_bytes()).update(version.node.as_bytes());
+            let Version { time, node, seq } = version;
+            hasher.update(&time.to_le_bytes()).update(node.as_bytes()).update(&seq.to_le_bytes());
             hasher.update(&id.0).update(&[u8::from(live.is_some())]);
         }
         hasher.finalize().to_hex()[..32].to_owned()
@@ -128,7 +129,7 @@ mod tests {
         let schema = CollectionSchema { fields: BTreeMap::new(), replication_factor: 1, fsync: Fsync::Always };
         CatalogEntry {
             name: name.to_owned(),
-            version: Version { time, node: NodeId::from_bytes([9; 16]) },
+            version: Version { time, node: NodeId::from_bytes([9; 16]), seq: 0 },
             id: CollectionId([id; 16]),
             live: live.then(|| LiveCollection { schema, placement: BTreeMap::new() }),
         }

@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     fn version(time: u64) -> Version {
-        Version { time, node: NodeId::from_bytes([1; 16]) }
+        Version { time, node: NodeId::from_bytes([1; 16]), seq: 0 }
     }
 
     fn hit(id: u64, time: u64, score: f32) -> Hit {

@@ -23,6 +23,13 @@ struct StoredEntry {
 struct StoredVersion {
     time: u64,
     node: StoredId,
+    /// Left out where it is 0, as in what was written before there was one.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    seq: u64,
+}
+
+fn is_zero(seq: &u64) -> bool {
+    *seq == 0
 }
 
 /// 16 raw bytes: the id of a node or of a collection.
@@ -96,10 +103,10 @@ pub fn decode(bytes: &[u8]) -> Result<Vec<CatalogEntry>, rmp_serde::decode::Erro
 
 impl From<&CatalogEntry> for StoredEntry {
     fn from(entry: &CatalogEntry) -> Self {
-        let CatalogEntry { name, version: Version { time, node }, id: CollectionId(id), live } = entry;
+        let CatalogEntry { name, version: Version { time, node, seq }, id: CollectionId(id), live } = entry;
         Self {
             name: name.clone(),
-            version: StoredVersion { time: *time, node: StoredId(*node.as_bytes()) },
+            version: StoredVersion { time: *time, node: StoredId(*node.as_bytes()), seq: *seq },
             id: StoredId(*id),
             live: live.as_ref().map(StoredLive::from),
         }
@@ -108,9 +115,9 @@ impl From<&CatalogEntry> for StoredEntry {
 
 impl From<StoredEntry> for CatalogEntry {
     fn from(stored: StoredEntry) -> Self {
-        let StoredEntry { name, version: StoredVersion { time, node: StoredId(node) }, id: StoredId(id), live } =
-            stored;
-        let version = Version { time, node: NodeId::from_bytes(node) };
+        let StoredEntry { name, version, id: StoredId(id), live } = stored;
+        let StoredVersion { time, node: StoredId(node), seq } = version;
+        let version = Version { time, node: NodeId::from_bytes(node), seq };
         Self { name, version, id: CollectionId(id), live: live.map(LiveCollection::from) }
     }
 }
@@ -209,7 +216,7 @@ mod tests {
         ]);
         let schema = CollectionSchema { fields, replication_factor: 2, fsync: Fsync::EveryMs(50) };
         let placement = BTreeMap::from([(one, vec![1, 2]), (three, Vec::new())]);
-        let version = |time, node| Version { time, node };
+        let version = |time, node| Version { time, node, seq: 0 };
         vec![
             CatalogEntry {
                 name: "films".to_owned(),

@@ -54,6 +54,6 @@ impl Clock {
         let now = self.wall.now_ms();
         let mut hlc = self.hlc.lock().unwrap_or_else(PoisonError::into_inner);
         hlc.observe(above.time, now)?;
-        Ok(Version { time: hlc.tick(now), node: self.node })
+        Ok(Version { time: hlc.tick(now), node: self.node, seq: 0 })
     }
 }

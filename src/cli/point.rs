@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     fn version() -> Version {
-        Version { time: (1_700_000_000_000 << 16) | 3, node: NodeId::from_bytes([0xab; 16]) }
+        Version { time: (1_700_000_000_000 << 16) | 3, node: NodeId::from_bytes([0xab; 16]), seq: 0 }
     }
 
     fn point(vectors: Fields) -> StoredPoint {

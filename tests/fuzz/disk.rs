@@ -206,7 +206,7 @@ fn record(id: u64, time: u64) -> Record {
     let mut random = Rng::with_seed(time);
     let vectors = Fields::from([(String::new(), Vector((0..4).map(|_| random.f32()).collect()))]);
     let value = (!time.is_multiple_of(5)).then_some(RecordValue { vectors, payload: Default::default() });
-    Record { id: id.into(), version: Version { time, node: NodeId::from_bytes([1; 16]) }, value }
+    Record { id: id.into(), version: Version { time, node: NodeId::from_bytes([1; 16]), seq: 0 }, value }
 }
 
 /// Everything from the disk to an answer: log, manifests, pages, points, index, with every checksum right where it is mended.

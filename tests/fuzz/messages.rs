@@ -33,7 +33,7 @@ fn schema() -> CollectionSchema {
 }
 
 fn version() -> Version {
-    Version { time: 1 << 40, node: NodeId::from_bytes([7; 16]) }
+    Version { time: 1 << 40, node: NodeId::from_bytes([7; 16]), seq: 0 }
 }
 
 fn a_record() -> Record {

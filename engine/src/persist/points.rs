@@ -192,7 +192,7 @@ mod tests {
     }
 
     fn entry(slot: u32, payload: usize) -> Vec<u8> {
-        let version = Version { time: u64::from(slot) + 1, node: NodeId::from_bytes([0; 16]) };
+        let version = Version { time: u64::from(slot) + 1, node: NodeId::from_bytes([0; 16]), seq: 0 };
         let (id, payload) = (Cow::Owned(u64::from(slot).into()), Cow::Owned(vec![7; payload]));
         let bytes = record::encode_entry(&SnapshotEntry { id, version, slot: Some(slot), payload });
         [&(bytes.len() as u32).to_le_bytes(), bytes.as_slice()].concat()

@@ -83,7 +83,7 @@ mod tests {
                 vectors: BTreeMap::from([("image".to_owned(), Vector(values))]),
                 payload: RawPayload::default(),
             });
-            let record = Record { id, version: Version { time, node: NodeId::from_bytes([9; 16]) }, value };
+            let record = Record { id, version: Version { time, node: NodeId::from_bytes([9; 16]), seq: 0 }, value };
             let back = decode(&encode(&record)).unwrap();
             // Bytes, since a NaN equals nothing.
             prop_assert_eq!(encode(&back), encode(&record));
@@ -91,7 +91,7 @@ mod tests {
 
         #[test]
         fn names_of_fields_may_be_there(time in any::<u64>(), slot in prop::option::of(any::<u32>())) {
-            let version = Version { time, node: NodeId::from_bytes([9; 16]) };
+            let version = Version { time, node: NodeId::from_bytes([9; 16]), seq: 0 };
             let record = Record { id: 7.into(), version, value: None };
             let named = decode(&rmp_serde::to_vec_named(&StoredRecord::from(&record)).unwrap()).unwrap();
             prop_assert_eq!(named, record);
@@ -116,7 +116,7 @@ mod tests {
         ) {
             let vectors = BTreeMap::from([("image".to_owned(), Vector(values))]);
             let value = Some(RecordValue { vectors, payload: RawPayload::default() });
-            let version = Version { time, node: NodeId::from_bytes([9; 16]) };
+            let version = Version { time, node: NodeId::from_bytes([9; 16]), seq: 0 };
             let encoded = encode(&Record { id: 7.into(), version, value });
             prop_assert!(decode(&encoded[..kept.index(encoded.len())]).is_err());
         }
@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn records_and_entries_have_the_bytes_that_they_always_had() {
         let node = NodeId::from_bytes([9; 16]);
-        let version = Version { time: 0x0102_0304_0506_0708, node };
+        let version = Version { time: 0x0102_0304_0506_0708, node, seq: 0 };
         let stamp = [&[0x92, 0xcf, 1, 2, 3, 4, 5, 6, 7, 8, 0xc4, 16], [9; 16].as_slice()].concat();
         let vectors =
             BTreeMap::from([(String::new(), Vector(vec![1.0])), ("image".to_owned(), Vector(vec![-0.0, f32::MAX]))]);

@@ -39,6 +39,13 @@ struct StoredVersion {
     time: u64,
     #[serde(with = "serde_bytes")]
     node: [u8; 16],
+    /// Left out where it is 0, as in what was written before there was one.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    seq: u64,
+}
+
+fn is_zero(seq: &u64) -> bool {
+    *seq == 0
 }
 
 /// A number or a string.
@@ -100,15 +107,15 @@ impl From<StoredEntry<'_>> for SnapshotEntry<'static> {
 
 impl From<Version> for StoredVersion {
     fn from(version: Version) -> Self {
-        let Version { time, node } = version;
-        Self { time, node: *node.as_bytes() }
+        let Version { time, node, seq } = version;
+        Self { time, node: *node.as_bytes(), seq }
     }
 }
 
 impl From<StoredVersion> for Version {
     fn from(stored: StoredVersion) -> Self {
-        let StoredVersion { time, node } = stored;
-        Self { time, node: NodeId::from_bytes(node) }
+        let StoredVersion { time, node, seq } = stored;
+        Self { time, node: NodeId::from_bytes(node), seq }
     }
 }
 

@@ -348,7 +348,7 @@ mod tests {
     }
 
     fn record(time: u64) -> Record {
-        Record { id: 1.into(), version: Version { time, node: node(9) }, value: None }
+        Record { id: 1.into(), version: Version { time, node: node(9), seq: 0 }, value: None }
     }
 
     fn down() -> Failed {

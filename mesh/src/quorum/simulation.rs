@@ -247,7 +247,7 @@ impl World {
                     if self.rules != Rules::WritesDoNotAsk {
                         clock.observe(points[0].1.time, now).expect("clocks differ by less than the limit");
                     }
-                    let stamp = Version { time: clock.tick(now), node: node(coordinator as u8) };
+                    let stamp = Version { time: clock.tick(now), node: node(coordinator as u8), seq: 0 };
                     self.operations[operation].stamp = Some(stamp);
                     self.with_machine(operation, |machine| match machine {
                         Machine::Write(write) => (write.on_stamped(vec![(0, stamp)]), Vec::new()),

@@ -316,7 +316,7 @@ mod tests {
     }
 
     fn version(time: u64) -> Version {
-        Version { time, node: node(9) }
+        Version { time, node: node(9), seq: 0 }
     }
 
     fn down() -> Failed {

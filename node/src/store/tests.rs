@@ -61,14 +61,14 @@ fn create(name: &str, id: u8, time: u64) -> CatalogEntry {
     };
     CatalogEntry {
         name: name.to_owned(),
-        version: Version { time, node: NODE },
+        version: Version { time, node: NODE, seq: 0 },
         id: CollectionId([id; 16]),
         live: Some(LiveCollection { schema, placement: BTreeMap::from([(NODE, vec![1])]) }),
     }
 }
 
 fn drop_of(entry: &CatalogEntry, time: u64) -> CatalogEntry {
-    CatalogEntry { version: Version { time, node: NODE }, live: None, ..entry.clone() }
+    CatalogEntry { version: Version { time, node: NODE, seq: 0 }, live: None, ..entry.clone() }
 }
 
 #[test]
@@ -134,7 +134,7 @@ fn a_collection_that_does_not_fit_into_memory_is_opened_when_another_is_gone() {
     let collection = lab.get(&store, films.id).unwrap_or_else(|error| panic!("{error}"));
     let record = |id: u64| Record {
         id: id.into(),
-        version: Version { time: id, node: NODE },
+        version: Version { time: id, node: NODE, seq: 0 },
         value: Some(RecordValue {
             vectors: Fields::from([(String::new(), Vector(vec![1.0, 2.0]))]),
             payload: Default::default(),
@@ -179,7 +179,7 @@ fn put(lab: &Lab, store: &Store, id: CollectionId, point: u64) {
     let collection = lab.get(store, id).unwrap();
     let vectors = BTreeMap::from([(String::new(), vecino_model::Vector(vec![1.0, point as f32]))]);
     let value = Some(vecino_model::RecordValue { vectors, payload: Default::default() });
-    let version = Version { time: point, node: NODE };
+    let version = Version { time: point, node: NODE, seq: 0 };
     let record = vecino_model::Record { id: point.into(), version, value };
     lab.runtime.block_on(collection.apply(vec![record])).unwrap();
 }
@@ -192,13 +192,13 @@ fn of_a_batch_the_records_from_the_future_are_refused_and_the_others_are_written
     let record = |id: u64, time| {
         let vectors = BTreeMap::from([(String::new(), Vector(vec![1.0, 0.0]))]);
         let value = Some(RecordValue { vectors, payload: Default::default() });
-        Record { id: id.into(), version: Version { time, node: NODE }, value }
+        Record { id: id.into(), version: Version { time, node: NODE, seq: 0 }, value }
     };
     let apply = |records| {
         let request = ReplicaApply { collection: entry.id, records };
         lab.runtime.block_on(request.answer(&store)).unwrap()
     };
-    let written = |time| Outcome::Written(Version { time, node: NODE });
+    let written = |time| Outcome::Written(Version { time, node: NODE, seq: 0 });
     let outcomes = apply(vec![record(1, 5), record(2, u64::MAX), record(3, 6)]);
     assert!(matches!(&outcomes[1], Outcome::Refused(reason) if reason.contains("ahead")), "{outcomes:?}");
     assert_eq!((&outcomes[0], &outcomes[2]), (&written(5), &written(6)));
@@ -247,7 +247,7 @@ fn linking_all_but_stops_no_more_while_clients_search_for_searches_leave_it_half
     let collection = lab.get(&store, id).unwrap_or_else(|error| panic!("{error}"));
     let record = |id: u64| Record {
         id: id.into(),
-        version: Version { time: id, node: NODE },
+        version: Version { time: id, node: NODE, seq: 0 },
         value: Some(RecordValue {
             vectors: Fields::from([(String::new(), Vector(vec![id as f32, 1.0]))]),
             payload: Default::default(),
