@@ -1,7 +1,7 @@
-//! What the readers, the writer and the indexers of one collection share.
+//! What the readers, the writer and those that link slots of one collection share.
 
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use vecino_index::{Index, Reading};
 use vecino_model::{CollectionId, CollectionSchema, Fields, Parts, PointId, RawPayload, Record, RecordValue, position};
@@ -10,13 +10,12 @@ use vecino_supervise::Panicked;
 
 use crate::faults::Faults;
 use crate::fields::FieldIndexes;
-use crate::indexers::{Indexers, Linkable};
 use crate::key::{Entry, Key};
+use crate::linking::Linkable;
 use crate::resources::Share;
 use crate::tables::Tables;
-use crate::tails::Tail;
 
-/// What readers, the writer and the indexers share.
+/// What readers, the writer and those that link slots share.
 pub(crate) struct Core {
     pub(crate) name: String,
     pub(crate) id: CollectionId,
@@ -32,8 +31,6 @@ pub(crate) struct Core {
     /// Bytes of records logged, and how many of them the last snapshot covers; those replayed on opening count.
     pub(crate) logged_bytes: AtomicU64,
     pub(crate) snapshot_logged_bytes: AtomicU64,
-    pub(crate) indexers: Arc<Indexers>,
-    pub(crate) tail: Tail,
     pub(crate) faults: Faults,
     pub(crate) share: Share,
 }
@@ -67,17 +64,6 @@ impl Core {
         let tables = self.tables().memory_bytes();
         self.share.account.hold((self.fields.memory_bytes() + tables) as u64);
     }
-
-    /// Codes of many slots may have to be made: every indexer takes part.
-    pub(crate) fn wake_all_indexers(self: &Arc<Self>) {
-        (0..self.indexers.threads()).for_each(|_| self.wake_indexers());
-    }
-
-    pub(crate) fn wake_indexers(self: &Arc<Self>) {
-        self.progressed();
-        let linkable: Arc<dyn Linkable> = Arc::clone(self) as _;
-        self.indexers.wake(&linkable);
-    }
 }
 
 impl Linkable for Core {
@@ -88,13 +74,7 @@ impl Linkable for Core {
         self.fields.graphs().collect()
     }
 
-    fn progressed(&self) {
-        // Searches need not make room for slots that no indexer links.
-        self.tail.note(|| self.indexes().into_iter().map(Index::unlinked).max().unwrap_or(0));
-    }
-
     fn panicked(&self, panic: &Panicked) {
         self.faults.linking_panicked(panic);
-        self.progressed();
     }
 }

@@ -3,17 +3,11 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
-use tokio::sync::oneshot;
 use vecino_model::{Outcome, Record, Version};
-use vecino_storage::LogError;
 
-use crate::collection::errors::ApplyError;
 use crate::fields::Extent;
 use crate::key::Key;
 use crate::memory::Reservation;
-
-/// Where the outcomes of one batch go.
-pub(crate) type Answer = oneshot::Sender<Result<Vec<Outcome>, ApplyError>>;
 
 /// Which record of a group: the number of its batch, and its number in the batch.
 pub(crate) type InBatch = (usize, usize);
@@ -35,11 +29,8 @@ pub(crate) struct Group {
     pub room: Option<Reservation>,
     /// How far the index of each field will reach.
     pub extent: Extent,
-    /// Where to say that the log was flushed after the batches.
-    pub flushes: Vec<oneshot::Sender<Result<u64, LogError>>>,
-    /// Where the log is to be cut after all that.
-    pub cut: Option<u64>,
-    answers: Vec<(Answer, Vec<Outcome>)>,
+    /// What becomes of the records of each batch.
+    outcomes: Vec<Vec<Outcome>>,
     /// Newest version of each point in `accepted`.
     pending: HashMap<Key, Version>,
     /// Records that need no logging because an accepted one is newer, and that one's version: its fate is theirs.
@@ -61,7 +52,7 @@ impl Group {
     /// Begins a batch whose records take about this number of bytes in the log; gives its number.
     pub fn begin_batch(&mut self, bytes: usize) -> usize {
         self.encoded.push(Vec::with_capacity(bytes));
-        self.answers.len()
+        self.outcomes.len()
     }
 
     /// Where the records of the batch that was begun last are encoded.
@@ -70,8 +61,8 @@ impl Group {
     }
 
     /// Adds a batch with what is to be answered if everything that was accepted is logged.
-    pub fn add_batch(&mut self, answer: Answer, outcomes: Vec<Outcome>) {
-        self.answers.push((answer, outcomes));
+    pub fn add_batch(&mut self, outcomes: Vec<Outcome>) {
+        self.outcomes.push(outcomes);
     }
 
     /// The newest version of a point that is to be logged.
@@ -127,16 +118,13 @@ impl Group {
         self.give_up(|record| record.value.is_some(), outcome);
     }
 
-    /// Answers each batch with what became of its records.
-    pub fn answer(self) {
-        for (answer, outcomes) in self.answers {
-            // The sender may have given up; what was written stays written.
-            let _ = answer.send(Ok(outcomes));
-        }
+    /// What became of the records of each batch, in the order in which the batches were begun.
+    pub fn into_outcomes(self) -> Vec<Vec<Outcome>> {
+        self.outcomes
     }
 
     fn set(&mut self, (batch, number): InBatch, outcome: &Outcome) {
-        self.answers[batch].1[number] = outcome.clone();
+        self.outcomes[batch][number] = outcome.clone();
     }
 }
 
@@ -159,8 +147,6 @@ mod tests {
     #[test]
     fn what_was_overtaken_shares_the_fate_of_what_overtook_it() {
         let mut group = Group::default();
-        let (first, mut told_first) = oneshot::channel();
-        let (second, mut told_second) = oneshot::channel();
         let key = |id: u64| Key { position: id, id: id.into() };
         let outcomes = vec![
             group.accept(accepted((0, 0), 1, 5, true)),
@@ -168,18 +154,17 @@ mod tests {
             group.accept(accepted((0, 2), 2, 5, false)),
             group.overtake((0, 3), key(2), version(5)),
         ];
-        group.add_batch(first, outcomes);
+        group.add_batch(outcomes);
         assert_eq!(group.begin_batch(0), 1);
         // A newer delete of the point whose put is given up stands by itself.
         let outcomes = vec![group.accept(accepted((1, 0), 1, 6, false)), group.overtake((1, 1), key(1), version(6))];
-        group.add_batch(second, outcomes);
+        group.add_batch(outcomes);
         assert_eq!((group.pending(&key(1)), group.bytes, group.puts), (Some(version(6)), 30, 1));
         let full = Outcome::Unavailable("full".into());
         group.give_up_puts(&full);
         assert_eq!((group.accepted.len(), group.bytes, group.puts), (2, 20, 0));
-        group.answer();
         let written = |time| Outcome::Written(version(time));
-        assert_eq!(told_first.try_recv().unwrap().unwrap(), [full.clone(), full, written(5), written(5)]);
-        assert_eq!(told_second.try_recv().unwrap().unwrap(), [written(6), written(6)]);
+        let (first, second) = (vec![full.clone(), full, written(5), written(5)], vec![written(6), written(6)]);
+        assert_eq!(group.into_outcomes(), [first, second]);
     }
 }

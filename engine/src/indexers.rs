@@ -5,10 +5,12 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use vecino_index::Index;
-use vecino_supervise::{Panicked, caught};
+use vecino_supervise::caught;
 
+use crate::linking::link_some;
 use crate::tails::Tails;
+
+pub use crate::linking::Linkable;
 
 /// Slots that one thread links before it looks at the next collection.
 const CHUNK: usize = 64;
@@ -29,18 +31,6 @@ pub(crate) fn give_way() {
     // Linux keeps niceness by thread; elsewhere it would slow down the whole process. Refused, it changes nothing.
     #[cfg(target_os = "linux")]
     let _ = rustix::process::nice(NICENESS);
-}
-
-/// Something that has slots to link.
-pub trait Linkable: Send + Sync + 'static {
-    /// Its indexes; none where nothing is to be linked any more.
-    fn indexes(&self) -> Vec<&Index>;
-
-    /// Called whenever some of what waited was linked.
-    fn progressed(&self) {}
-
-    /// Called when linking its slots panicked.
-    fn panicked(&self, _panic: &Panicked) {}
 }
 
 /// A pool of linking threads. Dropping it stops them once they have finished the slots in hand.
@@ -213,27 +203,14 @@ impl Shared {
     }
 }
 
-/// Links up to `limit` slots of each index, makes the codes of as many that were loaded, and looks at as many to take what
-/// is buried out of the graph; true if there may be more.
-pub fn link_some(linkable: &dyn Linkable, limit: usize) -> bool {
-    let mut more = false;
-    for index in linkable.indexes() {
-        let linked = std::iter::from_fn(|| index.next_unlinked()).take(limit).inspect(|slot| index.link(*slot)).count();
-        more |= linked == limit;
-        more |= index.warm(limit);
-        more |= index.consolidate(limit);
-    }
-    linkable.progressed();
-    more
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
     use std::thread::ThreadId;
     use std::time::{Duration, Instant};
 
-    use vecino_index::{Metric, Params};
+    use vecino_index::{Index, Metric, Params};
+    use vecino_supervise::Panicked;
 
     use super::*;
 

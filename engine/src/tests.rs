@@ -13,12 +13,13 @@ use std::sync::atomic::Ordering;
 
 use vecino_storage::Disk;
 
-use crate::collection::{Collection, SCAN_BYTES, SearchRequest};
+use crate::collection::Collection;
 use crate::indexers::Indexers;
 use crate::key::Key;
 use crate::persist::OpenError;
 use crate::persist::opening::{self, Opened};
 use crate::progress::Progress;
+use crate::reads::{SCAN_BYTES, SearchRequest};
 use crate::resources::Resources;
 
 mod agreement;

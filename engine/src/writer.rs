@@ -1,26 +1,27 @@
-//! The one thread that writes a collection: it drains its queue into one batch, logs, flushes once, applies in order.
+//! What writes a collection: groups of batches are logged, flushed once, and applied in order. Synchronous, and without a
+//! thread or a queue of its own: [`Collection`](crate::Collection) has both.
 //!
 //! What has to be stored is known to have memory before it is logged. A disk that cannot be written refuses puts and
-//! changes nothing; where it is full, deletes go on, at last in the room of the ballast. A flush that fails ends the log,
-//! for it is unknown what is on the disk; the writer opens it anew before the next batch, which puts on the disk what was
-//! in doubt, and applies that too.
+//! changes nothing; where it is full, deletes go on, at last in the room of the ballast. A flush that fails ends the
+//! log, for it is unknown what is on the disk; the writer opens it anew before the next group, which puts on the disk
+//! what was in doubt, and applies that too.
 
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error, info};
-use vecino_model::{Fsync, Outcome, Record, RecordValue, validate};
+use vecino_model::{CollectionId, CollectionSchema, Outcome, Record, RecordValue, validate};
 use vecino_storage::{Log, LogError};
 use vecino_supervise::caught;
 
 use crate::core::Core;
 use crate::disk_fault::DiskFault;
-use crate::group::{Accepted, Answer, Group, InBatch};
-use crate::indexers::{Linkable, link_some};
+use crate::faults::Faults;
+use crate::group::{Accepted, Group, InBatch};
 use crate::key::Key;
-use crate::persist::opening::LogPlace;
+use crate::linking::{Linkable, link_some};
+use crate::persist::opening::{LogPlace, Opened};
 use crate::record;
 use crate::slots::Slots;
 use crate::tables::Tables;
@@ -29,38 +30,11 @@ use crate::tables::Tables;
 /// are read in some hundredths of a second: above this the writer helps linking, which slows down puts.
 const UNLINKED_BYTES_MAX: usize = 512 * 1024 * 1024;
 
-/// Bytes of records after which a batch is not made larger.
-const GROUP_BYTES_MAX: usize = 8 * 1024 * 1024;
-
-/// Pause between attempts to open a log anew.
-const HEAL_PAUSE: Duration = Duration::from_secs(1);
-
 /// Fewer buried slots than this are never worth a wait.
 const BURIED_MIN: usize = 10_000;
 
 /// Slots that the writer links at a time when the indexers are behind.
 const HELP_SLOTS: usize = 64;
-
-/// What the writer can be told.
-pub(crate) enum Command {
-    /// Apply records.
-    Apply {
-        /// The records.
-        records: Vec<Record>,
-        /// Where the outcomes go.
-        answer: Answer,
-    },
-    /// Make everything logged so far durable and say what lsn comes next.
-    Flush {
-        /// Where the lsn goes.
-        answer: oneshot::Sender<Result<u64, LogError>>,
-    },
-    /// Remove log segments that snapshots have made superfluous.
-    CutLog {
-        /// First lsn that must stay.
-        before: u64,
-    },
-}
 
 /// What puts have to pass beside being valid and new.
 struct PutRules {
@@ -84,93 +58,118 @@ impl Failure {
     }
 }
 
-/// Runs until every sender of its queue is gone.
-pub(crate) fn run(
-    core: &Arc<Core>,
-    (log, log_place): (Log, LogPlace),
-    slots: Slots,
-    commands: &mut mpsc::Receiver<Command>,
-    runtime: &tokio::runtime::Handle,
-) {
-    Writer { core, log, log_place, tried: None, fault: None, commands, slots }.run(runtime);
-}
-
-struct Writer<'a> {
-    core: &'a Arc<Core>,
+/// Writes one collection.
+pub(crate) struct Writer {
+    core: Arc<Core>,
     log: Log,
     log_place: LogPlace,
+    /// Pause between attempts to open the log anew.
+    heal_pause: Duration,
     /// When opening a log that had failed was last tried.
     tried: Option<Instant>,
     /// What was last wrong with the disk, until something is written again.
     fault: Option<DiskFault>,
-    commands: &'a mut mpsc::Receiver<Command>,
     slots: Slots,
 }
 
-impl Writer<'_> {
-    fn run(&mut self, runtime: &tokio::runtime::Handle) {
-        // With `every MS` a quiet spell must still end in a flush.
-        let idle = match self.core.schema.fsync {
-            Fsync::EveryMs(ms) => Some(Duration::from_millis(u64::from(ms))),
-            Fsync::Always | Fsync::Never => None,
+impl Writer {
+    /// The writer of what was opened, which nobody has begun to link.
+    pub fn new(opened: Opened, id: CollectionId, schema: CollectionSchema, heal_pause: Duration) -> Self {
+        let Opened { tables, fields, log, log_place, snapshots, snapshot_lsn, replayed_bytes, share } = opened;
+        fields.ask_before_growing(share.account.budget());
+        // Before anything is consolidated: slots that become vacant from then on are handed out by the indexes.
+        let slots = Slots::of(&tables, &fields);
+        let core = Core {
+            name: share.account.collection().to_owned(),
+            id,
+            schema,
+            tables: RwLock::new(tables),
+            fields,
+            snapshots: Mutex::new(snapshots),
+            next_lsn: AtomicU64::new(log.next_lsn()),
+            snapshot_lsn: AtomicU64::new(snapshot_lsn),
+            log_bytes: AtomicU64::new(log.bytes()),
+            logged_bytes: AtomicU64::new(replayed_bytes),
+            snapshot_logged_bytes: AtomicU64::new(0),
+            faults: Faults::default(),
+            share,
         };
-        loop {
-            let first = match idle {
-                None => self.commands.blocking_recv(),
-                Some(idle) => {
-                    match runtime.block_on(async { tokio::time::timeout(idle, self.commands.recv()).await }) {
-                        Ok(command) => command,
-                        Err(_) => {
-                            self.flush_if_due();
-                            continue;
-                        }
-                    }
-                }
-            };
-            let Some(first) = first else { break };
-            let mut group = Group::default();
-            self.take(first, &mut group);
-            while group.bytes < GROUP_BYTES_MAX {
-                let Ok(next) = self.commands.try_recv() else { break };
-                self.take(next, &mut group);
-            }
-            let (flushes, cut) = (std::mem::take(&mut group.flushes), group.cut);
-            self.write(group);
-            for answer in flushes {
-                // A snapshot that was given up does not wait for this any more.
-                let _ = answer.send(self.log.flush().map(|_| self.log.next_lsn()));
-            }
-            if let Some(before) = cut {
-                self.cut_log(before);
-            }
-        }
-        if let Err(reason) = self.log.flush() {
-            error!(collection = self.core.name, %reason, "the log could not be flushed before closing");
-        }
-        debug!(collection = self.core.name, "the writer has stopped");
+        Self { core: Arc::new(core), log, log_place, heal_pause, tried: None, fault: None, slots }
     }
 
-    /// Adds a command to the group.
-    fn take(&mut self, command: Command, group: &mut Group) {
-        match command {
-            Command::CutLog { before } => group.cut = Some(before),
-            Command::Flush { answer } => group.flushes.push(answer),
-            Command::Apply { records, answer } => {
-                let batch = group.begin_batch(records.iter().map(record::encoded_bytes).sum());
-                let puts = PutRules {
-                    closed: self.core.share.resources.ballast.puts_closed(),
-                    vacant: self.slots.vacant(&self.core.tables(), &self.core.fields),
-                };
-                let numbered = records.into_iter().enumerate();
-                let outcomes =
-                    numbered.map(|(number, record)| self.admit(record, (batch, number), &puts, group)).collect();
-                group.add_batch(answer, outcomes);
+    /// What readers share with it.
+    pub fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    /// Adds a batch to a group, deciding which of its records are to be logged.
+    pub fn admit(&mut self, records: Vec<Record>, group: &mut Group) {
+        let batch = group.begin_batch(records.iter().map(record::encoded_bytes).sum());
+        let puts = PutRules {
+            closed: self.core.share.resources.ballast.puts_closed(),
+            vacant: self.slots.vacant(&self.core.tables(), &self.core.fields),
+        };
+        let numbered = records.into_iter().enumerate();
+        let outcomes = numbered.map(|(number, record)| self.admit_one(record, (batch, number), &puts, group)).collect();
+        group.add_batch(outcomes);
+    }
+
+    /// Logs and flushes what was admitted, and applies it. Whether anything was applied.
+    pub fn write(&mut self, group: &mut Group) -> bool {
+        self.make_slots(group);
+        self.log(group);
+        if group.accepted.is_empty() {
+            return false;
+        }
+        for Accepted { in_batch: _, key, record, norms, encoded: _ } in std::mem::take(&mut group.accepted) {
+            self.apply(key, record, Some(&group.norms[norms]));
+        }
+        self.core.logged_bytes.fetch_add(group.bytes as u64, Ordering::AcqRel);
+        self.core.next_lsn.store(self.log.next_lsn(), Ordering::Release);
+        self.core.log_bytes.store(self.log.bytes(), Ordering::Relaxed);
+        self.core.settle_memory();
+        true
+    }
+
+    /// Does what linking and consolidation are too far behind with. `linkable` is the collection.
+    pub fn catch_up(&self, linkable: &dyn Linkable) {
+        // Searches pay for every unlinked slot, so puts wait for linking before the tail grows long.
+        while self.core.fields.unlinked_bytes() > UNLINKED_BYTES_MAX && !self.core.faults.is_linking_given_up() {
+            help(linkable, || _ = link_some(linkable, HELP_SLOTS));
+        }
+        // New slots are used up for as long as what is buried waits to leave the graph.
+        for index in linkable.indexes() {
+            let mut is_more = true;
+            while is_more && index.deleted() > BURIED_MIN.max(index.len_live() / 2) {
+                is_more = false;
+                help(linkable, || is_more = index.consolidate(HELP_SLOTS));
             }
         }
+    }
+
+    /// Makes everything logged so far durable; gives the lsn that comes next.
+    pub fn flush(&mut self) -> Result<u64, LogError> {
+        self.log.flush().map(|_| self.log.next_lsn())
+    }
+
+    /// Makes what was logged durable where the schema says that it is time.
+    pub fn flush_if_due(&mut self) {
+        if let Err(reason) = self.log.commit() {
+            error!(collection = self.core.name, %reason, "the log could not be flushed");
+        }
+    }
+
+    /// Removes log segments that snapshots have made superfluous. `before` is the first lsn that must stay.
+    pub fn cut_log(&mut self, before: u64) {
+        match self.log.truncate_before(before) {
+            Ok(freed) => debug!(collection = self.core.name, before, freed, "cut the log behind the older snapshot"),
+            Err(reason) => error!(collection = self.core.name, %reason, "the log could not be cut"),
+        }
+        self.core.log_bytes.store(self.log.bytes(), Ordering::Relaxed);
     }
 
     /// Decides whether a record is to be logged, before anything is.
-    fn admit(&self, record: Record, in_batch: InBatch, puts: &PutRules, group: &mut Group) -> Outcome {
+    fn admit_one(&self, record: Record, in_batch: InBatch, puts: &PutRules, group: &mut Group) -> Outcome {
         let norms_before = group.norms.len();
         if let Some(RecordValue { vectors, payload }) = &record.value {
             // Once, for the index too: what other nodes send is not trusted.
@@ -211,43 +210,6 @@ impl Writer<'_> {
             ));
         }
         group.accept(Accepted { in_batch, key, record, norms, encoded })
-    }
-
-    /// Logs, flushes, applies, answers.
-    fn write(&mut self, mut group: Group) {
-        self.make_slots(&mut group);
-        self.log(&mut group);
-        if !group.accepted.is_empty() {
-            for Accepted { in_batch: _, key, record, norms, encoded: _ } in std::mem::take(&mut group.accepted) {
-                self.apply(key, record, Some(&group.norms[norms]));
-            }
-            self.core.logged_bytes.fetch_add(group.bytes as u64, Ordering::AcqRel);
-            self.core.next_lsn.store(self.log.next_lsn(), Ordering::Release);
-            self.core.log_bytes.store(self.log.bytes(), Ordering::Relaxed);
-            self.core.settle_memory();
-            self.core.wake_indexers();
-        }
-        drop(group.room.take());
-        group.answer();
-        // Searches pay for every unlinked slot, so puts wait for linking before the tail grows long.
-        while self.core.fields.unlinked_bytes() > UNLINKED_BYTES_MAX && !self.core.faults.is_linking_given_up() {
-            self.help(|| _ = link_some(&**self.core, HELP_SLOTS));
-        }
-        // New slots are used up for as long as what is buried waits to leave the graph.
-        for index in self.core.indexes() {
-            let mut is_more = true;
-            while is_more && index.deleted() > BURIED_MIN.max(index.len_live() / 2) {
-                is_more = false;
-                self.help(|| is_more = index.consolidate(HELP_SLOTS));
-            }
-        }
-    }
-
-    /// Does a part of what is for the indexers to do. A panic in it is no reason to write no more.
-    fn help(&self, work: impl FnOnce()) {
-        if let Err(panic) = caught("helping to link", work) {
-            self.core.panicked(&panic);
-        }
     }
 
     /// Has the indexes make room for what is to be stored, for once it is logged it must be stored.
@@ -343,7 +305,7 @@ impl Writer<'_> {
 
     /// Opens a log anew that a failed flush has ended, and applies what was in doubt and turns out to be there.
     fn heal(&mut self) -> Result<(), LogError> {
-        let is_soon = self.tried.is_some_and(|tried| tried.elapsed() < HEAL_PAUSE);
+        let is_soon = self.tried.is_some_and(|tried| tried.elapsed() < self.heal_pause);
         if !self.log.is_poisoned() || is_soon {
             return Ok(());
         }
@@ -367,18 +329,11 @@ impl Writer<'_> {
         info!(collection = self.core.name, applied, "opened the log again after a failed flush");
         Ok(())
     }
+}
 
-    fn flush_if_due(&mut self) {
-        if let Err(reason) = self.log.commit() {
-            error!(collection = self.core.name, %reason, "the log could not be flushed");
-        }
-    }
-
-    fn cut_log(&mut self, before: u64) {
-        match self.log.truncate_before(before) {
-            Ok(freed) => debug!(collection = self.core.name, before, freed, "cut the log behind the older snapshot"),
-            Err(reason) => error!(collection = self.core.name, %reason, "the log could not be cut"),
-        }
-        self.core.log_bytes.store(self.log.bytes(), Ordering::Relaxed);
+/// Does a part of what others have not come to do. A panic in it is no reason to write no more.
+fn help(linkable: &dyn Linkable, work: impl FnOnce()) {
+    if let Err(panic) = caught("helping to link", work) {
+        linkable.panicked(&panic);
     }
 }

@@ -5,13 +5,13 @@
 //!                                                      \-> indexers link the slot into the graph
 //! ```
 //!
-//! [`Collection`] is a handle that any task may hold. One writer thread owns the log and is the only one that
-//! changes the tables; [`indexers`] link slots; a snapshot runs beside both (`persist/taking.rs`). Readers take a read lock on
-//! the tables, briefly, and none on the indexes.
+//! [`Collection`] is a handle that any task may hold. One writer thread ([`thread`]) owns the log and is the only one
+//! that changes the tables; [`indexers`] link slots; a snapshot runs beside both (`persist/taking.rs`). What is written
+//! and read is decided elsewhere, without a thread: in [`Writer`] and [`reads`](crate::reads).
 
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use vecino_model::{CollectionId, CollectionSchema, Outcome, Record};
@@ -19,19 +19,22 @@ use vecino_storage::{Disk, SnapshotSummary};
 use vecino_supervise::caught;
 
 use crate::collection::errors::ApplyError;
+use crate::collection::tended::Tended;
+use crate::collection::thread::{self, Command};
 use crate::core::Core;
-use crate::faults::Faults;
 use crate::indexers::{self, Indexers};
 use crate::persist::errors::{OpenError, TakeError};
 use crate::persist::opening::{self, Opened};
 use crate::persist::taking;
 use crate::progress::Progress;
 use crate::resources::Share;
-use crate::slots::Slots;
-use crate::writer;
+use crate::writer::Writer;
 
 /// Batches that may wait for the writer; one more waits outside, which is what slows its sender down.
 const QUEUE_BATCHES_MAX: usize = 32;
+
+/// Pause between attempts to open a log anew.
+const HEAL_PAUSE: Duration = Duration::from_secs(1);
 
 /// A collection that is open. Cheap to clone.
 #[derive(Clone)]
@@ -42,8 +45,9 @@ pub struct Collection {
 
 /// The writer's queue; its last holder stops the thread.
 struct WriterHandle {
-    queue: Mutex<Option<mpsc::Sender<writer::Command>>>,
+    queue: Mutex<Option<mpsc::Sender<Command>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    tended: Arc<Tended>,
 }
 
 impl Collection {
@@ -105,35 +109,16 @@ impl Collection {
         indexers: Arc<Indexers>,
         runtime: tokio::runtime::Handle,
     ) -> Result<Self, OpenError> {
-        let name = opened.share.account.collection().to_owned();
-        opened.fields.ask_before_growing(opened.share.account.budget());
-        // Before the indexers consolidate: slots that become vacant from then on are handed out by the indexes.
-        let slots = Slots::of(&opened.tables, &opened.fields);
-        let core = Arc::new(Core {
-            name: name.clone(),
-            id,
-            schema,
-            tables: RwLock::new(opened.tables),
-            fields: opened.fields,
-            snapshots: Mutex::new(opened.snapshots),
-            next_lsn: AtomicU64::new(opened.log.next_lsn()),
-            snapshot_lsn: AtomicU64::new(opened.snapshot_lsn),
-            log_bytes: AtomicU64::new(opened.log.bytes()),
-            logged_bytes: AtomicU64::new(opened.replayed_bytes),
-            snapshot_logged_bytes: AtomicU64::new(0),
-            tail: indexers.tails().tail(),
-            faults: Faults::default(),
-            indexers,
-            share: opened.share,
-        });
+        let writer = Writer::new(opened, id, schema, HEAL_PAUSE);
+        let core = Arc::clone(writer.core());
+        let tended = Tended::new(Arc::clone(&core), indexers);
         let (queue, mut commands) = mpsc::channel(QUEUE_BATCHES_MAX);
         let thread = std::thread::Builder::new()
-            .name(format!("writer-{name}"))
+            .name(format!("writer-{}", core.name))
             .spawn({
-                let core = Arc::clone(&core);
+                let (core, tended) = (Arc::clone(&core), Arc::clone(&tended));
                 move || {
-                    let log = (opened.log, opened.log_place);
-                    let ran = caught("a writer", || writer::run(&core, log, slots, &mut commands, &runtime));
+                    let ran = caught("a writer", || thread::run(writer, &tended, &mut commands, &runtime));
                     if let Err(panic) = ran {
                         // Before what waits in the queue is given up.
                         core.faults.writer_panicked(&panic);
@@ -141,8 +126,8 @@ impl Collection {
                 }
             })
             .map_err(OpenError::Thread)?;
-        core.wake_all_indexers();
-        let writer = WriterHandle { queue: Mutex::new(Some(queue)), thread: Mutex::new(Some(thread)) };
+        tended.wake_all();
+        let writer = WriterHandle { queue: Mutex::new(Some(queue)), thread: Mutex::new(Some(thread)), tended };
         Ok(Self { core, writer: Arc::new(writer) })
     }
 
@@ -181,9 +166,9 @@ impl Collection {
         let _queued = memory.count(2 * bytes as u64);
         let queue = self.writer.queue.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (answer, answered) = oneshot::channel();
-        let batch = writer::Command::Apply { records, answer };
+        let batch = Command::Apply { records, answer };
         queue.ok_or_else(closed)?.send(batch).await.map_err(|_| closed())?;
-        answered.await.map_err(|_| ApplyError::Lost(self.core.name.clone()))?
+        answered.await.map_err(|_| ApplyError::Lost(self.core.name.clone()))
     }
 
     /// Takes a snapshot and has the log cut behind the older of the two that are kept. Writers go on.
@@ -195,7 +180,7 @@ impl Collection {
         let queue = queue.ok_or_else(closed)?;
         let flush = || {
             let (answer, answered) = oneshot::channel();
-            queue.blocking_send(writer::Command::Flush { answer }).map_err(|_| closed())?;
+            queue.blocking_send(Command::Flush { answer }).map_err(|_| closed())?;
             Ok(answered.blocking_recv().map_err(|_| closed())??)
         };
         // On a thread of its own, which gives way to those that answer.
@@ -213,12 +198,22 @@ impl Collection {
         })?;
         self.core.faults.snapshot_ended(None);
         // They took nothing out of the graphs meanwhile.
-        self.core.wake_indexers();
+        self.writer.tended.wake();
         if let Some(lsn) = oldest {
             // A full queue or a stopped writer means that the next snapshot cuts the log.
-            let _ = queue.try_send(writer::Command::CutLog { before: lsn });
+            let _ = queue.try_send(Command::CutLog { before: lsn });
         }
         Ok(summary)
+    }
+
+    /// Whether its writer has panicked, so that it has to be opened anew.
+    pub fn is_broken(&self) -> bool {
+        self.core.faults.writer().is_some()
+    }
+
+    /// Whether the caller alone holds the collection, and nothing waits to be linked or coded.
+    pub fn is_idle(&self) -> bool {
+        self.is_held_alone() && self.unlinked() == 0 && self.warming().is_none()
     }
 
     /// Whether the caller alone holds the collection.

@@ -1,14 +1,10 @@
-//! A collection that is open: the handle that tasks hold, and what they ask of it.
+//! A collection that is open: the handle that tasks hold, the thread that writes, the indexers that it has work for it.
 
 pub(crate) mod errors;
 mod handle;
-mod scan;
-mod search;
-mod stats;
+mod reads;
+mod tended;
+mod thread;
 
-pub use errors::{ApplyError, SearchError};
+pub use errors::ApplyError;
 pub use handle::Collection;
-pub use scan::Page;
-#[cfg(test)]
-pub(crate) use scan::SCAN_BYTES;
-pub use search::SearchRequest;

@@ -28,7 +28,7 @@ const CHUNK: usize = 1024;
 /// `flush` makes the log durable and gives its next lsn, before which every record is in the tables.
 pub(crate) fn take(
     core: &Core,
-    flush: impl Fn() -> Result<u64, TakeError>,
+    mut flush: impl FnMut() -> Result<u64, TakeError>,
 ) -> Result<(SnapshotSummary, Option<u64>), TakeError> {
     let store = match core.snapshots.try_lock() {
         Ok(store) => store,

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use vecino_index::SearchOptions;
 use vecino_model::{Fields, RawHit, RawPayload, Vector};
 
-use crate::collection::errors::{SEARCH_BYTES_MAX, SearchError};
-use crate::collection::handle::Collection;
+use crate::core::Core;
 use crate::key::Live;
+use crate::reads::errors::{SEARCH_BYTES_MAX, SearchError};
 
 /// How often a search looks again because points were overwritten while it looked.
 const SEARCH_TRIES: usize = 4;
@@ -33,31 +33,31 @@ pub struct SearchRequest {
     pub exact: bool,
 }
 
-impl Collection {
+impl Core {
     /// The best hits of this node's index. Blocks for as long as the search takes.
-    pub fn search(&self, request: &SearchRequest) -> Result<Vec<RawHit>, SearchError> {
+    pub(crate) fn search(&self, request: &SearchRequest) -> Result<Vec<RawHit>, SearchError> {
         let SearchRequest { field, vector, k, ef, threshold, with_payload, with_vectors, exact } = request;
-        let index = self.core.fields.get(field).ok_or_else(|| SearchError::UnknownField(field.clone()))?;
+        let index = self.fields.get(field).ok_or_else(|| SearchError::UnknownField(field.clone()))?;
         let options = SearchOptions { k: *k as usize, ef: (*ef).max(*k) as usize, threshold: *threshold, filter: None };
         let mut live: Vec<(f32, Arc<Live>)> = Vec::new();
         // From the search to the last look at a slot that it gave: none of them is used again meanwhile.
-        let _reading = self.core.reading();
+        let _reading = self.reading();
         for _ in 0..SEARCH_TRIES {
             let found = index.search(vector, &options, *exact)?;
-            let tables = self.core.tables();
+            let tables = self.tables();
             live = found.iter().filter_map(|hit| Some((hit.score, Arc::clone(tables.in_slot(hit.slot)?)))).collect();
             // A point that was overwritten since the index looked is in a slot that the index did not look at.
             if live.len() == found.len() {
                 break;
             }
         }
-        let vector_bytes = if *with_vectors { self.core.fields.vector_bytes_max() } else { 0 };
+        let vector_bytes = if *with_vectors { self.fields.vector_bytes_max() } else { 0 };
         let hit_bytes = |live: &Live| vector_bytes + if *with_payload { live.payload.len() } else { 0 };
         let bytes = live.iter().map(|(_, live)| hit_bytes(live)).sum::<usize>();
         if bytes > SEARCH_BYTES_MAX {
             return Err(SearchError::TooLarge);
         }
-        let _answer = self.core.share.account.budget().count(bytes as u64);
+        let _answer = self.share.account.budget().count(bytes as u64);
         live.into_iter().map(|(score, live)| self.hit(score, &live, *with_payload, *with_vectors)).collect()
     }
 
@@ -68,7 +68,7 @@ impl Collection {
         if let Some(Err(fault)) = payload.as_ref().map(RawPayload::check) {
             return Err(SearchError::Damaged { id: key.id.clone(), version: *version, reason: fault.to_string() });
         }
-        let vectors = if with_vectors { self.core.fields.vectors(*slot) } else { Fields::new() };
+        let vectors = if with_vectors { self.fields.vectors(*slot) } else { Fields::new() };
         Ok(RawHit { id: key.id.clone(), score, version: *version, payload, vectors })
     }
 }

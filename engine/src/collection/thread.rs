@@ -1,0 +1,120 @@
+//! The one thread that writes a collection: it drains its queue into one group, has the [`Writer`] log, flush and apply
+//! it, and answers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tracing::{debug, error};
+use vecino_model::{Fsync, Outcome, Record};
+use vecino_storage::LogError;
+
+use crate::collection::tended::Tended;
+use crate::group::Group;
+use crate::writer::Writer;
+
+/// Bytes of records after which a group is not made larger.
+const GROUP_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// What the writer can be told.
+pub(crate) enum Command {
+    /// Apply records.
+    Apply {
+        /// The records.
+        records: Vec<Record>,
+        /// Where the outcomes go.
+        answer: oneshot::Sender<Vec<Outcome>>,
+    },
+    /// Make everything logged so far durable and say what lsn comes next.
+    Flush {
+        /// Where the lsn goes.
+        answer: oneshot::Sender<Result<u64, LogError>>,
+    },
+    /// Remove log segments that snapshots have made superfluous.
+    CutLog {
+        /// First lsn that must stay.
+        before: u64,
+    },
+}
+
+/// What the queue held at one time.
+#[derive(Default)]
+struct Round {
+    group: Group,
+    /// Where the outcomes of each batch of the group go.
+    answers: Vec<oneshot::Sender<Vec<Outcome>>>,
+    /// Where to say that the log was flushed after the batches.
+    flushes: Vec<oneshot::Sender<Result<u64, LogError>>>,
+    /// Where the log is to be cut after all that.
+    cut: Option<u64>,
+}
+
+/// Runs until every sender of its queue is gone.
+pub(crate) fn run(
+    mut writer: Writer,
+    tended: &Arc<Tended>,
+    commands: &mut mpsc::Receiver<Command>,
+    runtime: &tokio::runtime::Handle,
+) {
+    // With `every MS` a quiet spell must still end in a flush.
+    let idle = match writer.core().schema.fsync {
+        Fsync::EveryMs(ms) => Some(Duration::from_millis(u64::from(ms))),
+        Fsync::Always | Fsync::Never => None,
+    };
+    loop {
+        let first = match idle {
+            None => commands.blocking_recv(),
+            Some(idle) => match runtime.block_on(async { tokio::time::timeout(idle, commands.recv()).await }) {
+                Ok(command) => command,
+                Err(_) => {
+                    writer.flush_if_due();
+                    continue;
+                }
+            },
+        };
+        let Some(first) = first else { break };
+        let mut round = Round::default();
+        round.take(first, &mut writer);
+        while round.group.bytes < GROUP_BYTES_MAX {
+            let Ok(next) = commands.try_recv() else { break };
+            round.take(next, &mut writer);
+        }
+        round.end(&mut writer, tended);
+    }
+    if let Err(reason) = writer.flush() {
+        error!(collection = writer.core().name, %reason, "the log could not be flushed before closing");
+    }
+    debug!(collection = writer.core().name, "the writer has stopped");
+}
+
+impl Round {
+    fn take(&mut self, command: Command, writer: &mut Writer) {
+        match command {
+            Command::CutLog { before } => self.cut = Some(before),
+            Command::Flush { answer } => self.flushes.push(answer),
+            Command::Apply { records, answer } => {
+                writer.admit(records, &mut self.group);
+                self.answers.push(answer);
+            }
+        }
+    }
+
+    fn end(self, writer: &mut Writer, tended: &Arc<Tended>) {
+        let Self { mut group, answers, flushes, cut } = self;
+        if writer.write(&mut group) {
+            tended.wake();
+        }
+        for (answer, outcomes) in answers.into_iter().zip(group.into_outcomes()) {
+            // The sender may have given up; what was written stays written.
+            let _ = answer.send(outcomes);
+        }
+        writer.catch_up(&**tended);
+        for answer in flushes {
+            // A snapshot that was given up does not wait for this any more.
+            let _ = answer.send(writer.flush());
+        }
+        if let Some(before) = cut {
+            writer.cut_log(before);
+        }
+    }
+}
