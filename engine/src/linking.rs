@@ -1,5 +1,5 @@
 //! What is to be linked, and a bounded part of the work. Whoever has the time does it: the threads of
-//! [`indexers`](crate::indexers), a writer that they do not keep up with.
+//! [`indexers`](crate::indexers), a writer that they do not keep up with, the owner of a collection without threads.
 
 use vecino_index::Index;
 use vecino_supervise::Panicked;

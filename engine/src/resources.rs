@@ -14,7 +14,7 @@ pub struct Resources {
 }
 
 impl Resources {
-    /// Resources without end, for what looks at data and keeps none.
+    /// Resources without end and without ballast, for what looks at data and keeps none, and for simulations.
     pub fn unlimited() -> Arc<Self> {
         Arc::new(Self { memory: Budget::unlimited(), ballast: Ballast::none() })
     }

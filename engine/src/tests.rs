@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use vecino_model::{
-    CollectionId, CollectionSchema, FieldSchema, Fields, Fsync, Metric, NodeId, Outcome, Payload, PointId, RawHit,
-    RawPayload, Record, RecordValue, Value, Vector, Version, position,
+    CollectionId, CollectionSchema, FieldSchema, Fields, Fsync, Metric, NodeId, Outcome, Parts, Payload, PointId,
+    RawHit, RawPayload, Record, RecordValue, Value, Vector, Version, position,
 };
 use vecino_storage::{Fault, FaultyDisk, MemDisk};
 
@@ -19,13 +19,14 @@ use crate::key::Key;
 use crate::persist::OpenError;
 use crate::persist::opening::{self, Opened};
 use crate::progress::Progress;
-use crate::reads::{SCAN_BYTES, SearchRequest};
+use crate::reads::{Page, SCAN_BYTES, SearchRequest};
 use crate::resources::Resources;
 
 mod agreement;
 mod churn;
 mod crash;
 mod limits;
+mod local;
 mod optional;
 mod quarantine;
 

@@ -1,5 +1,6 @@
-//! What writes a collection: groups of batches are logged, flushed once, and applied in order. Synchronous, and without a
-//! thread or a queue of its own: [`Collection`](crate::Collection) has both.
+//! What writes a collection: groups of batches are logged, flushed once, and applied in order. Synchronous and without
+//! a thread or a queue of its own: [`Collection`](crate::Collection) has both, and
+//! [`LocalCollection`](crate::LocalCollection) neither.
 //!
 //! What has to be stored is known to have memory before it is logged. A disk that cannot be written refuses puts and
 //! changes nothing; where it is full, deletes go on, at last in the room of the ballast. A flush that fails ends the
