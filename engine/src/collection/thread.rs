@@ -118,3 +118,63 @@ impl Round {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use vecino_model::{
+        CollectionId, CollectionSchema, FieldSchema, Fields, Metric, NodeId, RecordValue, Vector, Version,
+    };
+    use vecino_storage::{FaultyDisk, MemDisk};
+
+    use super::*;
+    use crate::indexers::Indexers;
+    use crate::persist::opening::{self, SEGMENT_BYTES};
+    use crate::progress::Progress;
+    use crate::resources::Resources;
+
+    /// Does the work of a thread whose queue holds this number of batches of one point each. Gives how many changes of
+    /// the disk that took, and what was answered.
+    fn run_queue(batches: u64) -> (u64, Vec<Outcome>) {
+        let field = FieldSchema { dim: 1, metric: Metric::Dot, m: 8, ef_construction: 40, profile: Default::default() };
+        let fields = BTreeMap::from([(String::new(), field)]);
+        let schema = CollectionSchema { fields, replication_factor: 1, fsync: Fsync::Always };
+        let (disk, id) = (FaultyDisk::new(Arc::new(MemDisk::new())), CollectionId([1; 16]));
+        let (shared, share) = (Arc::new(disk.clone()), Resources::unlimited().share("films"));
+        let opened =
+            opening::recover(shared, "films", id, &schema, SEGMENT_BYTES, share, &Progress::default()).unwrap();
+        let writer = Writer::new(opened, id, schema, Duration::ZERO);
+        let tended = Tended::new(Arc::clone(writer.core()), Arc::new(Indexers::start(1).unwrap()));
+        let (queue, mut commands) = mpsc::channel(batches as usize);
+        let mut answered = Vec::new();
+        for id in 0..batches {
+            let vectors = Fields::from([(String::new(), Vector(vec![1.0]))]);
+            let value = Some(RecordValue { vectors, payload: Default::default() });
+            let version = Version { time: id + 1, node: NodeId::from_bytes([3; 16]), seq: 0 };
+            let (answer, outcomes) = oneshot::channel();
+            let records = vec![Record { id: id.into(), version, value }];
+            queue.try_send(Command::Apply { records, answer }).ok().unwrap();
+            answered.push(outcomes);
+        }
+        drop(queue);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let before = disk.operations();
+        run(writer, &tended, &mut commands, runtime.handle());
+        let outcomes = answered.into_iter().flat_map(|mut outcomes| outcomes.try_recv().unwrap());
+        (disk.operations() - before, outcomes.collect())
+    }
+
+    #[test]
+    fn batches_that_wait_together_are_logged_and_flushed_once() {
+        let ((one, _), (many, outcomes)) = (run_queue(1), run_queue(20));
+        assert!(one > 0 && one == many, "{one} changes of the disk for one batch, {many} for twenty");
+        assert_eq!(outcomes.len(), 20);
+        assert!(
+            outcomes
+                .iter()
+                .zip(1..)
+                .all(|(outcome, time)| { matches!(outcome, Outcome::Written(version) if version.time == time) })
+        );
+    }
+}
