@@ -1,8 +1,8 @@
 //! After the faults every point is where it belongs, and nothing was lost or came back.
 //!
-//! [`check_replicas`] looks at what the nodes hold, [`check_final_reads`] at what a client then reads. The second asks less
-//! than linearizability, of runs that do not promise that too (level `one` is judged by it): a value must be one that no
-//! certain write overwrote, in whatever order the others took effect.
+//! [`check_replicas`] looks at what the nodes hold, [`check_final_reads`] at what a client then reads at `quorum`. The
+//! second asks less than linearizability, and says plainly what is wrong: a value must be one that no certain write
+//! overwrote, in whatever order the others took effect.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,16 +1,16 @@
 //! Each point is a linearizable register.
 //!
 //! A history is linearizable if every operation can be given one moment between its beginning and its end so that, in
-//! the order of these moments, every get sees what was written last (Herlihy and Wing, 1990). The search is that of Wing and
-//! Gong, "Testing and Verifying Concurrent Objects" (1993), which remembers where it was, as Lowe does in "Testing for
-//! Linearizability" (2017): by which operations have their moment, and what the register then holds.
+//! the order of these moments, every get sees what was written last (Herlihy and Wing, 1990). The search is that of
+//! Wing and Gong, "Testing and Verifying Concurrent Objects" (1993), which remembers where it was, as Lowe does in
+//! "Testing for Linearizability" (2017): by which operations have their moment, and what the register then holds.
 //!
 //! No value is put twice, which leaves few choices (the proofs are by moving one operation in an order that is right):
 //! - A get that sees what the register holds is next as soon as it may be.
 //! - What some get has yet to see is not overwritten, as it never comes back. "No value" does come back, by a delete.
 //! - A write that nobody sees is next as soon as the register holds what nobody has yet to see.
-//! - A write of unknown outcome is left out, or stands directly before the first get that sees it. Of deletes of unknown
-//!   outcome the first one serves as well as any.
+//! - A write of unknown outcome is left out, or stands directly before the first get that sees it. Of deletes of
+//!   unknown outcome the first one serves as well as any.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,8 +22,8 @@ pub const STATES_MAX: usize = 1 << 20;
 /// Why a history was not found to be linearizable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
-    /// There is no order of these operations in which every get sees what was written last. Without any get of them, or any
-    /// value with what saw it, there is one.
+    /// There is no order of these operations in which every get sees what was written last. Without any get of them, or
+    /// any value with what saw it, there is one.
     #[error("point {point} is not linearizable:{}", in_time_order(operations))]
     NotLinearizable {
         /// Of which point.

@@ -8,7 +8,8 @@ use super::history::{Kind, Operation};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Write {
     pub(super) operation: Operation,
-    /// When it surely had taken effect: it was acknowledged, or a get that saw it was answered. Never, if neither happened.
+    /// When it surely had taken effect: it was acknowledged, or a get that saw it was answered. Never, if neither
+    /// happened.
     pub(super) settled_at: Option<u64>,
 }
 

@@ -129,7 +129,7 @@ fn some_order_is_right(operations: &[Operation], order: &mut Vec<usize>, value: 
     })
 }
 
-/// A history of a register, and if that is asked for with some of what gets saw and of the times changed, so that many are wrong.
+/// A history of registers. Changed, some of what gets saw and some times are drawn anew, so that many are wrong.
 fn random_history(random: &mut fastrand::Rng, operations: usize, points: u64, is_changed: bool) -> Vec<Operation> {
     let mut registers: BTreeMap<u64, Value> = BTreeMap::new();
     let mut history = Vec::new();
