@@ -1,5 +1,7 @@
 //! The machines of the mesh, as the model runs them: of one point, and hashed by all that is in them.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
 use std::fmt::{self, Write as _};
 use std::hash::{Hash, Hasher};
@@ -14,7 +16,7 @@ use vecino_model::{Level, NodeId, Outcome, PointId, Record, Version};
 const POINT: PointIndex = 0;
 
 #[derive(Clone, Debug, Default)]
-pub enum Machine {
+enum Machine {
     /// Not begun, or done.
     #[default]
     Idle,
@@ -24,66 +26,52 @@ pub enum Machine {
     Versions(Read<Version>),
 }
 
+/// What a machine is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// A replica has this version, or the record of it.
+    Has(NodeId, Option<Version>),
+    /// A write has its stamp.
+    Stamped(Version),
+    /// A replica took what a write sent under this number, or had this newer version.
+    Written(write::SendNumber, Version),
+    /// A replica took what a read wrote back.
+    WrittenBack(NodeId, Version),
+    /// Time to ask one more replica.
+    Hedge,
+}
+
+/// What a machine wants done.
+#[derive(Clone, Debug)]
+pub enum Commands {
+    OfWrite(Vec<write::Command>),
+    OfRead(Vec<read::Command>),
+}
+
 impl Machine {
-    pub fn write(replicas: Replicas, level: Level) -> (Self, Vec<write::Command>) {
-        let (write, commands) = Write::new(replicas, level);
-        (Self::Write(write), commands)
-    }
-
-    pub fn records(replicas: Replicas) -> (Self, Vec<read::Command>) {
-        let (read, commands) = Read::<Record>::new(replicas, Level::Quorum);
-        (Self::Records(read), commands)
-    }
-
-    pub fn versions(replicas: Replicas) -> (Self, Vec<read::Command>) {
-        let (read, commands) = Read::versions(replicas, Level::Quorum);
-        (Self::Versions(read), commands)
-    }
-
-    pub fn on_version(&mut self, node: NodeId, version: Option<Version>) -> Vec<write::Command> {
-        match self {
-            Self::Write(write) => write.on_versions(node, Ok(vec![version])),
-            Self::Idle | Self::Records(_) | Self::Versions(_) => Vec::new(),
-        }
-    }
-
-    pub fn on_stamped(&mut self, stamp: Version) -> Vec<write::Command> {
-        match self {
-            Self::Write(write) => write.on_stamped(vec![(POINT, stamp)]),
-            Self::Idle | Self::Records(_) | Self::Versions(_) => Vec::new(),
-        }
-    }
-
-    pub fn on_written(&mut self, send: write::SendNumber, version: Version) -> Vec<write::Command> {
-        match self {
-            Self::Write(write) => write.on_written(send, Ok(vec![Outcome::Written(version)])),
-            Self::Idle | Self::Records(_) | Self::Versions(_) => Vec::new(),
-        }
-    }
-
-    pub fn on_read(&mut self, node: NodeId, version: Option<Version>) -> Vec<read::Command> {
-        match self {
-            Self::Records(read) => {
-                let record = version.map(|version| Record { id: PointId::Number(1), version, value: None });
-                read.on_read(node, &[POINT], Ok(vec![record]))
+    fn on(&mut self, event: Event) -> Commands {
+        match (self, event) {
+            (Self::Write(write), Event::Has(node, version)) => {
+                Commands::OfWrite(write.on_versions(node, Ok(vec![version])))
             }
-            Self::Versions(read) => read.on_read(node, &[POINT], Ok(vec![version])),
-            Self::Idle | Self::Write(_) => Vec::new(),
-        }
-    }
-
-    pub fn on_written_back(&mut self, node: NodeId, version: Version) -> Vec<read::Command> {
-        match self {
-            Self::Records(read) => read.on_written_back(node, &[POINT], Ok(vec![Outcome::Written(version)])),
-            Self::Idle | Self::Write(_) | Self::Versions(_) => Vec::new(),
-        }
-    }
-
-    pub fn hedge(&mut self) -> Vec<read::Command> {
-        match self {
-            Self::Records(read) => read.hedge(),
-            Self::Versions(read) => read.hedge(),
-            Self::Idle | Self::Write(_) => Vec::new(),
+            (Self::Write(write), Event::Stamped(stamp)) => Commands::OfWrite(write.on_stamped(vec![(POINT, stamp)])),
+            (Self::Write(write), Event::Written(send, version)) => {
+                Commands::OfWrite(write.on_written(send, Ok(vec![Outcome::Written(version)])))
+            }
+            (Self::Records(read), Event::Has(node, version)) => {
+                let record = version.map(|version| Record { id: PointId::Number(1), version, value: None });
+                Commands::OfRead(read.on_read(node, &[POINT], Ok(vec![record])))
+            }
+            (Self::Records(read), Event::WrittenBack(node, version)) => {
+                Commands::OfRead(read.on_written_back(node, &[POINT], Ok(vec![Outcome::Written(version)])))
+            }
+            (Self::Records(read), Event::Hedge) => Commands::OfRead(read.hedge()),
+            (Self::Versions(read), Event::Has(node, version)) => {
+                Commands::OfRead(read.on_read(node, &[POINT], Ok(vec![version])))
+            }
+            (Self::Versions(read), Event::Hedge) => Commands::OfRead(read.hedge()),
+            (Self::Idle, _) => Commands::OfWrite(Vec::new()),
+            (machine, event) => unreachable!("{event:?} is not for {machine:?}"),
         }
     }
 }
@@ -113,8 +101,28 @@ impl Hash for Running {
     }
 }
 
+thread_local! {
+    /// What became of machines. They are pure, so each change of each needs to be made only once.
+    static CHANGES: RefCell<HashMap<(u64, Event), (Running, Commands)>> = RefCell::default();
+}
+
 impl Running {
-    pub fn new(machine: Machine) -> Self {
+    pub fn write(replicas: Replicas, level: Level) -> (Self, Commands) {
+        let (write, commands) = Write::new(replicas, level);
+        (Self::new(Machine::Write(write)), Commands::OfWrite(commands))
+    }
+
+    pub fn records(replicas: Replicas) -> (Self, Commands) {
+        let (read, commands) = Read::<Record>::new(replicas, Level::Quorum);
+        (Self::new(Machine::Records(read)), Commands::OfRead(commands))
+    }
+
+    pub fn versions(replicas: Replicas) -> (Self, Commands) {
+        let (read, commands) = Read::versions(replicas, Level::Quorum);
+        (Self::new(Machine::Versions(read)), Commands::OfRead(commands))
+    }
+
+    fn new(machine: Machine) -> Self {
         let mut digest = Digest(DefaultHasher::new());
         write!(digest, "{machine:?}").expect("hashing does not fail");
         Self { machine: Arc::new(machine), digest: digest.0.finish() }
@@ -125,11 +133,17 @@ impl Running {
     }
 
     /// Changes the machine, for whoever has this one.
-    pub fn change<T>(&mut self, change: impl FnOnce(&mut Machine) -> T) -> T {
-        let mut machine = (*self.machine).clone();
-        let told = change(&mut machine);
-        *self = Self::new(machine);
-        told
+    pub fn on(&mut self, event: Event) -> Commands {
+        CHANGES.with_borrow_mut(|changes| {
+            let change = || {
+                let mut machine = (*self.machine).clone();
+                let commands = machine.on(event);
+                (if self.is_idle() { Self::default() } else { Self::new(machine) }, commands)
+            };
+            let (changed, commands) = changes.entry((self.digest, event)).or_insert_with(change).clone();
+            *self = changed;
+            commands
+        })
     }
 
     /// The stamp of a write that has one.

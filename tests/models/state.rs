@@ -34,7 +34,6 @@ pub enum Content {
     /// The version or the record that the replica has. The record's value is known by its version.
     Has {
         version: Option<Version>,
-        is_record: bool,
     },
     Applied {
         version: Version,
@@ -74,7 +73,7 @@ impl fmt::Display for Action {
             Content::AskVersion => write!(f, "{name} asks {replica} for its version"),
             Content::Read => write!(f, "{name} reads {replica}"),
             Content::Apply { version, .. } => write!(f, "{name} writes {} to {replica}", Shown(Some(version))),
-            Content::Has { version, .. } => write!(f, "{name} hears that {replica} has {}", Shown(version)),
+            Content::Has { version } => write!(f, "{name} hears that {replica} has {}", Shown(version)),
             Content::Applied { version, .. } => write!(f, "{name} hears that {replica} took {}", Shown(Some(version))),
         }
     }

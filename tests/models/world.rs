@@ -12,7 +12,7 @@ use vecino_model::{Level, Outcome, Version};
 use vecino_simulation::checkers::history::{self, Kind, Operation};
 use vecino_simulation::checkers::linearizable;
 
-use crate::machine::{Machine, Running};
+use crate::machine::{Commands, Event, Running};
 use crate::state::{
     Action, Content, FIRST_GET, Message, REPEAT, REPLICAS, SECOND_WRITER, Slot, State, WRITERS, index_of, node,
     replica, value_of,
@@ -65,18 +65,18 @@ impl Register {
             let first = 2 * (slot - FIRST_GET);
             let replicas = vec![(first..first + REPLICAS).map(|index| replica(index % REPLICAS)).collect()];
             let (machine, commands) = match self.rules {
-                Rules::ReadsDoNotWriteBack => Machine::versions(replicas),
-                _ => Machine::records(replicas),
+                Rules::ReadsDoNotWriteBack => Running::versions(replicas),
+                _ => Running::records(replicas),
             };
-            state.machines[slot] = Running::new(machine);
-            self.carry_out_reads(state, slot, commands);
+            state.machines[slot] = machine;
+            self.carry_out(state, slot, commands);
         }
     }
 
     fn write(&self, state: &mut State, slot: Slot) {
-        let (machine, commands) = Machine::write(vec![(0..REPLICAS).map(replica).collect()], Level::Quorum);
-        state.machines[slot] = Running::new(machine);
-        self.carry_out_writes(state, slot, commands);
+        let (machine, commands) = Running::write(vec![(0..REPLICAS).map(replica).collect()], Level::Quorum);
+        state.machines[slot] = machine;
+        self.carry_out(state, slot, commands);
     }
 
     /// Whether this put has its stamp from elsewhere and only needs to be written.
@@ -97,41 +97,49 @@ impl Register {
         stamp
     }
 
-    fn carry_out_writes(&self, state: &mut State, slot: Slot, mut commands: Vec<write::Command>) {
-        while !commands.is_empty() {
-            for command in std::mem::take(&mut commands) {
-                match command {
-                    write::Command::AskVersions { node, .. } => {
-                        if self.rules == Rules::WritesDoNotAsk || self.is_stamped(slot) {
-                            // As if every replica had said that it knows of nothing.
-                            let told = state.machines[slot].change(|machine| machine.on_version(node, None));
-                            commands.extend(told);
-                        } else {
-                            let replica = index_of(node);
-                            state.messages.insert(Message { slot, replica, content: Content::AskVersion });
-                        }
-                    }
-                    write::Command::Stamp { points } => {
-                        self.answer_late(state, slot);
-                        let stamp = self.stamp(state, slot, points[0].1);
-                        if self.rules == Rules::OneReplicaAcknowledges {
-                            let replicas = vec![(0..REPLICAS).map(replica).collect()];
-                            state.machines[slot] = Running::new(Machine::write(replicas, Level::One).0);
-                        }
-                        commands.extend(state.machines[slot].change(|machine| machine.on_stamped(stamp)));
-                    }
-                    write::Command::Write { node, send, .. } => {
-                        let version = state.machines[slot].stamp().expect("stamped before it is written");
-                        let content = Content::Apply { version, send };
-                        state.messages.insert(Message { slot, replica: index_of(node), content });
-                    }
-                    write::Command::Finish => {
-                        let outcome = state.machines[slot].finish_write();
-                        assert!(matches!(outcome, Outcome::Written(_)), "no replica fails here: {outcome:?}");
-                        let operation = if slot == REPEAT { 0 } else { slot };
-                        self.end(state, operation, None);
-                    }
+    /// Tells a machine of something, and does what it then wants.
+    fn tell(&self, state: &mut State, slot: Slot, event: Event) {
+        let commands = state.machines[slot].on(event);
+        self.carry_out(state, slot, commands);
+    }
+
+    fn carry_out(&self, state: &mut State, slot: Slot, commands: Commands) {
+        match commands {
+            Commands::OfWrite(commands) => commands.into_iter().for_each(|command| self.write_on(state, slot, command)),
+            Commands::OfRead(commands) => commands.into_iter().for_each(|command| self.read_on(state, slot, command)),
+        }
+    }
+
+    fn write_on(&self, state: &mut State, slot: Slot, command: write::Command) {
+        match command {
+            write::Command::AskVersions { node, .. } => {
+                if self.rules == Rules::WritesDoNotAsk || self.is_stamped(slot) {
+                    // As if every replica had said that it knows of nothing.
+                    self.tell(state, slot, Event::Has(node, None));
+                } else {
+                    let replica = index_of(node);
+                    state.messages.insert(Message { slot, replica, content: Content::AskVersion });
                 }
+            }
+            write::Command::Stamp { points } => {
+                self.answer_late(state, slot);
+                let stamp = self.stamp(state, slot, points[0].1);
+                if self.rules == Rules::OneReplicaAcknowledges {
+                    let replicas = vec![(0..REPLICAS).map(replica).collect()];
+                    state.machines[slot] = Running::write(replicas, Level::One).0;
+                }
+                self.tell(state, slot, Event::Stamped(stamp));
+            }
+            write::Command::Write { node, send, .. } => {
+                let version = state.machines[slot].stamp().expect("stamped before it is written");
+                let content = Content::Apply { version, send };
+                state.messages.insert(Message { slot, replica: index_of(node), content });
+            }
+            write::Command::Finish => {
+                let outcome = state.machines[slot].finish_write();
+                assert!(matches!(outcome, Outcome::Written(_)), "no replica fails here: {outcome:?}");
+                let operation = if slot == REPEAT { 0 } else { slot };
+                self.end(state, operation, None);
             }
         }
     }
@@ -141,31 +149,27 @@ impl Register {
     fn answer_late(&self, state: &mut State, slot: Slot) {
         state.messages.retain(|message| message.slot != slot);
         for index in 0..REPLICAS {
-            let commands = state.machines[slot].change(|machine| machine.on_version(replica(index), None));
-            assert!(commands.is_empty(), "a late answer changes nothing: {commands:?}");
+            self.tell(state, slot, Event::Has(replica(index), None));
         }
     }
 
-    fn carry_out_reads(&self, state: &mut State, slot: Slot, commands: Vec<read::Command>) {
-        for command in commands {
-            let (node, content) = match command {
-                read::Command::Read { node, .. } => (node, Content::Read),
-                read::Command::WriteBack { node, .. } => {
-                    let is_of_reading = |message: &Message| {
-                        message.slot == slot && matches!(message.content, Content::Read | Content::Has { .. })
-                    };
-                    state.messages.retain(|message| !is_of_reading(message));
-                    let version = state.machines[slot].newest().expect("something to write back");
-                    (node, Content::Apply { version, send: 0 })
-                }
-                read::Command::Finish => {
-                    let newest = state.machines[slot].finish_read();
-                    self.end(state, slot, Some(Kind::Get(newest.map(value_of))));
-                    continue;
-                }
-            };
-            state.messages.insert(Message { slot, replica: index_of(node), content });
-        }
+    fn read_on(&self, state: &mut State, slot: Slot, command: read::Command) {
+        let (node, content) = match command {
+            read::Command::Read { node, .. } => (node, Content::Read),
+            read::Command::WriteBack { node, .. } => {
+                let is_of_reading = |message: &Message| {
+                    message.slot == slot && matches!(message.content, Content::Read | Content::Has { .. })
+                };
+                state.messages.retain(|message| !is_of_reading(message));
+                let version = state.machines[slot].newest().expect("something to write back");
+                (node, Content::Apply { version, send: 0 })
+            }
+            read::Command::Finish => {
+                let newest = state.machines[slot].finish_read();
+                return self.end(state, slot, Some(Kind::Get(newest.map(value_of))));
+            }
+        };
+        state.messages.insert(Message { slot, replica: index_of(node), content });
     }
 
     /// A client knows of the outcome, and what a get saw.
@@ -186,8 +190,7 @@ impl Register {
         state.messages.remove(&message);
         let held = &mut state.replicas[replica];
         let answer = match content {
-            Content::AskVersion => Content::Has { version: *held, is_record: false },
-            Content::Read => Content::Has { version: *held, is_record: true },
+            Content::AskVersion | Content::Read => Content::Has { version: *held },
             Content::Apply { version, send } => {
                 let newest = (*held).max(Some(version)).unwrap_or(version);
                 *held = Some(newest);
@@ -205,26 +208,13 @@ impl Register {
 
     fn answer(&self, state: &mut State, Message { slot, replica: index, content }: Message) {
         let from = replica(index);
-        let machine = &mut state.machines[slot];
-        match content {
-            Content::Has { version, is_record: false } => {
-                let commands = machine.change(|machine| machine.on_version(from, version));
-                self.carry_out_writes(state, slot, commands);
-            }
-            Content::Has { version, is_record: true } => {
-                let commands = machine.change(|machine| machine.on_read(from, version));
-                self.carry_out_reads(state, slot, commands);
-            }
-            Content::Applied { version, send } if slot < FIRST_GET => {
-                let commands = machine.change(|machine| machine.on_written(send, version));
-                self.carry_out_writes(state, slot, commands);
-            }
-            Content::Applied { version, .. } => {
-                let commands = machine.change(|machine| machine.on_written_back(from, version));
-                self.carry_out_reads(state, slot, commands);
-            }
-            Content::AskVersion | Content::Read | Content::Apply { .. } => {}
-        }
+        let event = match content {
+            Content::Has { version } => Event::Has(from, version),
+            Content::Applied { version, send } if slot < FIRST_GET => Event::Written(send, version),
+            Content::Applied { version, .. } => Event::WrittenBack(from, version),
+            Content::AskVersion | Content::Read | Content::Apply { .. } => return,
+        };
+        self.tell(state, slot, event);
     }
 
     /// Forgets messages that can no longer make a difference.
@@ -286,8 +276,7 @@ impl Model for Register {
             Action::Repeat => self.write(&mut state, REPEAT),
             Action::Hedge(slot) => {
                 state.hedged[slot] = true;
-                let commands = state.machines[slot].change(Machine::hedge);
-                self.carry_out_reads(&mut state, slot, commands);
+                self.tell(&mut state, slot, Event::Hedge);
             }
             Action::Deliver(message) => self.deliver(&mut state, message),
         }
