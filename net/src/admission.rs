@@ -1,9 +1,22 @@
-//! Admission: which requests are taken, how many at once, how much memory they take, and what becomes of one that runs too
-//! long or panics.
+//! Admission: which connections and requests are taken, how many at once, how much memory they take, and what becomes
+//! of one that runs too long or panics.
 //!
 //! Every front door of a node goes through the same [`Admission`]: the QUIC endpoint does, and so does any other that
-//! is to come. A door opens a [`Share`] for each connection, asks it for a permit with [`Admission::admit`], reads the
-//! body under the [`BodyBudget`], and has the work done by [`Admitted::run`].
+//! is to come. A door opens a [`Share`] for each connection ([`Admission::connect`]). For each request it takes a place
+//! among those that arrive ([`Admission::arriving`]) and reads the body under its bounds ([`Admission::body`]). Once
+//! the request is there as a whole, and no sooner, it asks for a permit ([`Admission::admit`]), and has the work done
+//! by [`Admitted::run`].
+//!
+//! Every [`Class`] of requests has permits and bytes of its own, so that none keeps another out. Nothing waits for a
+//! permit: what is one too many is told when to come again. So what waits here are bodies that arrive, and these are
+//! bounded in number and bytes here, and in time by the door.
+
+mod body;
+mod class;
+mod connections;
+mod gauge;
+mod limits;
+mod pace;
 
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,53 +24,75 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{timeout, timeout_at};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::error;
 
 use crate::error::{ErrorCode, Retry, RpcError};
+use crate::message::{ConnectionClass, Kind};
 use crate::rpc::RequestContext;
 
+pub use body::{BodyBytes, NoRoom};
+pub use class::{BRIEF_DEADLINE_MAX, ByClass, Class, deadline_max};
+use connections::{Connections, Place};
+pub use connections::{Party, TooMany};
+pub use gauge::{Gauge, Taken};
+pub use limits::{AdmissionLimits, ClassLimits, ConnectionLimits};
+use pace::Paces;
+
 /// Shortest advice to a caller that was turned away by a full node; up to as much again is added by chance.
-pub(crate) const OVERLOAD_RETRY_MS: u32 = 50;
-/// Unit in which a [`BodyBudget`] is counted.
-const BUDGET_UNIT_BYTES: usize = 4 * 1024;
+const OVERLOAD_RETRY: Duration = Duration::from_millis(50);
+/// Longest such advice, where requests of that kind usually take longer.
+const OVERLOAD_RETRY_MAX: Duration = Duration::from_secs(2);
 /// What a request takes of memory beside its body as it came: decoded, and as what is sent on for it.
 const COPIES_OF_A_BODY: u64 = 3;
+/// Largest body that is taken although the node has no memory left: what frees memory must get through.
+const SMALL_BODY_BYTES: usize = 64 * 1024;
+/// Streams of a node beside those that it asks for requests of clients: agreement, snapshots, statistics.
+const OTHER_STREAMS: usize = 256;
 
-/// What a node takes at a time.
-#[derive(Clone, Copy, Debug)]
-pub struct AdmissionLimits {
-    /// Most requests over all doors.
-    pub requests: usize,
-    /// Most requests of one connection.
-    pub requests_per_connection: usize,
-    /// Most bytes of request bodies in memory.
-    pub body_bytes: usize,
+/// Counts bytes as memory in use until what it gives is dropped, or refuses to.
+pub type CountMemory = dyn Fn(u64) -> Result<Box<dyn Send + Sync>, NoMemory> + Send + Sync;
+
+/// The node has no memory for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "this node uses {used} bytes of its limit of {limit}: try again a little later, send less at once, or raise \
+     --memory-limit"
+)]
+pub struct NoMemory {
+    /// Bytes that the node uses.
+    pub used: u64,
+    /// Bytes that it may use.
+    pub limit: u64,
 }
 
-/// Counts bytes as memory in use until what it gives is dropped.
-pub type CountMemory = dyn Fn(u64) -> Box<dyn Send + Sync> + Send + Sync;
-
-/// Decides which requests a node takes. Doors share one.
+/// Decides which connections and requests a node takes. Doors share one.
 pub struct Admission {
     limits: AdmissionLimits,
-    permits: Arc<Semaphore>,
-    bodies: BodyBudget,
+    requests: ByClass<Arc<Gauge>>,
+    body_bytes: ByClass<Arc<Gauge>>,
+    connections: Arc<Connections>,
+    paces: Paces,
     count_memory: Box<CountMemory>,
+    /// Requests under way whose bodies are not small.
+    large: Arc<Gauge>,
     in_flight: watch::Sender<usize>,
     stopping: watch::Sender<bool>,
 }
 
-/// One connection's share of what a node takes.
+/// One connection's share of what a node takes. The connection counts until this is dropped.
 pub struct Share {
-    permits: Arc<Semaphore>,
+    place: Place,
+    requests: ByClass<Arc<Gauge>>,
+    body_bytes: ByClass<Arc<Gauge>>,
 }
 
 /// A request that may be worked on. It counts until it is dropped.
 pub struct Admitted {
     admission: Arc<Admission>,
-    _permits: [OwnedSemaphorePermit; 2],
+    kind: &'static Kind,
+    _permits: [Taken; 3],
 }
 
 impl Admission {
@@ -65,9 +100,12 @@ impl Admission {
     pub fn new(limits: AdmissionLimits, count_memory: Box<CountMemory>) -> Arc<Self> {
         Arc::new(Self {
             limits,
-            permits: Arc::new(Semaphore::new(limits.requests.min(Semaphore::MAX_PERMITS))),
-            bodies: BodyBudget::new(limits.body_bytes),
+            requests: ByClass::new(|class| Gauge::new(limits.classes[class].requests as u64)),
+            body_bytes: ByClass::new(|class| Gauge::new(limits.classes[class].body_bytes as u64)),
+            connections: Connections::new(limits),
+            paces: Paces::default(),
             count_memory,
+            large: Gauge::new(u64::MAX),
             in_flight: watch::Sender::new(0),
             stopping: watch::Sender::new(false),
         })
@@ -75,26 +113,90 @@ impl Admission {
 
     /// Admission by these limits for a service that counts no memory.
     pub fn uncounted(limits: AdmissionLimits) -> Arc<Self> {
-        Self::new(limits, Box::new(|_| Box::new(())))
+        Self::new(limits, Box::new(|_| Ok(Box::new(()))))
     }
 
-    /// The share of a connection that was just made.
-    pub fn share(&self) -> Share {
-        Share { permits: Arc::new(Semaphore::new(self.limits.requests_per_connection.min(Semaphore::MAX_PERMITS))) }
+    /// Takes a place for a connection of which it is not known yet whose it is; nothing where all of them are taken.
+    pub fn greet(&self) -> Option<Taken> {
+        self.connections.greet()
     }
 
-    /// Takes a request of a connection.
+    /// Whether a caller must show that it receives at its address before it gets a place: many places are taken.
+    pub fn is_crowded(&self) -> bool {
+        self.connections.is_crowded()
+    }
+
+    /// Takes a connection.
     ///
     /// # Errors
-    /// [`ErrorCode::NotReady`] where the node is stopping, [`ErrorCode::Overloaded`] where the connection or the node
-    /// has as many requests under way as it takes. It never waits.
-    pub fn admit(self: &Arc<Self>, share: &Share) -> Result<Admitted, RpcError> {
+    /// When its certificate, or all of those that it shares places with, have as many as they may.
+    pub fn connect(&self, party: Party) -> Result<Share, TooMany> {
+        let place = self.connections.enter(party)?;
+        let classes = &self.limits.classes;
+        Ok(Share {
+            place,
+            requests: ByClass::new(|class| Gauge::new(classes[class].requests_per_connection as u64)),
+            body_bytes: ByClass::new(|class| Gauge::new(classes[class].body_bytes_per_connection as u64)),
+        })
+    }
+
+    /// Most requests that a connection of this class may have open, those included that still arrive. Of clients they
+    /// are twice as many as permits, so that a caller beyond the limit is answered instead of left waiting. A node
+    /// waits for its own turn instead: what it asks for a client must not be lost.
+    pub fn streams_max(&self, share: &Share, class: ConnectionClass) -> u32 {
+        let permits = |class: Class| self.limits.classes[class].requests_per_connection;
+        let streams = match (share.place.party(), class) {
+            (Party::Client(_), _) => permits(Class::Client).saturating_mul(2),
+            (Party::Peer(_), ConnectionClass::Ordinary) => permits(Class::Replica).saturating_add(OTHER_STREAMS),
+            (Party::Peer(_), ConnectionClass::Bulk) => permits(Class::Repair).saturating_mul(2),
+        };
+        u32::try_from(streams).unwrap_or(u32::MAX).max(2)
+    }
+
+    /// Takes a place for a request of which nothing has come yet. It is held until the request is there as a whole.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Overloaded`] where as many requests of the certificate are on their way as may be.
+    pub fn arriving(&self, share: &Share) -> Result<Taken, RpcError> {
+        let gauge = &share.place.holder.arriving;
+        gauge.take(1).ok_or_else(|| {
+            let limit = gauge.max();
+            let message =
+                format!("{limit} requests of this certificate are on their way, the most it may have: try again");
+            overloaded(message, None)
+        })
+    }
+
+    /// The bounds that a body of this class is read under.
+    pub fn body(&self, share: &Share, class: Class) -> BodyBytes {
+        BodyBytes::new([&share.body_bytes[class], &share.place.holder.body_bytes[class], &self.body_bytes[class]])
+    }
+
+    /// Takes a request that is there as a whole.
+    ///
+    /// # Errors
+    /// [`ErrorCode::NotReady`] where the node is stopping. [`ErrorCode::Timeout`] where the deadline has passed.
+    /// [`ErrorCode::Overloaded`] where it is shorter than such requests usually take, and where the connection, the
+    /// certificate or the node has as many requests of this class under way as it takes. It never waits.
+    pub fn admit(
+        self: &Arc<Self>,
+        share: &Share,
+        class: Class,
+        kind: &'static Kind,
+        deadline: Instant,
+    ) -> Result<Admitted, RpcError> {
         self.check_running()?;
-        let AdmissionLimits { requests, requests_per_connection, .. } = self.limits;
-        let own = Arc::clone(&share.permits).try_acquire_owned();
-        let own = own.map_err(|_| overloaded("this connection", requests_per_connection))?;
-        let all = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| overloaded("this node", requests))?;
-        Ok(Admitted { admission: Arc::clone(self), _permits: [own, all] })
+        let now = Instant::now();
+        let usual = self.paces.usual(kind.number, now);
+        check_deadline(kind.name, deadline.saturating_duration_since(now), usual)?;
+        let take = |what: &str, gauge: &Arc<Gauge>| {
+            let full = || format!("{what} has {} {} under way, the most it takes", gauge.max(), class.name());
+            gauge.take(1).ok_or_else(|| overloaded(format!("{}: try again a little later", full()), usual))
+        };
+        let own = take("this connection", &share.requests[class])?;
+        let certificate = take("this certificate", &share.place.holder.requests[class])?;
+        let all = take("this node", &self.requests[class])?;
+        Ok(Admitted { admission: Arc::clone(self), kind, _permits: [own, certificate, all] })
     }
 
     /// Refuses where the node is stopping.
@@ -106,11 +208,6 @@ impl Admission {
             return Err(RpcError::new(ErrorCode::NotReady, "the node is stopping: ask another one"));
         }
         Ok(())
-    }
-
-    /// The bound on request bodies in memory.
-    pub fn bodies(&self) -> &BodyBudget {
-        &self.bodies
     }
 
     /// Counts a request as under way, answering included, until the value is dropped: a node that stops waits for it.
@@ -135,23 +232,45 @@ impl Admission {
         let drained = timeout(grace, in_flight.wait_for(|count| *count == 0)).await;
         if drained.is_ok() { 0 } else { *self.in_flight.borrow() }
     }
+
+    /// Counts what a request takes of memory. Where there is none, a request waits for others to be done: one that is
+    /// alone, or small, is taken nevertheless. Whether what it brings can stay is for the service to say.
+    fn count_memory(&self, body_bytes: usize, kind: &Kind) -> Result<Counted, RpcError> {
+        let large = if body_bytes > SMALL_BODY_BYTES { self.large.take(1) } else { None };
+        let counted = match (self.count_memory)(COPIES_OF_A_BODY * body_bytes as u64) {
+            Ok(counted) => Some(counted),
+            Err(_) if large.is_none() || self.large.used() <= 1 => None,
+            Err(error) => {
+                let message = format!("no memory for the {body_bytes} bytes of a {}: {error}", kind.name);
+                return Err(overloaded(message, self.paces.usual(kind.number, Instant::now())));
+            }
+        };
+        Ok(Counted { _memory: counted, _large: large })
+    }
+}
+
+/// What a request holds of the node's memory.
+struct Counted {
+    _memory: Option<Box<dyn Send + Sync>>,
+    _large: Option<Taken>,
 }
 
 impl Admitted {
     /// Does the work of a request under its trace. The deadline ends it, a panic costs this request and nothing else, and
-    /// its body of `body_bytes` counts as memory meanwhile. `name` says in errors what was asked.
+    /// its body of `body_bytes` counts as memory meanwhile.
     ///
     /// # Errors
-    /// What the work gives, [`ErrorCode::Timeout`] when the deadline has passed, [`ErrorCode::Internal`] after a panic.
+    /// What the work gives, [`ErrorCode::Overloaded`] where there is no memory for it, [`ErrorCode::Timeout`] when the
+    /// deadline has passed, [`ErrorCode::Internal`] after a panic.
     pub async fn run<T>(
         &self,
         context: &RequestContext,
-        name: &str,
         body_bytes: usize,
         work: impl Future<Output = Result<T, RpcError>>,
     ) -> Result<T, RpcError> {
-        let _memory = (self.admission.count_memory)(COPIES_OF_A_BODY * body_bytes as u64);
-        let trace = context.trace;
+        let Self { admission, kind, .. } = self;
+        let _memory = admission.count_memory(body_bytes, kind)?;
+        let (trace, name, began) = (context.trace, kind.name, Instant::now());
         let fenced = async {
             let mut work = std::pin::pin!(work);
             poll_fn(move |task| {
@@ -163,10 +282,17 @@ impl Admitted {
             })
             .await
         };
-        timeout_at(context.deadline, trace.scope(fenced)).await.unwrap_or_else(|_| {
+        let result = timeout_at(context.deadline, trace.scope(fenced)).await.unwrap_or_else(|_| {
             let message = format_args!("{name} was not done before its deadline");
             Err(RpcError::new(ErrorCode::Timeout, message))
-        })
+        });
+        // What takes as long as there is data says nothing of the next one, and neither does a refusal.
+        let tells = result.as_ref().map_or_else(|error| error.code == ErrorCode::Timeout, |_| true);
+        if tells && deadline_max(kind) <= BRIEF_DEADLINE_MAX {
+            let now = Instant::now();
+            admission.paces.done(kind.number, now - began, now);
+        }
+        result
     }
 }
 
@@ -179,129 +305,42 @@ impl Drop for InFlight {
     }
 }
 
-/// A bound on the bytes of request bodies in memory, over all doors.
-pub struct BodyBudget {
-    units: Arc<Semaphore>,
-    bytes_max: usize,
-}
-
-/// What one body holds of a [`BodyBudget`]; it goes back when dropped.
-#[derive(Debug, Default)]
-pub struct BodyBytes(Option<OwnedSemaphorePermit>);
-
-/// Too many bytes of request bodies are in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the bodies of other requests take all {0} bytes that are set aside for them")]
-pub struct NoRoom(usize);
-
-impl BodyBudget {
-    fn new(bytes_max: usize) -> Self {
-        let units = (bytes_max / BUDGET_UNIT_BYTES).clamp(1, Semaphore::MAX_PERMITS);
-        Self { units: Arc::new(Semaphore::new(units)), bytes_max }
-    }
-
-    /// Grows `held` to cover `bytes`. It never waits, so that no two bodies can wait for each other.
-    ///
-    /// # Errors
-    /// When there is no room for so much more.
-    pub fn cover(&self, held: &mut BodyBytes, bytes: usize) -> Result<(), NoRoom> {
-        let units = held.0.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        let missing = bytes.div_ceil(BUDGET_UNIT_BYTES).saturating_sub(units);
-        if missing == 0 {
-            return Ok(());
-        }
-        let no_room = NoRoom(self.bytes_max);
-        let missing = u32::try_from(missing).map_err(|_| no_room)?;
-        let more = Arc::clone(&self.units).try_acquire_many_owned(missing).map_err(|_| no_room)?;
-        match &mut held.0 {
-            Some(permit) => permit.merge(more),
-            None => held.0 = Some(more),
-        }
-        Ok(())
-    }
-}
-
 impl From<NoRoom> for RpcError {
     fn from(error: NoRoom) -> Self {
-        Self { code: ErrorCode::Overloaded, message: error.to_string(), retry: Retry::AfterMs(OVERLOAD_RETRY_MS) }
+        overloaded(error.to_string(), None)
     }
 }
 
-fn overloaded(what: &str, limit: usize) -> RpcError {
-    RpcError {
-        code: ErrorCode::Overloaded,
-        message: format!("{what} has {limit} requests under way, the most it takes: try again a little later"),
-        retry: Retry::AfterMs(OVERLOAD_RETRY_MS + fastrand::u32(..=OVERLOAD_RETRY_MS)),
+impl From<TooMany> for RpcError {
+    fn from(error: TooMany) -> Self {
+        overloaded(error.to_string(), Some(OVERLOAD_RETRY_MAX))
     }
+}
+
+/// Refuses a request whose deadline cannot be met: `left` is the time to it, `usual` what such a request takes.
+fn check_deadline(name: &str, left: Duration, usual: Option<Duration>) -> Result<(), RpcError> {
+    if left.is_zero() {
+        let message = format_args!("the deadline of {name} had passed when it was there as a whole; nothing was done");
+        return Err(RpcError::new(ErrorCode::Timeout, message).with_retry(Retry::Safe));
+    }
+    match usual {
+        Some(usual) if usual > left => {
+            let message = format!(
+                "{name} takes {usual:.1?} here at present, and its deadline leaves {left:.1?}; nothing was done: try \
+                 again a little later, or with a longer deadline"
+            );
+            Err(overloaded(message, Some(usual)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Too much is under way. A caller comes again after about as long as such a request usually takes.
+fn overloaded(message: String, usual: Option<Duration>) -> RpcError {
+    let pause = usual.unwrap_or_default().clamp(OVERLOAD_RETRY, OVERLOAD_RETRY_MAX);
+    let pause = u32::try_from(pause.as_millis()).unwrap_or(u32::MAX);
+    RpcError { code: ErrorCode::Overloaded, message, retry: Retry::AfterMs(pause + fastrand::u32(..=pause)) }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
-
-    use tokio::time::Instant;
-
-    use super::*;
-    use crate::rpc::{Caller, TraceId};
-
-    const LIMITS: AdmissionLimits = AdmissionLimits { requests: 3, requests_per_connection: 2, body_bytes: 8 * 1024 };
-
-    fn context(patience: Duration) -> RequestContext {
-        RequestContext::new(Caller::Client("test".into()), Instant::now() + patience, TraceId::from_bytes([7; 16]))
-    }
-
-    #[test]
-    fn a_connection_and_the_node_take_so_many_requests_and_more_are_told_when_to_come_again() {
-        let admission = Admission::uncounted(LIMITS);
-        let (one, other) = (admission.share(), admission.share());
-        let taken = [admission.admit(&one).unwrap(), admission.admit(&one).unwrap()];
-        let refused = admission.admit(&one).map(drop).unwrap_err();
-        assert!(refused.message.contains("this connection has 2") && refused.retry_after().is_some(), "{refused}");
-        let third = admission.admit(&other).unwrap();
-        let refused = admission.admit(&other).map(drop).unwrap_err();
-        assert!(refused.code == ErrorCode::Overloaded && refused.message.contains("this node has 3"), "{refused}");
-        drop((taken, third));
-        assert!(admission.admit(&one).is_ok());
-        admission.stop();
-        assert_eq!(admission.admit(&one).map(drop).unwrap_err().code, ErrorCode::NotReady);
-    }
-
-    #[tokio::test]
-    async fn a_panic_costs_its_request_a_deadline_ends_it_and_its_body_counts_as_memory_meanwhile() {
-        let counted = Arc::new(AtomicU64::new(0));
-        let seen = Arc::clone(&counted);
-        let admission =
-            Admission::new(LIMITS, Box::new(move |bytes| Box::new(seen.fetch_add(bytes, Ordering::Relaxed))));
-        let admitted = admission.admit(&admission.share()).unwrap();
-        let hour = context(Duration::from_secs(3600));
-        let current = admitted.run(&hour, "Put", 100, async { Ok(TraceId::current()) }).await;
-        assert_eq!(current.unwrap(), Some(hour.trace));
-        assert_eq!(counted.load(Ordering::Relaxed), 300);
-        let panicked = admitted.run(&hour, "Put", 0, async { panic!("on purpose") }).await;
-        let panicked: RpcError = panicked.map(|(): ()| ()).unwrap_err();
-        assert!(panicked.code == ErrorCode::Internal && panicked.message.contains("Put"), "{panicked}");
-        let late = admitted.run(&context(Duration::ZERO), "Get", 0, std::future::pending::<Result<(), _>>()).await;
-        assert_eq!(late.unwrap_err().code, ErrorCode::Timeout);
-    }
-
-    #[tokio::test]
-    async fn a_node_that_stops_waits_for_what_is_under_way() {
-        let admission = Admission::uncounted(LIMITS);
-        let request = admission.in_flight();
-        assert_eq!(admission.drained(Duration::from_millis(1)).await, 1);
-        drop(request);
-        assert_eq!(admission.drained(Duration::from_secs(30)).await, 0);
-    }
-
-    #[test]
-    fn bodies_beyond_the_budget_are_refused_and_what_is_dropped_makes_room() {
-        let budget = BodyBudget::new(8 * 1024);
-        let (mut one, mut other) = (BodyBytes::default(), BodyBytes::default());
-        budget.cover(&mut one, 4_000).unwrap();
-        budget.cover(&mut one, 4_096).unwrap();
-        budget.cover(&mut other, 1).unwrap();
-        assert_eq!(budget.cover(&mut one, 4_097), Err(NoRoom(8 * 1024)));
-        drop(other);
-        assert_eq!(budget.cover(&mut one, 8_000), Ok(()));
-    }
-}
+mod tests;

@@ -15,8 +15,9 @@ use crate::stream::{ReadFrameError, ResetOnDrop};
 
 /// How long past its deadline an answer may still be on its way, and how long an acknowledgement is waited for.
 pub(crate) const ANSWER_WAIT: Duration = Duration::from_secs(2);
-/// How long a caller may leave a chunk unread before its stream is reset: it holds a permit meanwhile.
-const CHUNK_WAIT: Duration = Duration::from_secs(60);
+/// How long a caller may leave a chunk unread, and a service may make one, before the stream is given up: it holds a
+/// permit meanwhile.
+pub(crate) const CHUNK_WAIT: Duration = Duration::from_secs(60);
 
 /// What a request is answered with, where it is not refused.
 pub(crate) enum Answer {
@@ -34,15 +35,21 @@ pub(crate) enum SendChunksError {
     Write(#[from] quinn::WriteError),
     /// The caller does not read.
     #[error("the caller has not read a chunk for {CHUNK_WAIT:?}")]
-    Stalled,
+    Unread,
+    /// The service makes none.
+    #[error("the node has made no chunk for {CHUNK_WAIT:?}")]
+    Unmade,
 }
 
-/// Answers, and waits until the answer was acknowledged. A stream on which a frame was cut off is reset instead.
-pub(crate) async fn conclude(send: &mut ResetOnDrop, kind: u16, result: Result<Answer, RpcError>) {
+/// Answers, and waits until the answer was acknowledged. A stream on which a frame was cut off is reset instead. What
+/// is `held` for the request is dropped as soon as the answer was handed over.
+pub(crate) async fn conclude<T>(send: &mut ResetOnDrop, kind: u16, result: Result<Answer, RpcError>, held: T) {
     if send.is_cut_off() {
         return debug!(kind, "answer cut off");
     }
-    match answer(send, kind, result, PROTOCOL_VERSION).await {
+    let answered = answer(send, kind, result, PROTOCOL_VERSION).await;
+    drop(held);
+    match answered {
         Ok(()) => drop(timeout(ANSWER_WAIT, send.settled()).await),
         Err(error) => debug!(kind, %error, "answer not sent"),
     }
@@ -79,11 +86,11 @@ pub(crate) async fn send_chunks(
     kind: u16,
     mut chunks: mpsc::Receiver<Bytes>,
 ) -> Result<(), SendChunksError> {
-    while let Some(chunk) = chunks.recv().await {
+    while let Some(chunk) = timeout(CHUNK_WAIT, chunks.recv()).await.map_err(|_| SendChunksError::Unmade)? {
         // Whoever puts chunks into the channel has checked their size.
         let body_bytes = u32::try_from(chunk.len()).unwrap_or(u32::MAX);
         let header = ReplyHeader::new(kind, Part::Chunk, body_bytes).encode();
-        timeout(CHUNK_WAIT, send.send_part(&header, chunk)).await.map_err(|_| SendChunksError::Stalled)??;
+        timeout(CHUNK_WAIT, send.send_part(&header, chunk)).await.map_err(|_| SendChunksError::Unread)??;
     }
     Ok(())
 }
@@ -91,9 +98,11 @@ pub(crate) async fn send_chunks(
 /// Refuses a request that could not be read, in a version that its caller understands.
 pub(crate) async fn refuse(send: &mut ResetOnDrop, error: ReadFrameError) {
     let version = if let ReadFrameError::Frame(error) = &error { error.answer_version() } else { PROTOCOL_VERSION };
-    match answer(send, 0, Err(unreadable(error)), version).await {
-        Ok(()) => drop(timeout(ANSWER_WAIT, send.settled()).await),
-        Err(error) => debug!(%error, "refusal not sent"),
+    // A caller that takes no answer holds nothing up.
+    match timeout(ANSWER_WAIT, answer(send, 0, Err(unreadable(error)), version)).await {
+        Ok(Ok(())) => drop(timeout(ANSWER_WAIT, send.settled()).await),
+        Ok(Err(error)) => debug!(%error, "refusal not sent"),
+        Err(_) => debug!("refusal not taken within {ANSWER_WAIT:?}"),
     }
 }
 

@@ -44,6 +44,9 @@ pub(crate) enum DialError {
     /// The attempt panicked; the log says where.
     #[error("{message}")]
     Panicked { message: String },
+    /// The node takes no further connection at present.
+    #[error("{0}")]
+    Busy(#[source] RpcError),
     /// One side does not accept the other.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -151,6 +154,7 @@ async fn introduce(
     let mut header = RequestHeader::new(Hello::KIND, 0, 0, TraceId::random());
     header.epoch = dialler.epoch();
     let reply = match exchange(quic, &Outgoing { header, body: body.into(), deadline }).await {
+        Ok(Err(error)) if error.code == ErrorCode::Overloaded => return Err(DialError::Busy(error)),
         Ok(reply) => reply.map_err(Refusal::from)?,
         Err(ExchangeError::Deadline { .. }) => return Err(DialError::Silent { patience: dialler.dial_timeout }),
         Err(ExchangeError::NotSent(error) | ExchangeError::Lost(error)) => {
@@ -220,7 +224,7 @@ async fn send_request(send: &mut ResetOnDrop, request: &Outgoing) -> Result<(), 
 pub(crate) async fn read_part_of(recv: &mut quinn::RecvStream, kind: u16) -> Result<(Part, Bytes), ExchangeError> {
     let read = async {
         let header = ReplyHeader::decode(&read_header::<REPLY_HEADER_BYTES>(recv).await?)?;
-        let (body, _) = read_part(recv, header.body_bytes as usize, None).await?;
+        let body = read_part(recv, header.body_bytes as usize, None).await?;
         Ok((header, body))
     };
     let (header, body) = read.await.map_err(ExchangeError::of_reading)?;
@@ -233,6 +237,12 @@ pub(crate) async fn read_part_of(recv: &mut quinn::RecvStream, kind: u16) -> Res
 
 fn lost(error: ConnectionError) -> DialError {
     match error {
+        // What a node says to whoever comes when it has as many connections as it takes.
+        ConnectionError::ConnectionClosed(ref close)
+            if close.error_code == quinn::TransportErrorCode::CONNECTION_REFUSED =>
+        {
+            DialError::Lost(error)
+        }
         ConnectionError::TransportError(_)
         | ConnectionError::ConnectionClosed(_)
         | ConnectionError::ApplicationClosed(_) => Refusal::Connection(error).into(),

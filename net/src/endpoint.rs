@@ -89,12 +89,12 @@ impl Endpoint {
         let tls = QuicServerConfig::try_from(tls)?;
         let mut server = ServerConfig::with_crypto(Arc::new(tls));
         server.transport_config(Arc::new(transport(&options, true)?)).migration(false);
-        let max_connections = options.max_connections;
+        let (max_connections, request_wait) = (options.max_connections, options.request_wait);
         let behind = Some((Arc::clone(&service), Arc::clone(&admission)));
         let (endpoint, quic) = Self::open(identity, options, ALPN_PEER, Some(server), behind)?;
         let Handle { pool, inbox, .. } = &*endpoint.handle;
         let (pool, sink) = (Arc::clone(pool), Arc::clone(inbox));
-        let server = Arc::new(Server { service, admission, pool, sink, max_connections });
+        let server = Arc::new(Server { service, admission, pool, sink, max_connections, request_wait });
         let accept = move || serve::accept(Arc::clone(&server), quic.clone());
         tokio::spawn(kept_running("accepting connections", accept));
         Ok(endpoint)
@@ -109,6 +109,8 @@ impl Endpoint {
     }
 
     /// Sends a request to the node at `address` and waits for its reply, for `deadline` at the most ([`DEADLINE_MAX`]).
+    /// A node works on most requests for a minute at the most
+    /// ([`BRIEF_DEADLINE_MAX`](crate::admission::BRIEF_DEADLINE_MAX)).
     ///
     /// With `expect`, only that node may answer: another one at the address gets nothing and the call fails. A request
     /// that surely was not sent, as when the connection turns out to be of the node's earlier life, is sent again once.

@@ -246,7 +246,7 @@ async fn receive(inbox: Arc<Inbox>, from: SocketAddr, mut recv: quinn::RecvStrea
     if body_bytes > GOSSIP_BYTES_MAX {
         return warn!(%from, bytes = body_bytes, limit = GOSSIP_BYTES_MAX, "gossip message dropped: it is too large");
     }
-    let (bytes, _) = match timeout(MESSAGE_WAIT, read_body(&mut recv, body_bytes, None)).await {
+    let bytes = match timeout(MESSAGE_WAIT, read_body(&mut recv, body_bytes, None)).await {
         Ok(Ok(body)) => body,
         Ok(Err(error)) => return debug!(%from, %error, "gossip message lost"),
         Err(_) => return debug!(%from, "gossip message not complete within {MESSAGE_WAIT:?}"),

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use vecino_certs::{ALPN_CLIENT, ALPN_PEER, PeerCertificate, Role};
 use vecino_model::MeshId;
 
-use crate::admission::{Admission, Share};
+use crate::admission::{Admission, Party, Share};
 use crate::answer::{ANSWER_WAIT, Answer, answer};
 use crate::error::{ErrorCode, RpcError};
 use crate::frame::{PROTOCOL_VERSION, REQUEST_HEADER_BYTES, RequestHeader};
@@ -18,6 +18,9 @@ use crate::quic::{alpn, certificate};
 use crate::refusal::{Refusal, same_mesh};
 use crate::rpc::{self, Caller, Service};
 use crate::stream::{ResetOnDrop, read_body, read_header};
+
+/// Longest hello: an identity, an address and a name.
+const HELLO_BYTES_MAX: usize = 16 * 1024;
 
 /// An accepted connection after its hello.
 pub(crate) struct Accepted {
@@ -54,20 +57,27 @@ pub(crate) async fn greet(
     let own = service.identity();
     let judged = match read_hello(&mut recv).await {
         Ok(hello) => match judge_hello(&alpn, &certificate, &hello, &own) {
-            Ok(caller) => advertised(&caller, &hello, quic).await.map(|address| (caller, address, hello)),
+            Ok(caller) => {
+                let address = advertised(&caller, &hello, quic).await;
+                address.and_then(|address| {
+                    let share = admission.connect(party(&caller, &certificate))?;
+                    Ok((caller, address, hello, share))
+                })
+            }
             Err(refusal) => Err(refusal),
         },
         Err(refusal) => Err(refusal),
     };
     let (reply, version) = match &judged {
         Ok(_) => (rpc::encode(&HelloReply { identity: own, software }).map(Answer::Reply), PROTOCOL_VERSION),
+        Err(Refusal::TooMany(too_many)) => (Err(RpcError::from(*too_many)), PROTOCOL_VERSION),
         Err(refusal) => {
             let version = if let Refusal::Frame(error) = refusal { error.answer_version() } else { PROTOCOL_VERSION };
             (Err(RpcError::new(ErrorCode::Forbidden, refusal)), version)
         }
     };
     answer(&mut send, Hello::KIND, reply, version).await.map_err(|error| Greeting::Refused(Refusal::NotSent(error)))?;
-    let (caller, advertised, hello) = match judged {
+    let (caller, advertised, hello, share) = match judged {
         Ok(judged) => judged,
         Err(reason) => {
             // Closing discards what was not acknowledged, and the reason would be lost.
@@ -81,7 +91,7 @@ pub(crate) async fn greet(
         advertised,
         class: hello.class,
         mesh_told: hello.peer.and_then(|peer| peer.mesh_id),
-        share: admission.share(),
+        share,
     })
 }
 
@@ -92,8 +102,21 @@ async fn read_hello(recv: &mut quinn::RecvStream) -> Result<Hello, Refusal> {
         return Err(Refusal::NotAHello { kind: header.kind });
     };
     kind.check(header.stream, header.features)?;
-    let (body, _) = read_body(recv, header.body_bytes as usize, None).await.map_err(Refusal::of_reading)?;
+    let bytes = header.body_bytes as usize;
+    if bytes > HELLO_BYTES_MAX {
+        return Err(Refusal::LongHello { bytes, max: HELLO_BYTES_MAX });
+    }
+    let body = read_body(recv, bytes, None).await.map_err(Refusal::of_reading)?;
     Ok(rpc::decode(Hello::NAME, &body)?)
+}
+
+/// Whose connection it is, as admission counts it.
+fn party(caller: &Caller, certificate: &PeerCertificate) -> Party {
+    let key = certificate.key_id.to_bytes();
+    match caller {
+        Caller::Client(_) => Party::Client(key),
+        Caller::Peer(_) => Party::Peer(key),
+    }
 }
 
 /// Decides which caller a connection belongs to, or why it is refused.

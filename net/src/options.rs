@@ -5,7 +5,9 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::admission::AdmissionLimits;
+use vecino_model::limits::FRAME_BYTES_MAX;
+
+use crate::admission::{AdmissionLimits, ByClass, Class, ClassLimits, ConnectionLimits};
 
 /// How an endpoint listens, dials and bounds its work.
 #[derive(Clone, Debug)]
@@ -30,14 +32,43 @@ pub struct EndpointOptions {
     pub socket_buffer_bytes: usize,
     /// Whether the kernel may segment large sends (GSO). Off helps where a driver or a tunnel loses such packets.
     pub gso: bool,
-    /// Most connections at a time; more are refused.
+    /// Most connections that are accepted at a time; more are refused.
     pub max_connections: usize,
-    /// Most requests at a time that one connection may have served; more are answered `Overloaded`.
+    /// How many of `max_connections` are left to nodes, a quarter of them at the most. Clients get the rest.
+    pub connections_for_peers: usize,
+    /// Most connections at a time of one certificate of a client; more are refused.
+    pub max_connections_per_client: usize,
+    /// Most requests at a time of one certificate that have begun to come and are not there as a whole; more are
+    /// answered `Overloaded`.
+    pub max_arriving_requests_per_certificate: usize,
+    /// How long a request may take until it is there as a whole. A deadline that is shorter holds, too.
+    pub request_wait: Duration,
+    /// Most requests of clients at a time that one connection may have served; more are answered `Overloaded`.
     pub max_concurrent_requests_per_connection: usize,
-    /// Most requests at a time that are served over all connections; more are answered `Overloaded`.
+    /// Most requests of clients at a time that are served over all connections; more are answered `Overloaded`. One
+    /// certificate gets half of them.
     pub max_concurrent_requests: usize,
-    /// Most bytes of request bodies in memory; a request that would exceed it is answered `Overloaded`.
+    /// Most scans in chunks and snapshots that clients ask for at a time; more are answered `Overloaded`. One
+    /// certificate gets half of them.
+    pub max_concurrent_exports: usize,
+    /// Most requests at a time that one node asks for requests of its clients; what is more waits there. Every put and
+    /// every search of a client asks each replica once at a time, or twice: it is twice `max_concurrent_requests`.
+    pub max_concurrent_replica_requests_per_connection: usize,
+    /// Most requests at a time that all nodes ask for requests of their clients; more are answered `Overloaded`.
+    pub max_concurrent_replica_requests: usize,
+    /// Most requests at a time that move and repair data; more are answered `Overloaded`.
+    pub max_concurrent_repairs: usize,
+    /// Most requests at a time by which nodes agree on members and collections; more are answered `Overloaded`.
+    pub max_concurrent_agreements: usize,
+    /// Most bytes of the bodies of clients' requests in memory; a request that would exceed it is answered
+    /// `Overloaded`. One certificate gets half of them.
     pub request_bytes_max: usize,
+    /// Most bytes of the bodies of nodes' requests in memory; a request that would exceed it is answered `Overloaded`.
+    /// Moves and repairs have as much again.
+    pub peer_request_bytes_max: usize,
+    /// Most bytes of request bodies in memory of one connection, for each class of requests; a request that would
+    /// exceed it is answered `Overloaded`.
+    pub request_bytes_per_connection_max: usize,
 }
 
 impl Default for EndpointOptions {
@@ -53,20 +84,69 @@ impl Default for EndpointOptions {
             socket_buffer_bytes: 4 << 20,
             gso: true,
             max_connections: 4096,
+            connections_for_peers: 1024,
+            max_connections_per_client: 1024,
+            max_arriving_requests_per_certificate: 4096,
+            request_wait: Duration::from_secs(30),
             max_concurrent_requests_per_connection: 256,
             max_concurrent_requests: 2048,
-            request_bytes_max: 512 << 20,
+            max_concurrent_exports: 256,
+            max_concurrent_replica_requests_per_connection: 4096,
+            max_concurrent_replica_requests: 16_384,
+            max_concurrent_repairs: 256,
+            max_concurrent_agreements: 1024,
+            request_bytes_max: 256 << 20,
+            peer_request_bytes_max: 256 << 20,
+            request_bytes_per_connection_max: 128 << 20,
         }
     }
 }
+
+/// Most connections of one node: two, and those of its earlier lives that are not known to be lost yet.
+const CONNECTIONS_PER_PEER: usize = 64;
 
 impl EndpointOptions {
     /// What a node takes at a time by these options.
     pub fn admission(&self) -> AdmissionLimits {
         AdmissionLimits {
-            requests: self.max_concurrent_requests,
-            requests_per_connection: self.max_concurrent_requests_per_connection,
-            body_bytes: self.request_bytes_max,
+            classes: ByClass::new(|class| self.class(class)),
+            arriving_per_certificate: self.max_arriving_requests_per_certificate,
+            connections: ConnectionLimits {
+                connections: self.max_connections,
+                for_peers: self.connections_for_peers.min(self.max_connections / 4),
+                per_client: self.max_connections_per_client,
+                per_peer: CONNECTIONS_PER_PEER,
+                greeting: self.max_connections.div_ceil(8),
+            },
+        }
+    }
+
+    fn class(&self, class: Class) -> ClassLimits {
+        let (requests, requests_per_connection, body_bytes) = match class {
+            Class::Client => {
+                (self.max_concurrent_requests, self.max_concurrent_requests_per_connection, self.request_bytes_max)
+            }
+            // What is asked for here is small; a body of the largest size must fit nevertheless.
+            Class::Export => (self.max_concurrent_exports, self.max_concurrent_exports.div_ceil(4), FRAME_BYTES_MAX),
+            Class::Replica => (
+                self.max_concurrent_replica_requests,
+                self.max_concurrent_replica_requests_per_connection,
+                self.peer_request_bytes_max,
+            ),
+            Class::Repair => {
+                (self.max_concurrent_repairs, self.max_concurrent_repairs.div_ceil(4), self.peer_request_bytes_max)
+            }
+            Class::Agreement => {
+                (self.max_concurrent_agreements, self.max_concurrent_agreements.div_ceil(4), FRAME_BYTES_MAX)
+            }
+        };
+        ClassLimits {
+            requests,
+            requests_per_certificate: requests.div_ceil(2),
+            requests_per_connection,
+            body_bytes,
+            body_bytes_per_certificate: body_bytes.div_ceil(2).max(FRAME_BYTES_MAX),
+            body_bytes_per_connection: self.request_bytes_per_connection_max,
         }
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use quinn::ConnectionError;
 use vecino_model::{MeshId, NodeId};
 
+use crate::admission::TooMany;
 use crate::error::RpcError;
 use crate::frame::FrameError;
 use crate::message::PeerIdentity;
@@ -34,6 +35,12 @@ pub(crate) enum Refusal {
     /// The hello, or the reply to it, could not be read.
     #[error(transparent)]
     Unread(Arc<ReadFrameError>),
+    /// The hello is longer than any can be.
+    #[error("a hello of {bytes} bytes exceeds the maximum of {max}")]
+    LongHello { bytes: usize, max: usize },
+    /// Too many connections are open.
+    #[error(transparent)]
+    TooMany(#[from] TooMany),
     /// Something was asked before the hello.
     #[error("the first request is of kind {kind}, not a hello")]
     NotAHello { kind: u16 },

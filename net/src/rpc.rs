@@ -18,7 +18,9 @@ pub use crate::trace::TraceId;
 /// First kind that only nodes may ask; see [`crate::message`].
 pub const PEER_KIND_MIN: u16 = 100;
 
-/// Longest deadline of a request; a caller that asks for more gets this.
+/// Longest deadline of a request; a caller that asks for more gets this, and only a minute
+/// ([`BRIEF_DEADLINE_MAX`](crate::admission::BRIEF_DEADLINE_MAX)) where the request has one reply and does not take as
+/// long as there is data.
 pub const DEADLINE_MAX: Duration = Duration::from_secs(3600);
 
 /// Who asks, as TLS proved it.

@@ -11,9 +11,11 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, warn};
 use vecino_supervise::caught_async;
 
-use crate::admission::{Admission, Admitted};
-use crate::answer::{ANSWER_WAIT, Answer, conclude, name, refuse, send_chunks, unreadable};
-use crate::error::{ErrorCode, RpcError};
+use crate::admission::{Admission, Admitted, BRIEF_DEADLINE_MAX, BodyBytes, Class, Taken, deadline_max};
+use crate::answer::{
+    ANSWER_WAIT, Answer, CHUNK_WAIT, SendChunksError, conclude, name, refuse, send_chunks, unreadable,
+};
+use crate::error::{ErrorCode, Retry, RpcError};
 use crate::frame::{FrameError, REQUEST_HEADER_BYTES, RequestHeader, StreamKind};
 use crate::greeting::{Accepted, Greeting, greet};
 use crate::log_limit::LogLimit;
@@ -22,9 +24,10 @@ use crate::pool::Pool;
 use crate::quic::{CloseCode, describe};
 use crate::refusal::{Refusal, same_mesh};
 use crate::rpc::{self, Caller, ChunkSender, PEER_KIND_MIN, RequestContext, Service};
+use crate::socket::widen;
 use crate::stream::{CANCELLED, ReadFrameError, ResetOnDrop, read_body, read_header};
 
-/// How long a new connection may take to finish its handshake, and then to say hello.
+/// How long a new connection may take to finish its handshake and to say hello.
 const HELLO_WAIT: Duration = Duration::from_secs(5);
 /// How long a stream may take to bring its header.
 const HEADER_WAIT: Duration = Duration::from_secs(5);
@@ -47,21 +50,23 @@ pub(crate) struct Server<S> {
     pub(crate) pool: Arc<Pool>,
     pub(crate) sink: Arc<S>,
     pub(crate) max_connections: usize,
+    /// How long a request may take until it is there as a whole.
+    pub(crate) request_wait: Duration,
 }
 
 /// Accepts connections until the endpoint is closed.
 pub(crate) async fn accept<S: UniSink + 'static>(server: Arc<Server<S>>, quic: quinn::Endpoint) {
     while let Some(incoming) = quic.accept().await {
         let remote = incoming.remote_address();
-        if quic.open_connections() >= server.max_connections {
+        let Some(greeting) = server.admission.greet() else {
             if server.pool.dialler().log_limit.allows("connections") {
                 warn!(%remote, limit = server.max_connections, "connection refused: too many are open");
             }
             incoming.refuse();
             continue;
-        }
+        };
         // Half full: from here on only a caller that can receive at its address gets a place.
-        if quic.open_connections() >= server.max_connections.div_ceil(2) && !incoming.remote_address_validated() {
+        if server.admission.is_crowded() && !incoming.remote_address_validated() {
             if let Err(error) = incoming.retry() {
                 debug!(%remote, %error, "connection not accepted");
             }
@@ -70,7 +75,7 @@ pub(crate) async fn accept<S: UniSink + 'static>(server: Arc<Server<S>>, quic: q
         let server = Arc::clone(&server);
         spawn("serving a connection", async move {
             match incoming.accept() {
-                Ok(connecting) => serve_connection(server, connecting, remote).await,
+                Ok(connecting) => serve_connection(server, connecting, remote, greeting).await,
                 Err(error) => debug!(%remote, %error, "connection not accepted"),
             }
         });
@@ -86,14 +91,16 @@ async fn serve_connection<S: UniSink + 'static>(
     server: Arc<Server<S>>,
     connecting: quinn::Connecting,
     remote: SocketAddr,
+    greeting: Taken,
 ) {
-    let quic = match timeout(HELLO_WAIT, connecting).await {
+    let until = Instant::now() + HELLO_WAIT;
+    let quic = match timeout_at(until, connecting).await {
         Ok(Ok(quic)) => quic,
         Ok(Err(error)) => return log_lost(&server.pool.dialler().log_limit, remote, &error),
         Err(_) => return debug!(%remote, "handshake not finished within {HELLO_WAIT:?}"),
     };
     let software = server.pool.dialler().software.clone();
-    let greeted = timeout(HELLO_WAIT, greet(&*server.service, software, &server.admission, &quic)).await;
+    let greeted = timeout_at(until, greet(&*server.service, software, &server.admission, &quic)).await;
     let accepted = match greeted.unwrap_or_else(|_| Err(Greeting::Refused(Refusal::NoHello(HELLO_WAIT)))) {
         Ok(accepted) => Arc::new(accepted),
         Err(Greeting::Refused(refusal)) => {
@@ -106,6 +113,9 @@ async fn serve_connection<S: UniSink + 'static>(
         }
         Err(Greeting::Lost(error)) => return log_lost(&server.pool.dialler().log_limit, remote, &error),
     };
+    drop(greeting);
+    let streams_max = server.admission.streams_max(&accepted.share, accepted.class);
+    widen(&accepted.quic, streams_max, accepted.advertised.is_some());
     debug!(%remote, caller = %accepted.caller, class = ?accepted.class, "connection accepted");
     if let Some(address) = accepted.advertised {
         server.pool.wake(address);
@@ -165,6 +175,14 @@ async fn serve_stream<S>(
 ) {
     let _in_flight = server.admission.in_flight();
     let mut send = ResetOnDrop::new(send);
+    let began = Instant::now();
+    let arriving = match server.admission.arriving(&accepted.share) {
+        Ok(arriving) => arriving,
+        Err(error) => {
+            let _ = recv.stop(CANCELLED);
+            return drop(timeout(ANSWER_WAIT, conclude(&mut send, 0, Err(error), ())).await);
+        }
+    };
     let header = match read_request_header(&mut recv).await {
         Ok(header) => header,
         Err(ReadFrameError::Frame(error @ FrameError::Magic(_))) => {
@@ -180,20 +198,24 @@ async fn serve_stream<S>(
             return refuse(&mut send, error).await;
         }
     };
-    let context = RequestContext::new(accepted.caller.clone(), Instant::now() + header.deadline(), header.trace)
-        .with_epoch(header.epoch);
-    let deadline = context.deadline;
+    // A caller may ask for less time than a node gives, and not for more.
+    let longest = Kind::of(header.kind).map_or(BRIEF_DEADLINE_MAX, deadline_max);
+    let deadline = Instant::now() + header.deadline().min(longest);
+    let context = RequestContext::new(accepted.caller.clone(), deadline, header.trace).with_epoch(header.epoch);
     let settled = send.settled();
-    let work = serve_request(&server, &accepted, &header, context, &mut recv, &mut send);
+    let arrival = Arrival { recv: &mut recv, until: deadline.min(began + server.request_wait), _place: arriving };
+    let mut admitted = None;
+    let work = serve_request(&server, &accepted, &header, context, arrival, &mut send, &mut admitted);
     let result = tokio::select! {
         // The caller gave up, or is gone: dropping the work cancels it.
         () = settled => return debug!(trace = %header.trace, kind = header.kind, "request cancelled"),
         result = timeout_at(deadline, work) => result.unwrap_or_else(|_| {
-            let message = format!("{} was not done within {:?}", name(header.kind), header.deadline());
+            let patience = header.deadline().min(longest);
+            let message = format!("{} was not done within {patience:?}", name(header.kind));
             Err(RpcError::new(ErrorCode::Timeout, message))
         }),
     };
-    let _ = timeout_at(deadline + ANSWER_WAIT, conclude(&mut send, header.kind, result)).await;
+    let _ = timeout_at(deadline + ANSWER_WAIT, conclude(&mut send, header.kind, result, admitted)).await;
 }
 
 async fn read_request_header(recv: &mut quinn::RecvStream) -> Result<RequestHeader, ReadFrameError> {
@@ -206,26 +228,33 @@ async fn serve_request<S>(
     accepted: &Accepted,
     header: &RequestHeader,
     context: RequestContext,
-    recv: &mut quinn::RecvStream,
+    arrival: Arrival<'_>,
     send: &mut ResetOnDrop,
+    admitted: &mut Option<Admitted>,
 ) -> Result<Answer, RpcError> {
     let Server { service, admission, .. } = server;
     admission.check_running()?;
     let kind = check_kind(service, accepted, header)?;
-    let admitted = admission.admit(&accepted.share)?;
-    let (body, _held) =
-        read_body(recv, header.body_bytes as usize, Some(admission.bodies())).await.map_err(unreadable)?;
+    if header.deadline_ms == 0 {
+        let message =
+            format_args!("deadline_ms of a {} is 0, which leaves no time for it; nothing was done", kind.name);
+        return Err(RpcError::new(ErrorCode::Timeout, message).with_retry(Retry::Safe));
+    }
+    let class = Class::of(kind, accepted.class);
+    let mut held = admission.body(&accepted.share, class);
+    let body = arrival.body(kind, header.body_bytes as usize, &mut held).await?;
+    let admitted = admitted.insert(admission.admit(&accepted.share, class, kind, context.deadline)?);
     if header.kind == Hello::KIND {
         let software = server.pool.dialler().software.clone();
         return rpc::encode(&HelloReply { identity: service.identity(), software }).map(Answer::Reply);
     }
     if kind.stream == StreamKind::Chunks {
         // Boxed, so that the many requests with one reply do not carry the room for this.
-        return Box::pin(serve_chunks(service, &admitted, kind, context, body, send)).await;
+        return Box::pin(serve_chunks(service, admitted, kind, context, body, send)).await;
     }
     let bytes = body.len();
     let work = service.serve(context.clone(), kind.number, body);
-    admitted.run(&context, kind.name, bytes, work).await.map(Answer::Reply)
+    admitted.run(&context, bytes, work).await.map(Answer::Reply)
 }
 
 async fn serve_chunks(
@@ -239,12 +268,53 @@ async fn serve_chunks(
     let (bytes, name) = (body.len(), kind.name);
     let (chunks, waiting) = ChunkSender::channel();
     let work = service.serve_chunks(context.clone(), kind.number, body, chunks);
-    let work = admitted.run(&context, name, bytes, work);
-    let (result, sent) = tokio::join!(work, send_chunks(send, kind.number, waiting));
+    let mut work = std::pin::pin!(admitted.run(&context, bytes, work));
+    let mut sending = std::pin::pin!(send_chunks(send, kind.number, waiting));
+    let (result, sent) = tokio::select! {
+        result = &mut work => (result, sending.await),
+        sent = &mut sending => match sent {
+            // What is left to be done behind the last chunk is bounded as a chunk is.
+            Ok(()) => {
+                let done = timeout(CHUNK_WAIT, work).await;
+                (done.unwrap_or_else(|_| Err(stalled(name, &SendChunksError::Unmade))), Ok(()))
+            }
+            // Dropping the work cancels it.
+            Err(error) => (Err(stalled(name, &error)), Err(error)),
+        },
+    };
     if let Err(error) = sent {
         debug!(trace = %context.trace, name, %error, "chunks not sent");
     }
     result.map(|()| Answer::End)
+}
+
+/// Why a stream was given up.
+fn stalled(name: &str, error: &SendChunksError) -> RpcError {
+    RpcError::new(ErrorCode::Timeout, format_args!("{name} was given up: {error}"))
+}
+
+/// A request that is not there as a whole. It takes a place among those that arrive.
+struct Arrival<'a> {
+    recv: &'a mut quinn::RecvStream,
+    until: Instant,
+    _place: Taken,
+}
+
+impl Arrival<'_> {
+    /// The body, once all of it is there.
+    async fn body(self, kind: &Kind, bytes: usize, held: &mut BodyBytes) -> Result<Bytes, RpcError> {
+        let began = Instant::now();
+        let read = timeout_at(self.until, read_body(self.recv, bytes, Some(held))).await;
+        read.map_err(|_| {
+            let waited = began.elapsed();
+            let message = format_args!(
+                "the {bytes} bytes of a {} were not there as a whole after {waited:.1?}; nothing was done",
+                kind.name
+            );
+            RpcError::new(ErrorCode::Timeout, message).with_retry(Retry::Safe)
+        })?
+        .map_err(unreadable)
+    }
 }
 
 /// Takes one message off a stream in one direction.

@@ -14,6 +14,11 @@ use crate::options::{EndpointError, EndpointOptions};
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 /// Most bytes of one connection that are buffered unread, and unacknowledged when sent. quinn's own default is no limit.
 const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
+/// Most bytes of an accepted connection that are buffered unread until it has said hello.
+const GREETING_WINDOW_BYTES: u32 = 32 << 10;
+/// Streams of an accepted connection until it has said hello: that of the hello. quinn keeps room for every stream that
+/// may be opened.
+const GREETING_STREAMS: u32 = 1;
 /// Most gossip messages of one peer on their way at a time.
 const UNI_STREAMS_MAX: u32 = 64;
 /// Round-trip time assumed before one was measured: a lost first packet is repeated after three times as long.
@@ -32,21 +37,29 @@ pub(crate) fn transport(options: &EndpointOptions, accepting: bool) -> Result<Tr
         value: format!("{:?}", options.idle_timeout),
         reason: "it must be below 2^62 milliseconds",
     })?;
-    // Twice as many streams as permits, so that a caller beyond the limit is answered instead of left waiting.
-    let requests = u32::try_from(options.max_concurrent_requests_per_connection).unwrap_or(u32::MAX / 2);
     let mut transport = TransportConfig::default();
     transport
         .max_idle_timeout(Some(idle))
         .keep_alive_interval(Some(options.keep_alive))
         .initial_rtt(FIRST_RTT)
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
-        .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(if accepting { GREETING_WINDOW_BYTES } else { CONNECTION_WINDOW_BYTES }))
         .send_window(CONNECTION_WINDOW_BYTES.into())
-        .max_concurrent_bidi_streams(VarInt::from_u32(if accepting { requests.saturating_mul(2).max(2) } else { 0 }))
-        .max_concurrent_uni_streams(VarInt::from_u32(if accepting { UNI_STREAMS_MAX } else { 0 }))
+        .max_concurrent_bidi_streams(VarInt::from_u32(if accepting { GREETING_STREAMS } else { 0 }))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
         .datagram_receive_buffer_size(None)
         .enable_segmentation_offload(options.gso);
     Ok(transport)
+}
+
+/// Gives an accepted connection the room that it gets once it has said hello: so many requests at a time, and gossip
+/// where it is a node's.
+pub(crate) fn widen(quic: &quinn::Connection, requests: u32, gossips: bool) {
+    quic.set_receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES));
+    quic.set_max_concurrent_bi_streams(VarInt::from_u32(requests));
+    if gossips {
+        quic.set_max_concurrent_uni_streams(VarInt::from_u32(UNI_STREAMS_MAX));
+    }
 }
 
 /// Opens the socket and asks the kernel for large buffers: its default drops packets under load.

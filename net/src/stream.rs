@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use quinn::{ReadError, ReadExactError, RecvStream, SendStream, VarInt};
 
-use crate::admission::{BodyBudget, BodyBytes, NoRoom};
+use crate::admission::{BodyBytes, NoRoom};
 use crate::frame::{self, FrameError, PREFIX_BYTES};
 
 /// Most bytes taken from a stream at a time, and most memory reserved before anything has arrived.
@@ -53,13 +53,13 @@ async fn read_exact(recv: &mut RecvStream, bytes: &mut [u8]) -> Result<(), ReadF
     })
 }
 
-/// Reads the body, which must end the stream. What is held of the budget goes back when it is dropped.
+/// Reads the body, which must end the stream, under these bounds.
 pub(crate) async fn read_body(
     recv: &mut RecvStream,
     expected: usize,
-    budget: Option<&BodyBudget>,
-) -> Result<(Bytes, BodyBytes), ReadFrameError> {
-    let body = read_part(recv, expected, budget).await?;
+    bounds: Option<&mut BodyBytes>,
+) -> Result<Bytes, ReadFrameError> {
+    let body = read_part(recv, expected, bounds).await?;
     read_end(recv, expected).await?;
     Ok(body)
 }
@@ -76,27 +76,26 @@ pub(crate) async fn read_end(recv: &mut RecvStream, expected: usize) -> Result<(
 pub(crate) async fn read_part(
     recv: &mut RecvStream,
     expected: usize,
-    budget: Option<&BodyBudget>,
-) -> Result<(Bytes, BodyBytes), ReadFrameError> {
-    let mut held = BodyBytes::default();
+    mut bounds: Option<&mut BodyBytes>,
+) -> Result<Bytes, ReadFrameError> {
     if expected == 0 {
-        return Ok((Bytes::new(), held));
+        return Ok(Bytes::new());
     }
     let mut body = Vec::new();
     while let Some(piece) = recv.read_chunk(PIECE_BYTES_MAX.min(expected - body.len()), true).await? {
-        if let Some(budget) = budget {
-            budget.cover(&mut held, body.len() + piece.bytes.len())?;
+        if let Some(bounds) = &mut bounds {
+            bounds.cover(body.len() + piece.bytes.len())?;
         }
         if piece.bytes.len() == expected {
             // Nearly every body is one piece: it is passed on without a copy.
-            return Ok((piece.bytes, held));
+            return Ok(piece.bytes);
         }
         if body.is_empty() {
             body.reserve(expected.min(PIECE_BYTES_MAX));
         }
         body.extend_from_slice(&piece.bytes);
         if body.len() == expected {
-            return Ok((body.into(), held));
+            return Ok(body.into());
         }
     }
     Err(ReadFrameError::Short { expected, received: body.len() })

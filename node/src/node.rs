@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 use vecino_model::{MeshId, NodeId, NodeState as MemberState};
-use vecino_net::admission::Admission;
+use vecino_net::admission::{Admission, NoMemory};
 use vecino_net::endpoint::{Endpoint, EndpointError, EndpointOptions};
 use vecino_net::error::RpcError;
 use vecino_net::membership::{Membership, MembershipError, MembershipOptions};
@@ -153,7 +153,10 @@ impl Node {
         let service = Arc::new(NodeService::new(node_id, advertise, Arc::clone(&store)));
         let options = EndpointOptions { listen, state_dir: Some(data.join("net")), ..EndpointOptions::default() };
         let memory = Arc::clone(&store.resources().memory);
-        let count = Box::new(move |bytes| Box::new(memory.count(bytes)) as Box<dyn Send + Sync>);
+        let count = Box::new(move |bytes| {
+            let counted = memory.try_count(bytes).map(|counted| Box::new(counted) as Box<dyn Send + Sync>);
+            counted.ok_or_else(|| NoMemory { used: memory.used(), limit: memory.limit() })
+        });
         let admission = Admission::new(options.admission(), count);
         let endpoint =
             Endpoint::server_behind(&identity, options, Arc::clone(&service) as Arc<dyn Service>, admission)?;

@@ -17,7 +17,8 @@ use vecino_net::endpoint::{Endpoint, EndpointOptions};
 use vecino_net::error::{ErrorCode, RpcError};
 use vecino_net::membership::{Decider, MembershipOptions};
 use vecino_net::message::{
-    CatalogFetch, DropCollection, Dropped, ListCollections, PeerIdentity, Put, Rpc, Scan, ScanReply, ScanStream,
+    CatalogFetch, DropCollection, Dropped, ListCollections, PeerIdentity, Put, ReplicaVersions, Rpc, Scan, ScanReply,
+    ScanStream,
 };
 use vecino_net::node_id;
 use vecino_net::rpc::{ChunkSender, RequestContext, Service, decode, encode};
@@ -102,7 +103,7 @@ pub struct Obedient {
     pub identity: Mutex<PeerIdentity>,
     /// After how many questions for the identity one panics, itself included; none does at 0.
     pub identity_panics_in: AtomicUsize,
-    /// Calls of `hang` and `wait` under way.
+    /// Calls of `hang`, `wait` and [`ReplicaVersions`] under way.
     pub held: watch::Sender<usize>,
     /// Calls of `hang` and `wait` that were dropped before they were done.
     pub cancelled: watch::Sender<usize>,
@@ -165,6 +166,10 @@ impl Service for Obedient {
                     _ => {}
                 }
                 encode(&Dropped::default())
+            }
+            ReplicaVersions::KIND => {
+                self.hold().await;
+                encode(&[(); 0])
             }
             ListCollections::KIND | CatalogFetch::KIND => encode(&[(); 0]),
             Put::KIND => {
