@@ -9,6 +9,7 @@ mod document;
 mod fixture;
 mod gossip;
 mod membership;
+mod overload;
 mod raw;
 mod refusals;
 mod restart;
