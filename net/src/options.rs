@@ -64,10 +64,11 @@ pub struct EndpointOptions {
     /// `Overloaded`. One certificate gets half of them.
     pub request_bytes_max: usize,
     /// Most bytes of the bodies of nodes' requests in memory; a request that would exceed it is answered `Overloaded`.
-    /// Moves and repairs have as much again.
+    /// One node gets half of them, which should be more than `request_bytes_max`: it sends on what its clients send.
+    /// Moves and repairs have a quarter as much again.
     pub peer_request_bytes_max: usize,
-    /// Most bytes of request bodies in memory of one connection, for each class of requests; a request that would
-    /// exceed it is answered `Overloaded`.
+    /// Most bytes of request bodies in memory of one connection of a client; a request that would exceed it is answered
+    /// `Overloaded`.
     pub request_bytes_per_connection_max: usize,
 }
 
@@ -96,7 +97,7 @@ impl Default for EndpointOptions {
             max_concurrent_repairs: 256,
             max_concurrent_agreements: 1024,
             request_bytes_max: 256 << 20,
-            peer_request_bytes_max: 256 << 20,
+            peer_request_bytes_max: 768 << 20,
             request_bytes_per_connection_max: 128 << 20,
         }
     }
@@ -104,6 +105,9 @@ impl Default for EndpointOptions {
 
 /// Most connections of one node: two, and those of its earlier lives that are not known to be lost yet.
 const CONNECTIONS_PER_PEER: usize = 64;
+
+/// Connections that may be about to say hello even where few are accepted: nodes that start together dial together.
+const GREETING_MIN: usize = 8;
 
 impl EndpointOptions {
     /// What a node takes at a time by these options.
@@ -116,7 +120,7 @@ impl EndpointOptions {
                 for_peers: self.connections_for_peers.min(self.max_connections / 4),
                 per_client: self.max_connections_per_client,
                 per_peer: CONNECTIONS_PER_PEER,
-                greeting: self.max_connections.div_ceil(8),
+                greeting: self.max_connections.div_ceil(8).max(GREETING_MIN),
             },
         }
     }
@@ -134,19 +138,23 @@ impl EndpointOptions {
                 self.peer_request_bytes_max,
             ),
             Class::Repair => {
-                (self.max_concurrent_repairs, self.max_concurrent_repairs.div_ceil(4), self.peer_request_bytes_max)
+                (self.max_concurrent_repairs, self.max_concurrent_repairs.div_ceil(4), self.peer_request_bytes_max / 4)
             }
             Class::Agreement => {
                 (self.max_concurrent_agreements, self.max_concurrent_agreements.div_ceil(4), FRAME_BYTES_MAX)
             }
         };
+        let body_bytes_per_certificate = body_bytes.div_ceil(2).max(FRAME_BYTES_MAX);
         ClassLimits {
             requests,
             requests_per_certificate: requests.div_ceil(2),
             requests_per_connection,
             body_bytes,
-            body_bytes_per_certificate: body_bytes.div_ceil(2).max(FRAME_BYTES_MAX),
-            body_bytes_per_connection: self.request_bytes_per_connection_max,
+            body_bytes_per_certificate,
+            body_bytes_per_connection: match class {
+                Class::Client | Class::Export => self.request_bytes_per_connection_max,
+                Class::Replica | Class::Repair | Class::Agreement => body_bytes_per_certificate,
+            },
         }
     }
 }

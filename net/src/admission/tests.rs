@@ -206,6 +206,9 @@ fn one_node_can_ask_for_all_that_its_clients_ask_by_the_usual_options() {
         let until = Instant::now() + HOUR;
         asked.push(admission.admit(&peer, Class::Replica, kind::<ReplicaApply>(), until).expect("H8"));
     }
+    // A record is a little larger than the point that a client sent.
+    let bytes = limits.classes[Class::Client].body_bytes;
+    assert_eq!(admission.body(&peer, Class::Replica).cover(bytes + bytes / 4), Ok(()), "what all clients may send");
     assert!(admit(&admission, &client).is_ok());
     let until = Instant::now() + HOUR;
     assert!(admission.admit(&peer, Class::Agreement, kind::<CatalogApply>(), until).is_ok());
