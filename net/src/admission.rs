@@ -16,6 +16,7 @@ mod class;
 mod connections;
 mod gauge;
 mod limits;
+mod memory;
 mod pace;
 
 use std::future::{Future, poll_fn};
@@ -38,6 +39,8 @@ use connections::{Connections, Place};
 pub use connections::{Party, TooMany};
 pub use gauge::{Gauge, Taken};
 pub use limits::{AdmissionLimits, ClassLimits, ConnectionLimits};
+pub use memory::{CountMemory, NoMemory};
+use memory::{Counted, Memory};
 use pace::Paces;
 
 /// Shortest advice to a caller that was turned away by a full node; up to as much again is added by chance.
@@ -46,26 +49,8 @@ const OVERLOAD_RETRY: Duration = Duration::from_millis(50);
 const OVERLOAD_RETRY_MAX: Duration = Duration::from_secs(2);
 /// What a request takes of memory beside its body as it came: decoded, and as what is sent on for it.
 const COPIES_OF_A_BODY: u64 = 3;
-/// Largest body that is taken although the node has no memory left: what frees memory must get through.
-const SMALL_BODY_BYTES: usize = 64 * 1024;
 /// Streams of a node beside those that it asks for requests of clients: agreement, snapshots, statistics.
 const OTHER_STREAMS: usize = 256;
-
-/// Counts bytes as memory in use until what it gives is dropped, or refuses to.
-pub type CountMemory = dyn Fn(u64) -> Result<Box<dyn Send + Sync>, NoMemory> + Send + Sync;
-
-/// The node has no memory for a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "this node uses {used} bytes of its limit of {limit}: try again a little later, send less at once, or raise \
-     --memory-limit"
-)]
-pub struct NoMemory {
-    /// Bytes that the node uses.
-    pub used: u64,
-    /// Bytes that it may use.
-    pub limit: u64,
-}
 
 /// Decides which connections and requests a node takes. Doors share one.
 pub struct Admission {
@@ -74,9 +59,7 @@ pub struct Admission {
     body_bytes: ByClass<Arc<Gauge>>,
     connections: Arc<Connections>,
     paces: Paces,
-    count_memory: Box<CountMemory>,
-    /// Requests under way whose bodies are not small.
-    large: Arc<Gauge>,
+    memory: Arc<Memory>,
     in_flight: watch::Sender<usize>,
     stopping: watch::Sender<bool>,
 }
@@ -104,8 +87,7 @@ impl Admission {
             body_bytes: ByClass::new(|class| Gauge::new(limits.classes[class].body_bytes as u64)),
             connections: Connections::new(limits),
             paces: Paces::default(),
-            count_memory,
-            large: Gauge::new(u64::MAX),
+            memory: Memory::new(count_memory),
             in_flight: watch::Sender::new(0),
             stopping: watch::Sender::new(false),
         })
@@ -169,7 +151,8 @@ impl Admission {
 
     /// The bounds that a body of this class is read under.
     pub fn body(&self, share: &Share, class: Class) -> BodyBytes {
-        BodyBytes::new([&share.body_bytes[class], &share.place.holder.body_bytes[class], &self.body_bytes[class]])
+        let bounds = [&share.body_bytes[class], &share.place.holder.body_bytes[class], &self.body_bytes[class]];
+        BodyBytes::new(bounds, &self.memory)
     }
 
     /// Takes a request that is there as a whole.
@@ -233,26 +216,15 @@ impl Admission {
         if drained.is_ok() { 0 } else { *self.in_flight.borrow() }
     }
 
-    /// Counts what a request takes of memory. Where there is none, a request waits for others to be done: one that is
-    /// alone, or small, is taken nevertheless. Whether what it brings can stay is for the service to say.
+    /// Counts what the work on a request takes of memory.
     fn count_memory(&self, body_bytes: usize, kind: &Kind) -> Result<Counted, RpcError> {
-        let large = if body_bytes > SMALL_BODY_BYTES { self.large.take(1) } else { None };
-        let counted = match (self.count_memory)(COPIES_OF_A_BODY * body_bytes as u64) {
-            Ok(counted) => Some(counted),
-            Err(_) if large.is_none() || self.large.used() <= 1 => None,
-            Err(error) => {
-                let message = format!("no memory for the {body_bytes} bytes of a {}: {error}", kind.name);
-                return Err(overloaded(message, self.paces.usual(kind.number, Instant::now())));
-            }
-        };
-        Ok(Counted { _memory: counted, _large: large })
+        let mut counted = self.memory.nothing();
+        let count = self.memory.count(&mut counted, body_bytes, COPIES_OF_A_BODY * body_bytes as u64);
+        count.map(|()| counted).map_err(|error| {
+            let message = format!("no memory for the {body_bytes} bytes of a {}: {error}", kind.name);
+            overloaded(message, self.paces.usual(kind.number, Instant::now()))
+        })
     }
-}
-
-/// What a request holds of the node's memory.
-struct Counted {
-    _memory: Option<Box<dyn Send + Sync>>,
-    _large: Option<Taken>,
 }
 
 impl Admitted {

@@ -304,7 +304,8 @@ impl Arrival<'_> {
     /// The body, once all of it is there.
     async fn body(self, kind: &Kind, bytes: usize, held: &mut BodyBytes) -> Result<Bytes, RpcError> {
         let began = Instant::now();
-        let read = timeout_at(self.until, read_body(self.recv, bytes, Some(held))).await;
+        let read = timeout_at(self.until, read_body(self.recv, bytes, Some(&mut *held))).await;
+        held.arrived();
         read.map_err(|_| {
             let waited = began.elapsed();
             let message = format_args!(

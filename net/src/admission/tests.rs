@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use super::memory::SMALL_BODY_BYTES;
 use super::*;
 use crate::message::{CatalogApply, Get, Put, ReplicaApply, Rpc, ScanStream};
 use crate::rpc::{Caller, TraceId};
