@@ -228,8 +228,8 @@ impl Admission {
 }
 
 impl Admitted {
-    /// Does the work of a request under its trace. The deadline ends it, a panic costs this request and nothing else, and
-    /// its body of `body_bytes` counts as memory meanwhile.
+    /// Does the work of a request under its trace. The deadline ends it, a panic costs this request and nothing else,
+    /// and its body of `body_bytes` counts as memory meanwhile.
     ///
     /// # Errors
     /// What the work gives, [`ErrorCode::Overloaded`] where there is no memory for it, [`ErrorCode::Timeout`] when the

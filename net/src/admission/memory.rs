@@ -46,9 +46,9 @@ impl Memory {
         Counted { memory: Vec::new(), large: None }
     }
 
-    /// Counts so many bytes more for a request of which `body_bytes` are there. Where there is no memory, a request makes
-    /// way for others that will be done; one that is alone, or small, is taken nevertheless. Whether what it brings can
-    /// stay is for the service to say.
+    /// Counts so many bytes more for a request of which `body_bytes` are there. Where there is no memory, a request
+    /// makes way for others that will be done; one that is alone, or small, is taken nevertheless. Whether what it
+    /// brings can stay is for the service to say.
     pub(crate) fn count(&self, counted: &mut Counted, body_bytes: usize, bytes: u64) -> Result<(), NoMemory> {
         if body_bytes > SMALL_BODY_BYTES && counted.large.is_none() {
             counted.large = self.large.take(1);

@@ -1,4 +1,4 @@
-//! How long requests of a kind usually take, from those that were done: with a shorter deadline none is worth beginning.
+//! How long requests of a kind usually take, from those that were done: with less time left none is worth beginning.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
