@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use vecino_mesh::client::Effect;
 use vecino_net::endpoint::Endpoint;
 use vecino_net::message::{
     CollectionInfo, ListCollections, RingInfo, RingReply, SnapshotReport, Status, StatusReply, TakeSnapshot,
 };
 
-use crate::attempts::Effect;
 use crate::collection::Collection;
 use crate::error::ClientError;
 use crate::session::Session;
@@ -20,7 +20,9 @@ const CLOSE_GRACE: Duration = Duration::from_secs(1);
 ///
 /// Requests that fail are made again, at the next address where there is one, as long as that is safe and time is left:
 /// reads always; puts and deletes too, unless [`repeat_unknown`](crate::WriteRequest::repeat_unknown) is switched off;
-/// creating and dropping collections only where it is certain that nothing happened.
+/// creating and dropping collections only where it is certain that nothing happened. A put or delete that is made again
+/// takes effect once. Where a node is late, a read or a small write goes to a second one beside it, and the first answer
+/// counts; from the first answer on the client knows the addresses of all members.
 #[derive(Clone, Debug)]
 pub struct Client {
     session: Session,

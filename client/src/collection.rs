@@ -1,5 +1,6 @@
 //! One collection: what may be asked of it.
 
+use vecino_mesh::client::Effect;
 use vecino_model::{CollectionSchema, Level, Metric, PointId, RawPoint, Vector};
 use vecino_net::error::ErrorCode;
 use vecino_net::message::{
@@ -7,7 +8,6 @@ use vecino_net::message::{
     SnapshotReport, TakeSnapshot,
 };
 
-use crate::attempts::Effect;
 use crate::bulk::BulkOptions;
 use crate::error::ClientError;
 use crate::request::{
@@ -111,14 +111,14 @@ impl Collection {
     /// [`bulk`](Self::bulk). Awaiting it is an error unless every point was written.
     pub fn put<P: Into<RawPoint>>(&self, points: impl IntoIterator<Item = P>) -> PutRequest {
         let points = points.into_iter().map(Into::into).collect();
-        let put = Put { collection: self.name.clone(), points, level: Level::default() };
+        let put = Put { collection: self.name.clone(), points, level: Level::default(), stamps: Vec::new() };
         WriteRequest::new(self.session.clone(), put)
     }
 
     /// Deletes points; one that is absent counts as deleted. Awaiting it is an error unless every point was deleted.
     pub fn delete<I: Into<PointId>>(&self, ids: impl IntoIterator<Item = I>) -> DeleteRequest {
         let ids = ids.into_iter().map(Into::into).collect();
-        let delete = Delete { collection: self.name.clone(), ids, level: Level::default() };
+        let delete = Delete { collection: self.name.clone(), ids, level: Level::default(), stamps: Vec::new() };
         WriteRequest::new(self.session.clone(), delete)
     }
 

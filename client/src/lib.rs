@@ -77,7 +77,6 @@
 //! What is deliberately absent: the client does not know the ring, so a request may take one hop more than it had to,
 //! and it keeps no points.
 
-mod attempts;
 mod builder;
 mod bulk;
 mod client;

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use vecino_model::message::ReplicaHits;
 use vecino_model::{CollectionId, CollectionSchema, CollectionStats, Outcome, Parts, PointId, RawHit, Record, Version};
 use vecino_storage::{Disk, LogError, SnapshotSummary};
 
@@ -118,6 +119,14 @@ impl LocalCollection {
 
     /// The best hits.
     pub fn search(&self, request: &SearchRequest) -> Result<Vec<RawHit>, SearchError> {
+        self.search_with_horizon(request).map(|found| found.hits)
+    }
+
+    /// [`Self::search`], and how good what was left out may be.
+    ///
+    /// # Errors
+    /// As [`Self::search`].
+    pub fn search_with_horizon(&self, request: &SearchRequest) -> Result<ReplicaHits, SearchError> {
         self.core().search(request)
     }
 

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use tracing::{debug, error, info};
-use vecino_model::{CollectionId, CollectionSchema, Outcome, Record, RecordValue, validate};
+use vecino_model::{CollectionId, CollectionSchema, Outcome, Parts, Record, RecordValue, validate};
 use vecino_storage::{Log, LogError};
 use vecino_supervise::caught;
 
@@ -185,7 +185,15 @@ impl Writer {
         if let Some(pending) = group.pending(&key).filter(|pending| *pending >= record.version) {
             return group.overtake(in_batch, key, pending);
         }
-        if let Some(known) = self.core.tables().version(&key).filter(|known| *known >= record.version) {
+        let known = self.core.tables().version(&key);
+        if let Some(known) = known.filter(|known| *known >= record.version) {
+            // Versions are unique; a stamp that is sent with another value was made up, or copied.
+            if known == record.version && !self.is_stored(&record) {
+                let (id, version) = (&record.id, record.version);
+                return Outcome::Refused(format!(
+                    "version {version} of point {id:?} belongs to another value here: ask for another stamp"
+                ));
+            }
             return Outcome::Written(known);
         }
         if let Some(value) = &record.value {
@@ -211,6 +219,12 @@ impl Writer {
             ));
         }
         group.accept(Accepted { in_batch, key, record, norms, encoded })
+    }
+
+    /// Whether this very record is what its point is, or was overwritten just now.
+    fn is_stored(&self, record: &Record) -> bool {
+        let stored = self.core.read_parts(std::slice::from_ref(&record.id), Parts::ALL).pop().flatten();
+        stored.is_none_or(|stored| stored.version != record.version || stored.value == record.value)
     }
 
     /// Has the indexes make room for what is to be stored, for once it is logged it must be stored.

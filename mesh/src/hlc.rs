@@ -10,6 +10,11 @@ pub const DRIFT_MS_MAX: u64 = 500;
 
 const COUNTER_BITS: u32 = 16;
 
+/// The first time of a millisecond.
+pub fn time_of(ms: u64) -> u64 {
+    ms << COUNTER_BITS
+}
+
 /// The clock of one node.
 #[derive(Clone, Debug, Default)]
 pub struct Hlc {

@@ -1,29 +1,60 @@
 //! Putting together what several nodes found. Pure.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
-use vecino_model::{CollectionId, Hit, Metric, PointId, Record, ScanCursor, Version, position};
+use vecino_model::message::ReplicaHits;
+use vecino_model::{CollectionId, Hit, Metric, NodeId, PointId, RawHit, Record, ScanCursor, Version, position};
 
-/// Hits of several nodes, best first, with the newest version of each point that any of them reported.
+/// A hit of a search that is not answered yet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Candidate {
+    /// The hit, with the newest version of its point that is known.
+    pub hit: RawHit,
+    /// Whether enough replicas gave this version.
+    pub is_confirmed: bool,
+}
+
+/// Hits of several nodes, best first, with the newest version of each point that any of them reported. One that as many of
+/// its replicas gave as are `needed` is confirmed.
 ///
 /// An older version of a point is left out even where its score is better, since the point is not that any more.
-pub fn hits<P>(answers: impl IntoIterator<Item = Vec<Hit<P>>>, metric: Metric) -> Vec<Hit<P>> {
-    let mut newest: HashMap<PointId, Hit<P>> = HashMap::new();
-    for hit in answers.into_iter().flatten() {
-        match newest.get(&hit.id) {
-            Some(known) if known.version >= hit.version => {}
-            _ => {
-                newest.insert(hit.id.clone(), hit);
+pub fn candidates(
+    answers: impl IntoIterator<Item = (NodeId, ReplicaHits)>,
+    replicas: impl Fn(&PointId) -> Vec<NodeId>,
+    needed: usize,
+    metric: Metric,
+) -> Vec<Candidate> {
+    let mut newest: BTreeMap<PointId, (RawHit, Vec<NodeId>)> = BTreeMap::new();
+    for (node, ReplicaHits { hits, horizon: _ }) in answers {
+        for hit in hits {
+            match newest.get_mut(&hit.id) {
+                Some((known, _)) if known.version > hit.version => {}
+                Some((known, givers)) if known.version == hit.version => givers.push(node),
+                _ => {
+                    newest.insert(hit.id.clone(), (hit, vec![node]));
+                }
             }
         }
     }
-    let mut merged: Vec<_> = newest.into_values().collect();
-    merged.sort_by(|a, b| {
+    let candidate = |(hit, givers): (RawHit, Vec<NodeId>)| {
+        let is_confirmed = givers.len() >= needed && {
+            let replicas = replicas(&hit.id);
+            givers.iter().filter(|giver| replicas.contains(giver)).count() >= needed
+        };
+        Candidate { hit, is_confirmed }
+    };
+    let mut merged: Vec<_> = newest.into_values().map(candidate).collect();
+    sort(&mut merged, metric);
+    merged
+}
+
+/// Puts candidates in the order of their scores, best first, and of their ids where scores are equal.
+pub fn sort(candidates: &mut [Candidate], metric: Metric) {
+    candidates.sort_by(|Candidate { hit: a, .. }, Candidate { hit: b, .. }| {
         let order = a.score.total_cmp(&b.score);
         let order = if metric.higher_is_better() { order.reverse() } else { order };
         order.then_with(|| a.id.cmp(&b.id))
     });
-    merged
 }
 
 /// Whether a hit is still what its point is, given the newest version that enough replicas know.
@@ -59,7 +90,7 @@ pub fn page(collection: CollectionId, parts: Vec<PagePart>, limit: usize) -> Pag
     let unfinished = parts.iter().filter(|part| !part.end);
     // A part without records and without end tells nothing at all; there is none, since a page has room for one.
     let horizon = unfinished.filter_map(|part| part.records.last().map(cursor)).min();
-    let mut newest: HashMap<PointId, Record> = HashMap::new();
+    let mut newest: BTreeMap<PointId, Record> = BTreeMap::new();
     for record in parts.into_iter().flat_map(|part| part.records) {
         match newest.get(&record.id) {
             Some(known) if known.version >= record.version => {}
@@ -96,7 +127,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use proptest::prelude::*;
-    use vecino_model::{NodeId, RawPayload, RecordValue};
+    use vecino_model::{RawPayload, RecordValue};
 
     use super::*;
 
@@ -104,16 +135,45 @@ mod tests {
         Version { time, node: NodeId::from_bytes([1; 16]), seq: 0 }
     }
 
-    fn hit(id: u64, time: u64, score: f32) -> Hit {
-        Hit { id: id.into(), score, version: version(time), payload: None, vectors: BTreeMap::new() }
+    fn hit(id: u64, time: u64, score: f32) -> RawHit {
+        RawHit { id: id.into(), score, version: version(time), payload: None, vectors: BTreeMap::new() }
+    }
+
+    fn node(number: u8) -> NodeId {
+        NodeId::from_bytes([number; 16])
+    }
+
+    fn merged(answers: Vec<Vec<RawHit>>, metric: Metric) -> Vec<Candidate> {
+        let answers = answers.into_iter().zip(1..).map(|(hits, number)| {
+            let answer = ReplicaHits { hits, horizon: None };
+            (node(number), answer)
+        });
+        candidates(answers, |_| vec![node(1), node(2), node(3)], 2, metric)
     }
 
     #[test]
     fn the_newest_version_of_each_point_stands_in_the_metric_s_order() {
         let answers = || vec![vec![hit(1, 1, 0.9), hit(2, 1, 0.5)], vec![hit(1, 2, 0.1), hit(3, 1, 0.5)]];
-        let ids = |metric| hits(answers(), metric).into_iter().map(|hit| hit.id.to_string()).collect::<String>();
+        let ids = |metric| {
+            let merged = merged(answers(), metric);
+            merged.into_iter().map(|candidate| candidate.hit.id.to_string()).collect::<String>()
+        };
         assert_eq!(ids(Metric::Cosine), "231", "higher first, equals by id; the old 0.9 of point 1 is gone");
         assert_eq!(ids(Metric::Euclidean), "123");
+    }
+
+    #[test]
+    fn a_hit_that_a_majority_gave_with_one_version_needs_no_second_round() {
+        let answers = vec![vec![hit(1, 1, 0.1), hit(2, 1, 0.2), hit(3, 1, 0.3)], vec![hit(1, 1, 0.1), hit(2, 2, 0.2)]];
+        let confirmed: Vec<bool> =
+            merged(answers.clone(), Metric::Euclidean).iter().map(|candidate| candidate.is_confirmed).collect();
+        assert_eq!(confirmed, [true, false, false], "point 2 has two versions, and one node alone gave point 3");
+        let by_others = answers.into_iter().zip(8..).map(|(hits, number)| {
+            let answer = ReplicaHits { hits, horizon: None };
+            (node(number), answer)
+        });
+        let strangers = candidates(by_others, |_| vec![node(1), node(2), node(3)], 2, Metric::Euclidean);
+        assert!(strangers.iter().all(|candidate| !candidate.is_confirmed), "they are no replicas of it");
     }
 
     #[test]

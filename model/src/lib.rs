@@ -6,9 +6,11 @@
 
 mod collection;
 mod conversions;
+pub mod error;
 mod level;
 pub mod limits;
 mod mesh;
+pub mod message;
 mod node_id;
 mod payload;
 mod point;

@@ -196,10 +196,10 @@ async fn exchange(quic: &quinn::Connection, request: &Outgoing) -> Result<Result
         read_end(&mut recv, body.len()).await.map_err(ExchangeError::of_reading)?;
         Ok(match part {
             Part::Reply => Ok(body),
-            Part::Error => Err(rpc::decode("RpcError", &body).unwrap_or_else(|error| error)),
+            Part::Error => Err(rpc::decode("RpcError", &body).unwrap_or_else(|error| error.with_retry(Retry::Unknown))),
             other => {
                 let message = format_args!("kind {kind} has one reply, and a part of another kind came: {other:?}");
-                Err(RpcError::new(ErrorCode::Protocol, message))
+                Err(RpcError::new(ErrorCode::Protocol, message).with_retry(Retry::Unknown))
             }
         })
     };

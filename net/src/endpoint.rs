@@ -135,7 +135,8 @@ impl Endpoint {
                 Err(error) => return Err(exchange_failed(error, &what(), deadline)),
             }
         };
-        rpc::decode(R::NAME, &reply)
+        // The request was done; only what came of it is not known.
+        rpc::decode(R::NAME, &reply).map_err(|error| error.with_retry(Retry::Unknown))
     }
 
     /// Sends a request that is answered in chunks, and gives the chunks to be read. All of them must have been read within
@@ -220,7 +221,8 @@ impl Endpoint {
 
     fn outgoing<R: Rpc>(&self, request: &R, patience: Duration) -> Result<Outgoing, RpcError> {
         let deadline = Instant::now() + patience.min(DEADLINE_MAX);
-        let body = rpc::encode(request)?;
+        // Nothing was sent.
+        let body = rpc::encode(request).map_err(|error| error.with_retry(Retry::No))?;
         frame::check_body_bytes(body.len())?;
         let trace = TraceId::current().unwrap_or_else(TraceId::random);
         let mut header = RequestHeader::new(R::KIND, 0, 0, trace);

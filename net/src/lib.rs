@@ -6,7 +6,6 @@ mod chunks;
 mod connection;
 mod dialler;
 pub mod endpoint;
-pub mod error;
 mod facts;
 pub mod frame;
 pub mod gossip;
@@ -29,3 +28,8 @@ pub mod testing;
 mod trace;
 
 pub use node_id::node_id;
+
+/// What a request can fail with: types of `vecino-model`, which travel as they are.
+pub mod error {
+    pub use vecino_model::error::{ErrorCode, Retry, RpcError};
+}

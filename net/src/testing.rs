@@ -5,15 +5,16 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use vecino_certs::{Authority, Identity, IssueOptions, Role};
-use vecino_model::{MeshId, NodeId};
+use vecino_model::{MeshId, NodeId, Version};
 
 use crate::endpoint::{Endpoint, EndpointOptions};
 use crate::error::RpcError;
-use crate::message::{PeerIdentity, Rpc};
+use crate::message::{Members, MembersReply, PeerIdentity, Rpc, Stamp, Stamped};
 use crate::rpc::{ChunkSender, RequestContext, Service, decode, encode};
 
 /// Id of every fake mesh.
@@ -65,6 +66,9 @@ pub fn reply<R: Rpc>(reply: R::Reply) -> Result<Vec<u8>, RpcError> {
 struct FakeService<H> {
     node_id: NodeId,
     handler: H,
+    /// Whether the handler is asked everything. Else points are stamped, and members told, without it.
+    hears_all: bool,
+    stamps: AtomicU64,
 }
 
 #[async_trait]
@@ -78,6 +82,17 @@ where
     }
 
     async fn serve(&self, context: RequestContext, kind: u16, body: Bytes) -> Result<Vec<u8>, RpcError> {
+        if !self.hears_all && kind == Stamp::KIND {
+            let stamp: Stamp = decode(Stamp::NAME, &body)?;
+            let version = |_| {
+                let time = self.stamps.fetch_add(1, Ordering::Relaxed);
+                Stamped::Version(Version { time, node: self.node_id, seq: 0 })
+            };
+            return reply::<Stamp>(stamp.ids.iter().map(version).collect());
+        }
+        if !self.hears_all && kind == Members::KIND {
+            return reply::<Members>(MembersReply::new(Vec::new()));
+        }
         (self.handler)(Asked { context, kind, body }).await
     }
 
@@ -127,7 +142,7 @@ impl FakeMesh {
         issued.identity().expect("what was issued is an identity")
     }
 
-    /// A node that answers with `handler`.
+    /// A node that answers with `handler`. It stamps points, and tells that it knows no members, by itself.
     ///
     /// # Panics
     /// When there is no socket for it.
@@ -136,8 +151,29 @@ impl FakeMesh {
         H: Fn(Asked) -> F + Send + Sync + 'static,
         F: Future<Output = Result<Vec<u8>, RpcError>> + Send + 'static,
     {
+        self.serve(handler, false)
+    }
+
+    /// A node that answers everything with `handler`.
+    ///
+    /// # Panics
+    /// As [`node`](Self::node).
+    pub fn node_that_hears_all<H, F>(&self, handler: H) -> FakeNode
+    where
+        H: Fn(Asked) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<Vec<u8>, RpcError>> + Send + 'static,
+    {
+        self.serve(handler, true)
+    }
+
+    fn serve<H, F>(&self, handler: H, hears_all: bool) -> FakeNode
+    where
+        H: Fn(Asked) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<Vec<u8>, RpcError>> + Send + 'static,
+    {
         let identity = self.identity(Role::Node);
-        let service = FakeService { node_id: crate::node_id(identity.key_id()), handler };
+        let node_id = crate::node_id(identity.key_id());
+        let service = FakeService { node_id, handler, hears_all, stamps: AtomicU64::new(1) };
         let options = EndpointOptions { listen: ([127, 0, 0, 1], 0).into(), ..EndpointOptions::default() };
         let endpoint = Endpoint::server(&identity, options, Arc::new(service)).expect("a loopback socket is free");
         FakeNode { address: endpoint.local_addr(), _endpoint: endpoint }

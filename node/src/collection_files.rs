@@ -11,7 +11,6 @@ use vecino_engine::{Collection, OpenError, persist};
 use vecino_model::CollectionId;
 use vecino_storage::Disk;
 
-use crate::clock::Clock;
 use crate::open_collections::{CollectionSpec, Opener};
 
 /// The folder of the collections, each under its id.
@@ -21,7 +20,6 @@ pub const COLLECTIONS: &str = "collections";
 pub(crate) struct Files {
     pub disk: Arc<dyn Disk>,
     pub indexers: Arc<Indexers>,
-    pub clock: Arc<Clock>,
     pub runtime: tokio::runtime::Handle,
     pub resources: Arc<Resources>,
 }
@@ -29,7 +27,7 @@ pub(crate) struct Files {
 impl Opener for Files {
     fn open(&self, kept: &CollectionSpec, progress: &Progress) -> Result<Collection, OpenError> {
         let CollectionSpec { name, id, schema } = kept;
-        let opened = Collection::open_with_progress(
+        Collection::open_with_progress(
             Arc::clone(&self.disk),
             &format!("{COLLECTIONS}/{id}"),
             self.resources.share(name),
@@ -38,11 +36,7 @@ impl Opener for Files {
             Arc::clone(&self.indexers),
             self.runtime.clone(),
             progress,
-        )?;
-        if let Some(newest) = opened.newest_version() {
-            self.clock.raise(newest);
-        }
-        Ok(opened)
+        )
     }
 
     fn remove(&self, id: CollectionId) {

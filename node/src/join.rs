@@ -1,12 +1,10 @@
-//! Finding the mesh, and giving tokens to nodes that join.
+//! Finding the mesh.
 //!
 //! Identical nodes with one seed list may start in any order: each asks the seeds for a mesh, and only the first seed
 //! of the list starts one, when none of the others has any.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -25,8 +23,6 @@ const ASK_EVERY: Duration = Duration::from_millis(300);
 const START_AFTER: Duration = Duration::from_secs(2);
 /// How often a node that finds no mesh says so.
 const SAY_EVERY: Duration = Duration::from_secs(5);
-/// How long tokens stay promised to a node that asked for them and has not gossiped them yet.
-const PROMISE: Duration = Duration::from_secs(60);
 
 /// What a node has once it belongs to a mesh.
 pub struct Joined {
@@ -102,75 +98,4 @@ fn start_mesh(node_id: NodeId, own: &[u64]) -> Joined {
     let tokens =
         if own.is_empty() { tokens::choose(&Placement::new(), node_id, tokens::TOKENS_PER_NODE) } else { own.to_vec() };
     Joined { mesh_id, tokens, peers: BTreeMap::new(), catalog: Vec::new() }
-}
-
-/// Gives tokens to nodes that join through this one.
-#[derive(Default)]
-pub struct TokenAllocator {
-    promised: Mutex<BTreeMap<NodeId, (Vec<u64>, Instant)>>,
-}
-
-impl TokenAllocator {
-    /// Tokens for a node that joins: those it has, those it was promised, or new ones that suit the ring best.
-    pub fn tokens_for(&self, node: NodeId, own: Vec<u64>, members: &Placement, now: Instant) -> Vec<u64> {
-        let mut promised = self.promised.lock().unwrap_or_else(PoisonError::into_inner);
-        promised.retain(|_, (_, since)| now.duration_since(*since) < PROMISE);
-        if !own.is_empty() {
-            return own;
-        }
-        if let Some(tokens) = members.get(&node) {
-            return tokens.clone();
-        }
-        if let Some((tokens, _)) = promised.get(&node) {
-            return tokens.clone();
-        }
-        let mut placement = members.clone();
-        placement.extend(promised.iter().map(|(node, (tokens, _))| (*node, tokens.clone())));
-        let tokens = tokens::choose(&placement, node, tokens::TOKENS_PER_NODE);
-        promised.insert(node, (tokens.clone(), now));
-        tokens
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use vecino_mesh::ring::Ring;
-
-    use super::*;
-
-    fn node(number: u64) -> NodeId {
-        let hash = blake3::hash(&number.to_le_bytes());
-        NodeId::from_bytes(std::array::from_fn(|byte| hash.as_bytes()[byte]))
-    }
-
-    #[test]
-    fn nodes_that_join_at_once_through_one_share_the_ring_evenly() {
-        let allocator = TokenAllocator::default();
-        let now = Instant::now();
-        let mut placement = Placement::from([(node(0), tokens::choose(&Placement::new(), node(0), 16))]);
-        // None of them is gossiped yet when the next one asks.
-        let joined: Vec<_> = (1..5)
-            .map(|number| (node(number), allocator.tokens_for(node(number), Vec::new(), &placement, now)))
-            .collect();
-        assert_eq!(
-            allocator.tokens_for(node(2), Vec::new(), &placement, now),
-            joined[1].1,
-            "asking again gives the same"
-        );
-        placement.extend(joined);
-        for owned in Ring::new(&placement).ownership().values() {
-            assert!((owned * 5.0 - 1.0).abs() < 0.1, "{owned}");
-        }
-        assert_eq!(allocator.tokens_for(node(9), vec![7], &placement, now), [7], "a node keeps what it has");
-    }
-
-    #[test]
-    fn a_promise_that_is_not_taken_up_ends() {
-        let allocator = TokenAllocator::default();
-        let now = Instant::now();
-        let placement = Placement::from([(node(0), tokens::choose(&Placement::new(), node(0), 16))]);
-        allocator.tokens_for(node(1), Vec::new(), &placement, now);
-        let alone = allocator.tokens_for(node(2), Vec::new(), &placement, now + PROMISE);
-        assert_eq!(alone, tokens::choose(&placement, node(2), 16));
-    }
 }

@@ -3,16 +3,15 @@
 
 mod blocking;
 pub mod catalog_file;
-pub mod clock;
 pub mod collection_files;
 pub mod config;
 pub mod coordinator;
+pub mod driver;
 pub mod identity;
 pub mod join;
 pub mod node;
 pub mod open_collections;
 pub mod replica;
-pub mod route;
 pub mod searches;
 pub mod service;
 pub mod snapshots;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tracing::{info, warn};
-use vecino_model::{MeshId, NodeId, NodeState as MemberState};
+use vecino_model::{MeshId, NodeId};
 use vecino_net::admission::{Admission, NoMemory};
 use vecino_net::endpoint::{Endpoint, EndpointError, EndpointOptions};
 use vecino_net::error::RpcError;
@@ -22,19 +22,22 @@ use vecino_storage::{DirLock, Disk, LockError, RealDisk};
 use vecino_supervise::{count_panics, kept_running};
 
 use crate::blocking::blocking;
-use crate::clock::Clock;
 use crate::config::Settings;
 use crate::coordinator::Coordinator;
+use crate::driver::Driver;
 use crate::identity::{IdentityError, NodeIdentity};
 use crate::join::Joined;
 use crate::service::NodeService;
 use crate::state::{NodeState, StateError};
 use crate::store::{Store, StoreError};
+use crate::wall_clock::SystemClock;
 use crate::{identity, join, snapshots};
 use vecino_engine::ballast::{BALLAST_BYTES, Ballast};
 use vecino_engine::indexers::Indexers;
 use vecino_engine::memory::{self, Budget};
 use vecino_engine::resources::Resources;
+use vecino_mesh::core::Start;
+use vecino_mesh::plants::Plants;
 use vecino_mesh::roster::Roster;
 
 /// How often a node tells the mesh what it holds, and looks at what it was told.
@@ -59,6 +62,7 @@ pub struct Node {
     endpoint: Endpoint,
     membership: Arc<Membership>,
     store: Arc<Store>,
+    driver: Driver,
     background: JoinSet<()>,
     /// Last, so that the directory is let go of when nothing writes to it any more.
     _lock: DirLock,
@@ -127,14 +131,14 @@ impl Node {
         let runtime = tokio::runtime::Handle::current();
         let store = {
             let disk = Arc::clone(&disk);
-            let clock = Arc::new(Clock::new(node_id));
+            let wall = Arc::new(SystemClock);
             let open_max = *open_collections;
             blocking(move || {
                 // What the process itself takes comes first, and then what the collections do.
                 let memory = Budget::new(limit, memory::resident() + SERVING_BYTES);
                 let ballast = Ballast::load(Arc::clone(&disk), BALLAST_BYTES);
                 let resources = Arc::new(Resources { memory, ballast });
-                Store::open(node_id, disk, indexers, clock, open_max, runtime, resources)
+                Store::open(node_id, disk, indexers, wall, open_max, runtime, resources)
             })
             .await??
         };
@@ -190,9 +194,21 @@ impl Node {
         let roster = Roster::new(node_id, options.down_after, options.gossip_interval * 2);
         let decider = Box::new(roster.into_decider());
         let membership = Arc::new(Membership::start(options, &endpoint, decider).await?);
+        let start = Start {
+            node: node_id,
+            mesh: mesh_id,
+            start: state.starts,
+            remembered,
+            seed: fastrand::u64(..),
+            plants: Plants::default(),
+        };
+        let driver = Driver::new(start, endpoint.clone(), Arc::clone(&store));
         let coordinator =
-            Coordinator::new(node_id, mesh_id, endpoint.clone(), Arc::clone(&store), membership.view(), remembered);
-        coordinator.take_over(catalog).await;
+            Coordinator::new(node_id, mesh_id, endpoint.clone(), Arc::clone(&store), membership.view(), driver.clone());
+        if let Err(error) = driver.take_over(catalog).await {
+            warn!(%error, "the catalog of the mesh could not be taken over yet");
+        }
+        driver.start(&mut background, &membership.view());
 
         run_in_background(&mut background, &membership, &coordinator, &store, state, disk);
         service.open(coordinator);
@@ -205,6 +221,7 @@ impl Node {
             endpoint,
             membership,
             store,
+            driver,
             background,
             _lock: lock,
         })
@@ -232,8 +249,9 @@ impl Node {
 
     /// Finishes what is under way, takes last snapshots and stops.
     pub async fn stop(self) {
-        let Self { endpoint, membership, store, mut background, .. } = self;
+        let Self { endpoint, membership, store, driver, mut background, .. } = self;
         info!("stopping");
+        driver.drained(DRAIN).await;
         endpoint.close(DRAIN).await;
         background.shutdown().await;
         if let Some(membership) = Arc::into_inner(membership) {
@@ -261,10 +279,10 @@ fn run_in_background(
 ) {
     let (membership, kept) = (Arc::clone(membership), Arc::clone(store));
     background.spawn(kept_running("publishing", move || publish(Arc::clone(&membership), Arc::clone(&kept))));
-    let (coordinator, kept) = (coordinator.clone(), Arc::clone(store));
+    let coordinator = coordinator.clone();
     let state = Arc::new(Mutex::new(state));
-    background.spawn(kept_running("following gossip", move || {
-        sync_catalogs(coordinator.clone(), Arc::clone(&kept), Arc::clone(&state), Arc::clone(&disk))
+    background.spawn(kept_running("remembering members", move || {
+        remember_members(coordinator.clone(), Arc::clone(&state), Arc::clone(&disk))
     }));
     let kept = Arc::clone(store);
     background.spawn(kept_running("taking snapshots", move || snapshots::run(Arc::clone(&kept))));
@@ -344,24 +362,15 @@ async fn retry_failed(store: Arc<Store>) {
     }
 }
 
-/// Keeps up with what the others gossip, for ever: fetches catalogs that differ, remembers where the others are.
-async fn sync_catalogs(coordinator: Coordinator, store: Arc<Store>, known: Arc<Mutex<NodeState>>, disk: Arc<dyn Disk>) {
+/// Remembers where the other members are, for ever.
+async fn remember_members(coordinator: Coordinator, known: Arc<Mutex<NodeState>>, disk: Arc<dyn Disk>) {
     let mut state = known.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let mut ticks = tokio::time::interval(PUBLISH_EVERY);
     loop {
         ticks.tick().await;
         let view = coordinator.view();
-        let digest = store.digest();
         let others = || view.members.values().filter(|member| member.id != state.node_id);
-        let differing: Vec<NodeId> = others()
-            .filter(|member| member.state == MemberState::Up && !member.catalog_digest.is_empty())
-            .filter(|member| member.catalog_digest != digest)
-            .map(|member| member.id)
-            .collect();
         let peers: BTreeMap<NodeId, String> = others().map(|member| (member.id, member.address.to_string())).collect();
-        for node in differing {
-            coordinator.fetch_catalog_of(node).await;
-        }
         // Gossip forgets members that were away for long; their addresses are still worth a try after a restart.
         let mut remembered = state.peers.clone();
         remembered.extend(peers);

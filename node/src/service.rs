@@ -1,26 +1,23 @@
 //! Answers requests: which kind goes where.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::time::Instant;
 use tracing::debug;
-use vecino_model::{CatalogEntry, MeshId, NodeId};
+use vecino_mesh::message::Ask;
+use vecino_model::{MeshId, NodeId};
 use vecino_net::error::{ErrorCode, RpcError};
 use vecino_net::message::{
-    CatalogApply, CatalogFetch, CreateCollection, Delete, DescribeCollection, DropCollection, Dropped, Get, Join,
-    JoinReply, ListCollections, NodeSnapshot, NodeStats, PeerIdentity, Put, ReplicaApply, ReplicaRead, ReplicaScan,
-    ReplicaSearch, ReplicaVersions, RingInfo, Rpc, Scan, ScanStream, Search, Status, TakeSnapshot,
+    CatalogApply, CatalogFetch, CreateCollection, Delete, DescribeCollection, DropCollection, Get, Join,
+    ListCollections, Members, NodeSnapshot, NodeStats, PeerIdentity, Probe, Put, ReplicaApply, ReplicaRead,
+    ReplicaScan, ReplicaSearch, ReplicaVersions, RingInfo, Rpc, Scan, ScanStream, Search, Stamp, Status, TakeSnapshot,
 };
-use vecino_net::rpc::{Caller, ChunkSender, RequestContext, Service, TraceId, decode, encode};
+use vecino_net::rpc::{ChunkSender, RequestContext, Service, TraceId, decode, encode};
 
-use crate::blocking::blocking;
-use crate::coordinator::{Coordinator, to_rpc_error};
-use crate::join::TokenAllocator;
-use crate::replica::ReplicaRequest;
+use crate::coordinator::Coordinator;
+use crate::driver::Driver;
 use crate::snapshots;
 use crate::store::Store;
 
@@ -33,20 +30,12 @@ pub struct NodeService {
     mesh_id: OnceLock<MeshId>,
     /// Absent until the node takes part in gossip; it answers no request before.
     coordinator: OnceLock<Coordinator>,
-    tokens: TokenAllocator,
 }
 
 impl NodeService {
     /// A service that answers nothing yet.
     pub fn new(node_id: NodeId, advertise: SocketAddr, store: Arc<Store>) -> Self {
-        Self {
-            node_id,
-            advertise,
-            store,
-            mesh_id: OnceLock::new(),
-            coordinator: OnceLock::new(),
-            tokens: TokenAllocator::default(),
-        }
+        Self { node_id, advertise, store, mesh_id: OnceLock::new(), coordinator: OnceLock::new() }
     }
 
     /// Says on new connections that this node belongs to a mesh.
@@ -65,47 +54,6 @@ impl NodeService {
             RpcError::new(ErrorCode::NotReady, message)
         })
     }
-
-    fn join(&self, coordinator: &Coordinator, caller: &Caller, request: Join) -> Result<JoinReply, RpcError> {
-        let Caller::Peer(node) = caller else {
-            return Err(RpcError::new(ErrorCode::Forbidden, "only a node can join a mesh"));
-        };
-        let view = coordinator.view();
-        let placement = view.members.values().map(|member| (member.id, member.tokens.clone())).collect();
-        let members: BTreeMap<NodeId, String> =
-            view.members.values().map(|member| (member.id, member.address.to_string())).collect();
-        Ok(JoinReply {
-            mesh_id: coordinator.mesh_id(),
-            tokens: self.tokens.tokens_for(*node, request.tokens, &placement, Instant::now()),
-            members,
-            catalog: self.store.entries(),
-        })
-    }
-
-    async fn apply_to_catalog(&self, CatalogApply { entry }: CatalogApply) -> Result<Dropped, RpcError> {
-        self.store.clock().check_drift(entry.version).map_err(RpcError::invalid)?;
-        let store = Arc::clone(&self.store);
-        let merged = blocking(move || store.apply(entry)).await?;
-        merged.map(Dropped::new).map_err(to_rpc_error)
-    }
-
-    /// Answers for this node's replica. A collection that is not known here was perhaps created just now, and who asks
-    /// knows of it.
-    async fn answer_as_replica<R: ReplicaRequest>(
-        &self,
-        coordinator: &Coordinator,
-        caller: &Caller,
-        body: &[u8],
-    ) -> Result<Vec<u8>, RpcError> {
-        let request: R = decode(R::NAME, body)?;
-        if let Caller::Peer(peer) = caller
-            && !self.store.keeps(request.collection())
-        {
-            debug!(peer = %peer.short(), collection = %request.collection(), "asking who wants it about a collection");
-            coordinator.fetch_catalog_of(*peer).await;
-        }
-        encode(&request.answer(&self.store).await?)
-    }
 }
 
 #[async_trait]
@@ -122,6 +70,7 @@ impl Service for NodeService {
         let RequestContext { caller, trace, .. } = &context;
         debug!(%trace, %caller, kind, bytes = body.len(), "request");
         let (own, context, body) = (self.coordinator()?, &context, &*body);
+        let driver = own.driver();
         match kind {
             CreateCollection::KIND => {
                 let (owned, context) = (own.clone(), context.clone());
@@ -134,24 +83,25 @@ impl Service for NodeService {
             }
             ListCollections::KIND => answer(body, |ListCollections {}| own.list_collections(context)).await,
             DescribeCollection::KIND => answer(body, |request| own.describe_collection(context, request)).await,
-            Put::KIND => answer(body, |request| own.put(context, request)).await,
-            Get::KIND => answer(body, |request| own.get(context, request)).await,
-            Delete::KIND => answer(body, |request| own.delete(context, request)).await,
-            Search::KIND => answer(body, |request| own.search(context, request)).await,
-            Scan::KIND => answer(body, |request| own.scan(context, request)).await,
             Status::KIND => answer(body, |Status {}| own.status(context)).await,
             RingInfo::KIND => answer(body, |request| own.ring(context, request)).await,
             TakeSnapshot::KIND => answer(body, |request| own.take_snapshot(context, request)).await,
-            Join::KIND => answer(body, |request| async { self.join(own, caller, request) }).await,
-            CatalogFetch::KIND => {
-                answer(body, |CatalogFetch {}| async { Ok::<Vec<CatalogEntry>, _>(self.store.entries()) }).await
-            }
-            CatalogApply::KIND => answer(body, |request| self.apply_to_catalog(request)).await,
-            ReplicaVersions::KIND => self.answer_as_replica::<ReplicaVersions>(own, caller, body).await,
-            ReplicaApply::KIND => self.answer_as_replica::<ReplicaApply>(own, caller, body).await,
-            ReplicaRead::KIND => self.answer_as_replica::<ReplicaRead>(own, caller, body).await,
-            ReplicaSearch::KIND => self.answer_as_replica::<ReplicaSearch>(own, caller, body).await,
-            ReplicaScan::KIND => self.answer_as_replica::<ReplicaScan>(own, caller, body).await,
+            Put::KIND => decide::<Put>(driver, context, body).await,
+            Get::KIND => decide::<Get>(driver, context, body).await,
+            Delete::KIND => decide::<Delete>(driver, context, body).await,
+            Members::KIND => decide::<Members>(driver, context, body).await,
+            Stamp::KIND => decide::<Stamp>(driver, context, body).await,
+            Search::KIND => decide::<Search>(driver, context, body).await,
+            Scan::KIND => decide::<Scan>(driver, context, body).await,
+            Join::KIND => decide::<Join>(driver, context, body).await,
+            CatalogFetch::KIND => decide::<CatalogFetch>(driver, context, body).await,
+            CatalogApply::KIND => decide::<CatalogApply>(driver, context, body).await,
+            ReplicaVersions::KIND => decide::<ReplicaVersions>(driver, context, body).await,
+            ReplicaApply::KIND => decide::<ReplicaApply>(driver, context, body).await,
+            ReplicaRead::KIND => decide::<ReplicaRead>(driver, context, body).await,
+            ReplicaSearch::KIND => decide::<ReplicaSearch>(driver, context, body).await,
+            ReplicaScan::KIND => decide::<ReplicaScan>(driver, context, body).await,
+            Probe::KIND => decide::<Probe>(driver, context, body).await,
             NodeSnapshot::KIND => {
                 answer(body, |request| snapshots::take(Arc::clone(&self.store), self.node_id, request)).await
             }
@@ -186,6 +136,15 @@ async fn answer<R: Rpc, F: Future<Output = Result<R::Reply, RpcError>>>(
     work: impl FnOnce(R) -> F,
 ) -> Result<Vec<u8>, RpcError> {
     encode(&work(decode(R::NAME, body)?).await?)
+}
+
+/// Answers what the node decides about.
+async fn decide<R: Rpc + Ask<Answer = R::Reply>>(
+    driver: &Driver,
+    context: &RequestContext,
+    body: &[u8],
+) -> Result<Vec<u8>, RpcError> {
+    encode(&driver.ask(context, decode::<R>(R::NAME, body)?).await?)
 }
 
 /// Does work that must not stop half-way when its caller goes away.

@@ -19,6 +19,9 @@ pub struct NodeState {
     pub mesh_id: Option<MeshId>,
     /// Its places on the ring.
     pub tokens: Vec<u64>,
+    /// How often the node was started on this disk: part of what makes its stamps unlike those of its earlier lives.
+    #[serde(default)]
+    pub starts: u32,
     /// Rises each time the node starts: gossip tells an old life from a new one by it.
     pub generation: u64,
     /// Addresses of the other members, so that a restarted mesh finds itself without its seeds.
@@ -53,12 +56,15 @@ impl NodeState {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
         let mut state = match read_verified(disk, FILE)? {
             Some(bytes) => rmp_serde::from_slice(&bytes)?,
-            None => Self { node_id, mesh_id: None, tokens: Vec::new(), generation: 0, peers: BTreeMap::new() },
+            None => {
+                Self { node_id, mesh_id: None, tokens: Vec::new(), starts: 0, generation: 0, peers: BTreeMap::new() }
+            }
         };
         if state.node_id != node_id {
             return Err(StateError::OtherNode { owner: state.node_id, certificate: node_id });
         }
         state.generation = now.max(state.generation + 1);
+        state.starts += 1;
         state.save(disk)?;
         Ok(state)
     }
@@ -88,7 +94,7 @@ mod tests {
         first.mesh_id = Some(MeshId([5; 16]));
         first.save(&disk).unwrap();
         let second = NodeState::begin(&disk, node(1)).unwrap();
-        assert_eq!(second.generation, u64::MAX / 2 + 1);
+        assert_eq!((second.generation, second.starts), (u64::MAX / 2 + 1, 2));
         assert_eq!(second.mesh_id, first.mesh_id);
     }
 

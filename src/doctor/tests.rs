@@ -167,6 +167,7 @@ fn examined(disk: &MemDisk) -> Report {
 fn grown(lab: &Lab) -> BTreeMap<u64, Record> {
     let node = NodeId::from_bytes([3; 16]);
     let state = NodeState {
+        starts: 1,
         node_id: node,
         mesh_id: Some(MeshId([5; 16])),
         tokens: vec![7],

@@ -8,13 +8,13 @@ use vecino::backup::page::{self, PageName};
 use vecino_engine::record;
 use vecino_model::{
     CatalogEntry, CollectionId, CollectionSchema, FieldSchema, Fields, Fsync, Level, LiveCollection, MeshId, Metric,
-    NodeId, Payload, PointId, RawPayload, RawPoint, RawStoredPoint, Record, RecordValue, ScanCursor, Value, Vector,
-    Version, validate,
+    NodeId, Payload, PointId, RawHit, RawPayload, RawPoint, RawStoredPoint, Record, RecordValue, ScanCursor, Value,
+    Vector, Version, validate,
 };
 use vecino_net::frame::{Part, ReplyHeader, RequestHeader, StreamKind};
 use vecino_net::message::{
-    CatalogApply, ConnectionClass, Hello, PeerIdentity, Put, ReplicaApply, ReplicaSearch, Rpc, Scan, ScanReply,
-    ScanStream, Search, StatusReply,
+    CatalogApply, ConnectionClass, Delete, Hello, Members, MembersReply, PeerIdentity, Put, ReplicaApply, ReplicaHits,
+    ReplicaSearch, Rpc, Scan, ScanReply, ScanStream, Search, Stamp, Stamped, StatusReply,
 };
 use vecino_net::rpc::{self, TraceId};
 
@@ -154,7 +154,12 @@ fn frames_and_bodies() {
         with_vectors: false,
         exact: false,
     };
-    let put = Put { collection: "films".into(), points: vec![a_point(); 3], level: Level::All };
+    let stamps = vec![version(); 3];
+    let stamp = Stamp { collection: "films".into(), ids: vec![17.into(), "a text".into()], level: Level::Quorum };
+    let stamped = vec![Stamped::Version(version()), Stamped::Refused("no".into()), Stamped::Unavailable("down".into())];
+    let put = Put { collection: "films".into(), points: vec![a_point(); 3], level: Level::All, stamps };
+    let hit = RawHit { id: 7.into(), score: 0.5, version: version(), payload: None, vectors: a_point().vectors };
+    let hits = ReplicaHits { hits: vec![hit; 2], horizon: Some(0.25) };
     let bodies = [
         rpc::encode(&put).unwrap(),
         rpc::encode(&search).unwrap(),
@@ -163,6 +168,10 @@ fn frames_and_bodies() {
         rpc::encode(&a_hello()).unwrap(),
         rpc::encode(&a_scan()).unwrap(),
         rpc::encode(&a_page()).unwrap(),
+        rpc::encode(&stamp).unwrap(),
+        rpc::encode(&stamped).unwrap(),
+        rpc::encode(&hits).unwrap(),
+        rpc::encode(&MembersReply::new(vec!["127.0.0.1:7450".into()])).unwrap(),
     ];
     fuzz("frames and bodies", 40_000, |random| {
         let mut header = if random.bool() { request.to_vec() } else { parts[random.usize(..parts.len())].to_vec() };
@@ -183,6 +192,11 @@ fn frames_and_bodies() {
         body::<CatalogApply>(&bytes);
         body::<Hello>(&bytes);
         body::<ScanStream>(&bytes);
+        body::<Stamp>(&bytes);
+        body::<Delete>(&bytes);
+        let _ = rpc::decode::<Vec<Stamped>>(Stamp::NAME, &bytes);
+        let _ = rpc::decode::<ReplicaHits>(ReplicaSearch::NAME, &bytes);
+        let _ = rpc::decode::<MembersReply>(Members::NAME, &bytes);
         if let Ok(page) = rpc::decode::<ScanReply>(ScanStream::NAME, &bytes) {
             assert!(rpc::decode::<ScanReply>(ScanStream::NAME, &rpc::encode(&page).unwrap()).is_ok());
         }

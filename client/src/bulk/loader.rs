@@ -220,7 +220,7 @@ impl BulkLoader<'_> {
             None => Patience::new(*patience, sent).attempt(sent, session.timeout()),
         };
         let (session, repeat_unknown) = (session.with_timeout(timeout), *repeat_unknown);
-        let put = Put { collection: collection.clone(), points, level: *level };
+        let put = Put { collection: collection.clone(), points, level: *level, stamps: Vec::new() };
         self.in_flight.spawn(async move {
             let result = session.write(&put, repeat_unknown).await;
             Answered { sent, points: put.points, result }

@@ -2,12 +2,12 @@
 
 use std::future::IntoFuture;
 
+use vecino_mesh::client::Effect;
 use vecino_model::{CollectionSchema, DEFAULT_FIELD, FieldSchema, Fsync, Metric, Profile};
 use vecino_net::error::ErrorCode;
 use vecino_net::message::{CollectionInfo, CreateCollection, DescribeCollection};
 
 use super::reply::Reply;
-use crate::attempts::Effect;
 use crate::error::ClientError;
 use crate::schema::field;
 use crate::session::Session;

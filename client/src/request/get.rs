@@ -6,7 +6,6 @@ use vecino_model::{Level, PointId, RawStoredPoint, StoredPoint};
 use vecino_net::message::Get;
 
 use super::reply::Reply;
-use crate::attempts::Effect;
 use crate::error::ClientError;
 use crate::session::{Session, nonsense};
 
@@ -44,7 +43,7 @@ impl GetRequest {
 
     async fn send(self) -> Result<Vec<Option<StoredPoint>>, ClientError> {
         let Self { session, message } = self;
-        let (found, node) = session.ask(&message, Effect::Read).await?;
+        let (found, node) = session.ask(&message).await?;
         if found.len() != message.ids.len() {
             return Err(nonsense::<Get>(node, format_args!("{} points for {} ids", found.len(), message.ids.len())));
         }

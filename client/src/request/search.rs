@@ -6,7 +6,6 @@ use vecino_model::{DEFAULT_FIELD, Level};
 use vecino_net::message::{Query, Search, SearchReply};
 
 use super::reply::Reply;
-use crate::attempts::Effect;
 use crate::error::ClientError;
 use crate::session::{Session, nonsense};
 
@@ -128,7 +127,7 @@ impl IntoFuture for SearchRequest {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let (found, node) = self.session.ask(&self.message, Effect::Read).await?;
+            let (found, node) = self.session.ask(&self.message).await?;
             found.decode().map_err(|error| nonsense::<Search>(node, format_args!("a hit whose {error}")))
         })
     }

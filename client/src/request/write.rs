@@ -45,9 +45,11 @@ impl<B: Batch> WriteRequest<B> {
         Self { message: self.message.at_level(level), ..self }
     }
 
-    /// Whether a write whose outcome is unknown is made again; it is unless switched off. Between the two another
-    /// client's write of the same point may be answered, and is then overwritten: a caller that cannot have that switches
-    /// this off and decides for itself.
+    /// Whether a write whose outcome is unknown is made again; it is unless switched off.
+    ///
+    /// The versions of its points are asked for first, which is a round trip more, and are kept over every attempt. So a
+    /// write that is made again takes effect once, and never undoes what another client wrote in between. Switched off,
+    /// the node that is asked gives the versions, and an outcome that is unknown is told and left as it is.
     pub fn repeat_unknown(self, repeat_unknown: bool) -> Self {
         Self { repeat_unknown, ..self }
     }

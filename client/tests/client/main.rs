@@ -5,6 +5,7 @@
 mod bulk;
 mod collections;
 mod fake;
+mod repeats;
 mod requests;
 mod retries;
 mod scans;

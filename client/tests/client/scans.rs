@@ -3,7 +3,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::{StreamExt, TryStreamExt};
-use vecino_client::{ErrorCode, Fields, Level, PointId, RawPayload, RawStoredPoint, ScanCursor, Vector, Version};
+use vecino_client::{
+    ErrorCode, Fields, Level, PointId, RawPayload, RawStoredPoint, Retry, ScanCursor, Vector, Version,
+};
 use vecino_net::error::RpcError;
 use vecino_net::message::{ScanReply, ScanStream};
 
@@ -80,7 +82,7 @@ async fn a_page_that_cannot_be_read_is_an_error_and_is_asked_for_again() {
         assert_eq!((scan.collection.as_str(), scan.level), ("films", Level::One));
         assert_eq!((scan.with_vectors, scan.with_payload), (false, true));
         if scan.after.is_some() && broken.swap(false, Ordering::SeqCst) {
-            return Err(RpcError::new(ErrorCode::Internal, "the page is lost"));
+            return Err(RpcError::new(ErrorCode::Internal, "the page is lost").with_retry(Retry::No));
         }
         scan_page(&asked)
     });

@@ -1,5 +1,6 @@
 //! What is asked of an open collection, by whoever holds it.
 
+use vecino_model::message::ReplicaHits;
 use vecino_model::{CollectionStats, Parts, PointId, RawHit, Record, Version};
 
 use crate::collection::handle::Collection;
@@ -34,6 +35,14 @@ impl Collection {
 
     /// The best hits of this node's index. Blocks for as long as the search takes.
     pub fn search(&self, request: &SearchRequest) -> Result<Vec<RawHit>, SearchError> {
+        self.search_with_horizon(request).map(|found| found.hits)
+    }
+
+    /// [`Self::search`], and how good what was left out may be.
+    ///
+    /// # Errors
+    /// As [`Self::search`].
+    pub fn search_with_horizon(&self, request: &SearchRequest) -> Result<ReplicaHits, SearchError> {
         self.core.search(request)
     }
 

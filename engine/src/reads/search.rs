@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use vecino_index::SearchOptions;
+use vecino_model::message::ReplicaHits;
 use vecino_model::{Fields, RawHit, RawPayload, Vector};
 
 use crate::core::Core;
@@ -34,17 +35,22 @@ pub struct SearchRequest {
 }
 
 impl Core {
-    /// The best hits of this node's index. Blocks for as long as the search takes.
-    pub(crate) fn search(&self, request: &SearchRequest) -> Result<Vec<RawHit>, SearchError> {
+    /// The best hits of this node's index, and what is known of the others. Blocks for as long as the search takes.
+    pub(crate) fn search(&self, request: &SearchRequest) -> Result<ReplicaHits, SearchError> {
         let SearchRequest { field, vector, k, ef, threshold, with_payload, with_vectors, exact } = request;
         let index = self.fields.get(field).ok_or_else(|| SearchError::UnknownField(field.clone()))?;
         let options = SearchOptions { k: *k as usize, ef: (*ef).max(*k) as usize, threshold: *threshold, filter: None };
         let mut live: Vec<(f32, Arc<Live>)> = Vec::new();
+        let mut horizon = None;
         // From the search to the last look at a slot that it gave: none of them is used again meanwhile.
         let _reading = self.reading();
-        for _ in 0..SEARCH_TRIES {
+        for tries in 1..=SEARCH_TRIES {
+            // The last time, writers wait: what the index finds is then what the tables know, or a version that is about
+            // to replace one that it finds too.
+            let held = (tries == SEARCH_TRIES).then(|| self.tables());
             let found = index.search(vector, &options, *exact)?;
-            let tables = self.tables();
+            horizon = found.last().filter(|_| found.len() == *k as usize).map(|last| last.score);
+            let tables = held.unwrap_or_else(|| self.tables());
             live = found.iter().filter_map(|hit| Some((hit.score, Arc::clone(tables.in_slot(hit.slot)?)))).collect();
             // A point that was overwritten since the index looked is in a slot that the index did not look at.
             if live.len() == found.len() {
@@ -58,7 +64,8 @@ impl Core {
             return Err(SearchError::TooLarge);
         }
         let _answer = self.share.account.budget().count(bytes as u64);
-        live.into_iter().map(|(score, live)| self.hit(score, &live, *with_payload, *with_vectors)).collect()
+        let hit = |(score, live): (f32, Arc<Live>)| self.hit(score, &live, *with_payload, *with_vectors);
+        Ok(ReplicaHits { hits: live.into_iter().map(hit).collect::<Result<_, _>>()?, horizon })
     }
 
     fn hit(&self, score: f32, live: &Live, with_payload: bool, with_vectors: bool) -> Result<RawHit, SearchError> {

@@ -397,3 +397,17 @@ fn what_it_is_made_of_names_no_thread_no_channel_and_no_indexers() {
         }
     }
 }
+
+#[test]
+fn a_version_belongs_to_one_value() {
+    let mut collection = open(&MemDisk::new());
+    let mut random = Rng::with_seed(5);
+    let record = batch(&mut random, 7).into_iter().find(|record| record.value.is_some()).unwrap();
+    let written = Outcome::Written(record.version);
+    assert_eq!(collection.apply(vec![record.clone()]), std::slice::from_ref(&written));
+    assert_eq!(collection.apply(vec![record.clone()]), [written], "the same again is what is there");
+    let other = Record { value: None, ..record.clone() };
+    let refused = collection.apply(vec![other]).pop().unwrap();
+    assert!(matches!(&refused, Outcome::Refused(reason) if reason.contains("another value")), "{refused:?}");
+    assert_eq!(collection.read_parts(std::slice::from_ref(&record.id), Parts::ALL), [Some(record)]);
+}

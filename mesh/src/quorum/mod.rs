@@ -1,8 +1,7 @@
 //! Reads and writes on the replicas of points, as pure state machines.
 //!
 //! A batch of points is written by [`write::Write`] and read by [`read::Read`]. Each is `event -> commands`: no clock, no
-//! socket, no task. The drivers of a node carry the commands out and bring the answers back; the
-//! simulation in this module's tests does the same with delays, losses and crashes from a seed.
+//! socket, no task. The operations of a node carry the commands out and bring the answers back.
 //!
 //! At `quorum` a point is a linearizable register: multi-writer ABD (Attiya, Bar-Noy, Dolev, "Sharing Memory Robustly
 //! in Message-Passing Systems", 1995; Lynch and Shvartsman, "Robust Emulation of Shared Memory Using Dynamic
@@ -52,6 +51,3 @@ impl Failures {
         if told.is_empty() { "no answer in time".to_owned() } else { told.join("; ") }
     }
 }
-
-#[cfg(test)]
-mod simulation;

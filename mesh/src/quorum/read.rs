@@ -63,7 +63,7 @@ pub struct Read<T> {
     failures: Failures,
     finished: bool,
     /// Whether what is read is made safe at a majority before it is answered. Off only to show that it is needed.
-    pub(super) writes_back: bool,
+    writes_back: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -234,6 +234,11 @@ impl<T: Versioned> Read<T> {
             self.fail(index, " before the deadline");
         }
         self.advance()
+    }
+
+    /// What is read is not made safe at a majority before it is answered: to show that it is needed.
+    pub fn do_not_write_back(&mut self) {
+        self.writes_back = false;
     }
 
     /// The newest record of a point that was seen so far.

@@ -53,6 +53,10 @@ pub struct Failed {
 #[derive(Clone, Debug)]
 pub struct Write {
     level: Level,
+    /// Whether replicas are asked for the versions that they have.
+    asks: bool,
+    /// Whether one replica is enough. On only to show that it is not.
+    counts_one: bool,
     points: Vec<PointState>,
     asked: BTreeMap<NodeId, Vec<PointIndex>>,
     /// By number; none once it is answered.
@@ -86,6 +90,20 @@ impl PointState {
 impl Write {
     /// Begins to write points to their replicas.
     pub fn new(replicas: Replicas, level: Level) -> (Self, Vec<Command>) {
+        // At level `one` the last writer wins: the coordinator's clock alone decides.
+        Self::begin(replicas, level, level != Level::One)
+    }
+
+    /// Begins to write points that have their stamps.
+    pub fn stamped(replicas: Replicas, level: Level, stamps: Vec<Version>) -> (Self, Vec<Command>) {
+        let (mut write, begun) = Self::begin(replicas, level, false);
+        let mut commands = write.on_stamped(stamps.into_iter().enumerate().collect());
+        commands.extend(begun.into_iter().filter(|command| *command == Command::Finish));
+        (write, commands)
+    }
+
+    /// [`Self::new`], where `asks` says whether replicas are asked for the versions that they have.
+    pub fn begin(replicas: Replicas, level: Level, asks: bool) -> (Self, Vec<Command>) {
         let points: Vec<_> = replicas
             .into_iter()
             .map(|replicas| PointState {
@@ -103,21 +121,20 @@ impl Write {
             .collect();
         let mut write = Self {
             level,
+            asks,
+            counts_one: false,
             points,
             asked: BTreeMap::new(),
             sent: Vec::new(),
             failures: Failures::default(),
             is_finished: false,
         };
-        let mut commands = match level {
-            // Last writer wins: the coordinator's clock alone decides.
-            Level::One => write.stamp(0..write.points.len()),
-            Level::Quorum | Level::All => {
-                write.asked = by_node(write.pairs(0..write.points.len()));
-                let ask =
-                    |(node, points): (&NodeId, &Vec<_>)| Command::AskVersions { node: *node, points: points.clone() };
-                write.asked.iter().map(ask).collect()
-            }
+        let mut commands = if asks {
+            write.asked = by_node(write.pairs(0..write.points.len()));
+            let ask = |(node, points): (&NodeId, &Vec<_>)| Command::AskVersions { node: *node, points: points.clone() };
+            write.asked.iter().map(ask).collect()
+        } else {
+            write.stamp(0..write.points.len())
         };
         commands.extend(write.finish_if_decided());
         (write, commands)
@@ -154,7 +171,7 @@ impl Write {
 
     /// Has those of these points stamped that a majority was heard about, and gives up on those that have none.
     fn stamp(&mut self, points: impl IntoIterator<Item = PointIndex>) -> Vec<Command> {
-        let asks = self.level != Level::One;
+        let asks = self.asks;
         let mut ready = Vec::new();
         for index in points {
             let point = &mut self.points[index];
@@ -196,13 +213,18 @@ impl Write {
         commands
     }
 
-    /// The points that were to be stamped cannot be: nothing is written of them.
-    pub fn on_refused(&mut self, reason: &str) -> Vec<Command> {
-        let is_awaited = |point: &&mut PointState| point.is_stamping && point.stamp.is_none();
-        for point in self.points.iter_mut().filter(is_awaited) {
+    /// A point that was to be stamped cannot be: nothing is written of it.
+    pub fn on_refused(&mut self, point: PointIndex, reason: &str) -> Vec<Command> {
+        let point = &mut self.points[point];
+        if point.is_stamping && point.stamp.is_none() {
             point.outcome.get_or_insert_with(|| Outcome::Refused(reason.to_owned()));
         }
         self.finish_if_decided()
+    }
+
+    /// One replica is enough from now on, whatever the level says: to show that it is not.
+    pub fn count_one(&mut self) {
+        self.counts_one = true;
     }
 
     /// The stamp of a point, once it has one.
@@ -241,7 +263,7 @@ impl Write {
     fn decide(&mut self, index: PointIndex) {
         let level = self.level;
         let point = &mut self.points[index];
-        let required = level.required(point.replicas.len());
+        let required = if self.counts_one { 1 } else { level.required(point.replicas.len()) };
         let Some(stamp) = point.stamp.filter(|_| point.outcome.is_none()) else { return };
         if point.acknowledged >= required {
             point.outcome = Some(Outcome::Written(stamp));
@@ -287,8 +309,13 @@ impl Write {
 
     /// What became of each point, once finished.
     pub fn into_outcomes(self) -> Vec<Outcome> {
+        self.outcomes()
+    }
+
+    /// [`Self::into_outcomes`], where answers are still taken.
+    pub fn outcomes(&self) -> Vec<Outcome> {
         let unfinished = || Outcome::Unknown("the write was not finished".to_owned());
-        self.points.into_iter().map(|point| point.outcome.unwrap_or_else(unfinished)).collect()
+        self.points.iter().map(|point| point.outcome.clone().unwrap_or_else(unfinished)).collect()
     }
 
     /// Each of these points with each of its replicas.
@@ -426,7 +453,7 @@ mod tests {
         write.on_versions(node(1), Ok(vec![None]));
         write.on_stamped(vec![(0, version(1))]);
         write.on_versions(node(2), Ok(vec![None]));
-        assert_eq!(write.on_refused("the clock is off"), []);
+        assert_eq!(write.on_refused(1, "the clock is off"), []);
         assert_eq!(write.on_written(0, Ok(vec![Outcome::Written(version(1))])), [Command::Finish]);
         assert_eq!(write.into_outcomes(), [Outcome::Written(version(1)), Outcome::Refused("the clock is off".into())]);
     }

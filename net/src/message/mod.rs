@@ -4,22 +4,17 @@
 //! [`vecino_model`]. A kind's number is part of the protocol and never reused. Kinds below 100 may be asked by anyone
 //! with a certificate; kinds from 100 on only by nodes.
 
-mod admin;
-mod client;
 mod hello;
-mod peer;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use vecino_model::{CatalogEntry, Outcome, RawHit, RawStoredPoint, Record, Version};
+use vecino_model::{CatalogEntry, Outcome, RawStoredPoint, Record, Version};
 
 use crate::error::{ErrorCode, RpcError};
 use crate::frame::StreamKind;
 
-pub use admin::*;
-pub use client::*;
 pub use hello::*;
-pub use peer::*;
+pub use vecino_model::message::*;
 
 /// A request with its number and its reply.
 pub trait Rpc: Serialize + DeserializeOwned + Send + 'static {
@@ -125,16 +120,19 @@ rpc! {
     RingInfo = 12 -> RingReply;
     TakeSnapshot = 13 -> Vec<SnapshotReport>;
     ScanStream = 14 -> ScanReply, in Chunks, by Bulk;
+    Stamp = 15 -> Vec<Stamped>;
+    Members = 16 -> MembersReply;
     Join = 100 -> JoinReply;
     CatalogFetch = 101 -> Vec<CatalogEntry>;
     CatalogApply = 102 -> Dropped;
     ReplicaVersions = 103 -> Vec<Option<Version>>;
     ReplicaApply = 104 -> Vec<Outcome>;
     ReplicaRead = 105 -> Vec<Option<Record>>;
-    ReplicaSearch = 106 -> Vec<RawHit>;
+    ReplicaSearch = 106 -> ReplicaHits;
     ReplicaScan = 107 -> ReplicaScanReply, by Bulk;
     NodeSnapshot = 108 -> Vec<SnapshotReport>;
     NodeStats = 109 -> NodeStatsReply;
+    Probe = 110 -> ProbeReply;
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use crate::fixture::{Mesh, PATIENCE, Server, options, order, soon};
 fn put(floats: usize) -> Put {
     let vectors = Fields::from([(String::new(), Vector(vec![0.5; floats]))]);
     Put {
+        stamps: Vec::new(),
         collection: "c".into(),
         points: vec![RawPoint { id: 1.into(), vectors, payload: RawPayload::default() }],
         level: Level::One,

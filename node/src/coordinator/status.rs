@@ -45,10 +45,10 @@ impl Coordinator {
     }
 
     /// Every range with its replicas.
-    pub async fn ring(&self, _context: &RequestContext, request: RingInfo) -> Result<RingReply, RpcError> {
+    pub async fn ring(&self, context: &RequestContext, request: RingInfo) -> Result<RingReply, RpcError> {
         let (ring, replication_factor) = match request.collection {
             Some(name) => {
-                let route = self.route(&name).await?;
+                let route = self.route(context, &name).await?;
                 (route.ring.clone(), route.replication_factor())
             }
             None => (self.ring_of_members(), 1),

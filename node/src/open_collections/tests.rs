@@ -319,7 +319,8 @@ fn a_collection_whose_writer_panics_says_so_and_is_opened_anew_with_everything_t
     lab.disk.set(Fault::NthPanics(lab.disk.operations() + 1));
     let vectors = Fields::from([(String::new(), Vector(vec![6.0]))]);
     let value = Some(RecordValue { vectors, payload: Default::default() });
-    let record = Record { id: 6.into(), version: Version { time: 7, node: NodeId::from_bytes([1; 16]), seq: 0 }, value };
+    let record =
+        Record { id: 6.into(), version: Version { time: 7, node: NodeId::from_bytes([1; 16]), seq: 0 }, value };
     let error = lab.runtime.block_on(collection.apply(vec![record.clone()])).unwrap_err();
     assert!(matches!(error, ApplyError::Lost(_)), "{error}");
     while !collection.is_broken() {

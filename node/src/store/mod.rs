@@ -7,8 +7,8 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::collections::{BTreeSet, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tracing::warn;
@@ -16,17 +16,17 @@ use vecino_engine::indexers::Indexers;
 use vecino_engine::resources::Resources;
 use vecino_engine::{Collection, DiskFault};
 use vecino_mesh::catalog::{Catalog, Change};
-use vecino_mesh::ring::Ring;
-use vecino_model::{CatalogEntry, CollectionId, CollectionStats, LiveCollection, MemoryUse, NodeId};
+use vecino_mesh::collections::{Collections, Route};
+use vecino_mesh::hlc;
+use vecino_model::{CatalogEntry, CollectionId, CollectionStats, MemoryUse, NodeId};
 use vecino_net::error::{ErrorCode, Retry, RpcError};
 use vecino_storage::{Disk, FileError, read_verified, write_atomically};
 
 use crate::catalog_file::{self, CATALOG_FILE};
-use crate::clock::Clock;
 use crate::collection_files::{Files, disk_bytes, remove_files, remove_leftovers};
 use crate::open_collections::{CollectionSpec, NotOpen, OpenCollections};
-use crate::route::Route;
 use crate::searches::{SearchPermit, Searches};
+use crate::wall_clock::WallClock;
 
 /// With no more collections than these, all but the large ones are opened when the node starts.
 const EAGER_MAX: usize = 16;
@@ -43,21 +43,16 @@ const OPENING_RETRY_MS: u32 = 500;
 pub struct Store {
     node_id: NodeId,
     disk: Arc<dyn Disk>,
-    clock: Arc<Clock>,
+    wall: Arc<dyn WallClock>,
     searches: Searches,
     collections: Arc<OpenCollections>,
     resources: Arc<Resources>,
     /// Held while the catalog changes, so that file, memory and open collections change together.
     changing: Mutex<()>,
-    state: RwLock<State>,
+    /// The catalog that is in effect.
+    known: Arc<Collections>,
     /// Collections whose entries were passed over for the clock of the node that made them.
     told: Mutex<HashSet<CollectionId>>,
-}
-
-#[derive(Default)]
-struct State {
-    catalog: Catalog,
-    routes: HashMap<String, Arc<Route>>,
 }
 
 /// Why the store could not be opened or changed.
@@ -83,6 +78,20 @@ pub enum StoreError {
     },
 }
 
+/// A change of the catalog that failed, as its caller is told.
+pub fn to_rpc_error(error: StoreError) -> RpcError {
+    match error {
+        StoreError::NameInUse(error) => RpcError::new(ErrorCode::AlreadyExists, error),
+        StoreError::Open { .. } => RpcError::new(ErrorCode::Internal, error).with_retry(Retry::Safe),
+        StoreError::File(_) | StoreError::Decode(_) => match DiskFault::of(&error) {
+            Some(trouble) => {
+                RpcError::new(ErrorCode::Unavailable, format_args!("{trouble} ({error})")).with_retry(Retry::Unknown)
+            }
+            None => RpcError::new(ErrorCode::Internal, error),
+        },
+    }
+}
+
 impl Store {
     /// Opens the catalog. Of the collections that this node keeps, as many as `open_max` are open at once, from when they
     /// are first asked for; a few small ones are opened here. Blocks.
@@ -90,7 +99,7 @@ impl Store {
         node_id: NodeId,
         disk: Arc<dyn Disk>,
         indexers: Arc<Indexers>,
-        clock: Arc<Clock>,
+        wall: Arc<dyn WallClock>,
         open_max: usize,
         runtime: tokio::runtime::Handle,
         resources: Arc<Resources>,
@@ -101,29 +110,20 @@ impl Store {
         };
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let searches = Searches::new(processors, Arc::clone(indexers.tails()));
-        let files = Files {
-            disk: Arc::clone(&disk),
-            indexers,
-            clock: Arc::clone(&clock),
-            runtime: runtime.clone(),
-            resources: Arc::clone(&resources),
-        };
+        let files =
+            Files { disk: Arc::clone(&disk), indexers, runtime: runtime.clone(), resources: Arc::clone(&resources) };
         let store = Self {
             node_id,
             disk,
-            clock,
+            wall,
             searches,
             collections: OpenCollections::new(files, open_max, runtime),
             resources,
             changing: Mutex::new(()),
-            state: RwLock::new(State::default()),
+            known: Arc::new(Collections::new()),
             told: Mutex::default(),
         };
-        // The clock does not go by the versions of entries: catalogs order them by state, so a node need not stamp above
-        // them, and one that was made by a wrong clock must not set this one.
-        for entry in entries {
-            store.take_effect(entry);
-        }
+        store.take_effect(entries);
         let dropped = store.entries().into_iter().filter(|entry| entry.live.is_none()).map(|entry| entry.id);
         remove_leftovers(&*store.disk, dropped);
         let closed = store.collections.closed_ones();
@@ -159,10 +159,10 @@ impl Store {
     /// written; nothing is changed then.
     pub fn apply(&self, entry: CatalogEntry) -> Result<u64, StoreError> {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut next = self.read(|state| state.catalog.clone());
+        let mut next = self.known.look(Catalog::clone);
         next.check(&entry)?;
         let change = next.merge(entry.clone());
-        if self.read(|state| state.catalog == next) {
+        if self.known.look(|known| *known == next) {
             return Ok(0);
         }
         let is_made = match &entry.live {
@@ -186,7 +186,7 @@ impl Store {
             }
             return Err(error.into());
         }
-        Ok(self.take_effect(entry))
+        Ok(self.take_effect(vec![entry]))
     }
 
     /// Takes over what is new in the entries of another node's catalog, with one write for all of them: durable first,
@@ -199,14 +199,14 @@ impl Store {
     /// When the catalog cannot be written; nothing is changed then.
     pub fn merge_all(&self, entries: Vec<CatalogEntry>) -> Result<u64, StoreError> {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut next = self.read(|state| state.catalog.clone());
+        let mut next = self.known.look(Catalog::clone);
         let before = next.clone();
         let mut news = Vec::new();
         for entry in entries {
             if before.entry(entry.id) == Some(&entry) {
                 continue;
             }
-            if let Err(drift) = self.clock.check_drift(entry.version) {
+            if let Err(drift) = hlc::check_drift(entry.version.time, self.wall.now_ms()) {
                 self.tell_of_drift(&entry, &drift);
                 continue;
             }
@@ -217,11 +217,8 @@ impl Store {
             return Ok(0);
         }
         self.keep_catalog(&next, news.iter().any(|entry| entry.live.is_none()))?;
-        let mut freed = 0;
         let ids: BTreeSet<CollectionId> = news.iter().map(|entry| entry.id).collect();
-        for entry in news {
-            freed += self.take_effect(entry);
-        }
+        let freed = self.take_effect(news);
         for id in ids {
             if self.collections.is_closed(id) {
                 // Why it cannot be opened is kept with it.
@@ -232,7 +229,7 @@ impl Store {
     }
 
     /// Says once of a collection that its entry was passed over.
-    fn tell_of_drift(&self, entry: &CatalogEntry, drift: &vecino_mesh::hlc::ClockDrift) {
+    fn tell_of_drift(&self, entry: &CatalogEntry, drift: &hlc::ClockDrift) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.len() >= TOLD_MAX {
             told.clear();
@@ -259,29 +256,29 @@ impl Store {
         self.searches.permit().await
     }
 
-    /// The node's clock.
-    pub fn clock(&self) -> &Clock {
-        &self.clock
-    }
-
     /// Every entry.
     pub fn entries(&self) -> Vec<CatalogEntry> {
-        self.read(|state| state.catalog.entries().cloned().collect())
+        self.known.entries()
     }
 
     /// Entries of the collections that exist.
     pub fn live(&self) -> Vec<CatalogEntry> {
-        self.read(|state| state.catalog.all_named().into_iter().cloned().collect())
+        self.known.live()
     }
 
     /// Hash of the catalog.
     pub fn digest(&self) -> String {
-        self.read(|state| state.catalog.digest())
+        self.known.digest()
     }
 
     /// Where the points of a collection go.
     pub fn route(&self, name: &str) -> Option<Arc<Route>> {
-        self.read(|state| state.routes.get(name).cloned())
+        self.known.route(name)
+    }
+
+    /// The catalog that is in effect.
+    pub fn known(&self) -> &Arc<Collections> {
+        &self.known
     }
 
     /// A collection that this node keeps, opened if it was not. Waits for that, for a while.
@@ -316,10 +313,10 @@ impl Store {
 
     /// What this node holds of each collection that it keeps.
     pub fn stats(&self) -> Vec<(String, CollectionStats)> {
-        let kept: Vec<_> = self.read(|state| {
-            let live = state.catalog.entries().filter(|entry| entry.live.is_some());
+        let kept: Vec<_> = self.known.look(|catalog| {
+            let live = catalog.entries().filter(|entry| entry.live.is_some());
             live.map(|entry| {
-                let has_name = state.routes.get(&entry.name).is_some_and(|route| route.id == entry.id);
+                let has_name = catalog.named(&entry.name).is_some_and(|named| named.id == entry.id);
                 (entry.name.clone(), entry.id, has_name)
             })
             .collect()
@@ -356,14 +353,6 @@ impl Store {
         self.collections.close();
     }
 
-    fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
-        look(&self.state.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn write<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
-        change(&mut self.state.write().unwrap_or_else(PoisonError::into_inner))
-    }
-
     /// Writes the catalog. On a full disk a drop, which gives room, is written in that of the ballast.
     fn keep_catalog(&self, catalog: &Catalog, is_drop: bool) -> Result<(), FileError> {
         let bytes = catalog_file::encode(catalog.entries());
@@ -375,33 +364,26 @@ impl Store {
         }
     }
 
-    /// Keeps or drops what a durable entry asks for. Gives the bytes of files that were removed.
-    fn take_effect(&self, entry: CatalogEntry) -> u64 {
-        let id = entry.id;
-        let live = entry.live.as_ref().filter(|live| live.placement.contains_key(&self.node_id));
-        let kept = live.map(|live| CollectionSpec { name: entry.name.clone(), id, schema: live.schema.clone() });
-        let change = self.write(|state| {
-            let name = entry.name.clone();
-            let change = state.catalog.merge(entry);
-            match state.catalog.named(&name) {
-                Some(CatalogEntry { id, live: Some(LiveCollection { schema, placement }), .. }) => {
-                    let route = Route::new(name.clone(), *id, schema.clone(), Ring::new(placement));
-                    state.routes.insert(name, Arc::new(route));
-                }
-                _ => {
-                    state.routes.remove(&name);
-                }
-            }
-            change
-        });
-        match (change, kept) {
-            (Change::Created, Some(kept)) => {
-                self.collections.keep(kept);
-                0
-            }
-            (Change::Dropped, _) => self.discard(id),
-            (Change::Created, None) | (Change::None, _) => 0,
+    /// Keeps or drops what durable entries ask for. Gives the bytes of files that were removed.
+    fn take_effect(&self, entries: Vec<CatalogEntry>) -> u64 {
+        let mut next = self.known.look(Catalog::clone);
+        let mut effects = Vec::new();
+        for entry in entries {
+            let id = entry.id;
+            let live = entry.live.as_ref().filter(|live| live.placement.contains_key(&self.node_id));
+            let kept = live.map(|live| CollectionSpec { name: entry.name.clone(), id, schema: live.schema.clone() });
+            effects.push((id, next.merge(entry), kept));
         }
+        self.known.install(next);
+        let mut freed = 0;
+        for (id, change, kept) in effects {
+            match (change, kept) {
+                (Change::Created, Some(kept)) => self.collections.keep(kept),
+                (Change::Dropped, _) => freed += self.discard(id),
+                (Change::Created, None) | (Change::None, _) => {}
+            }
+        }
+        freed
     }
 
     /// Closes a collection and removes its files; gives how many bytes that were.

@@ -3,8 +3,9 @@
 //! Three rules, each of what is certain alone:
 //! 1. No hit has a value that was overwritten or deleted before the search began.
 //! 2. The value of a hit was put by an operation that began before the search ended.
-//! 3. A point whose value was acknowledged before the search began is among the hits, where nothing else could have
-//!    touched it since, if it is nearer than the last hit or there are fewer hits than were asked for.
+//! 3. A point whose value was acknowledged before the search began, and that nobody may have deleted since, is among the
+//!    hits, in one of its values, if all that it may have had meanwhile are nearer than the last hit, or there are fewer
+//!    hits than were asked for.
 //!
 //! Scores are distances: lower is nearer. Of points as near as the last hit any may be left out.
 
@@ -153,11 +154,13 @@ impl Searches {
     ) -> Result<(), Violation> {
         let last = search.hits.last().map(|hit| score(hit.value));
         for (point, writes) in self.writes.points() {
-            let Some((put, value)) = untouched(search, writes) else { continue };
-            if found.get(&point) == Some(&value) {
+            if found.contains_key(&point) {
                 continue;
             }
-            let (score, put) = (score(value), put.operation);
+            let Some((put, values)) = values_meanwhile(search, writes) else { continue };
+            // In whichever of its versions it was there.
+            let Some(score) = values.into_iter().map(&score).max() else { continue };
+            let put = put.operation;
             if search.hits.len() < search.k {
                 let why = "though fewer hits were returned than asked for";
                 return Err(Violation::Missing { point, score, why, put });
@@ -170,18 +173,15 @@ impl Searches {
     }
 }
 
-/// The put whose value the point certainly had all through the search, and the value.
-fn untouched<'a>(search: &Search, writes: &'a [Write]) -> Option<(&'a Write, u64)> {
-    let settled = writes.iter().filter(|write| write.is_settled_before(search.began));
-    let newest = settled.max_by_key(|write| write.operation.began)?;
-    let value = newest.operation.written()??;
-    // All others had taken effect before it began, or begin when the search has ended.
-    let leaves_it = |other: &Write| {
-        std::ptr::eq(other, newest)
-            || other.is_settled_before(newest.operation.began)
-            || other.operation.began > search.ended
-    };
-    writes.iter().all(leaves_it).then_some((newest, value))
+/// A put that was acknowledged before the search began, and the values that the point may have had while the search was
+/// under way; nothing where it may not have been there.
+fn values_meanwhile<'a>(search: &Search, writes: &'a [Write]) -> Option<(&'a Write, Vec<u64>)> {
+    let settled = || writes.iter().filter(|write| write.is_settled_before(search.began));
+    let newest = settled().max_by_key(|write| write.operation.began)?;
+    let is_over = |write: &Write| settled().any(|later| write.precedes(later));
+    let possible = writes.iter().filter(|write| write.operation.began <= search.ended && !is_over(write));
+    let values: Option<Vec<u64>> = possible.map(|write| write.operation.written().flatten()).collect();
+    values.map(|values| (newest, values))
 }
 
 #[cfg(test)]
@@ -238,7 +238,10 @@ mod tests {
         let unseen = [put(5, 10, 20), unknown_put(7, 30)];
         assert_eq!(judge(&unseen, 3, &[(1, 5)]), Ok(()));
         assert_eq!(judge(&unseen, 3, &[(1, 7)]), Ok(()));
-        assert_eq!(judge(&unseen, 3, &[]), Ok(()), "it is not known which of the values is to be found");
+        let missing = judge(&unseen, 3, &[]).unwrap_err();
+        assert!(matches!(missing, Violation::Missing { point: 1, score: 7, .. }), "in one of its values: {missing}");
+        let farther = [put(5, 10, 20), unknown_put(90, 30), put(9, 10, 20).of(2)];
+        assert_eq!(judge(&farther, 1, &[(2, 9)]), Ok(()), "it may have been farther");
         let seen = [put(5, 10, 20), unknown_put(7, 30), get(7, 50, 60)];
         assert_eq!(judge(&seen, 3, &[(1, 7)]), Ok(()));
         let stale = judge(&seen, 3, &[(1, 5)]).unwrap_err();

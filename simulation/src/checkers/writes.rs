@@ -15,7 +15,7 @@ pub(super) struct Write {
 
 impl Write {
     /// Whether this write certainly took effect before the other, which began when this one had.
-    fn precedes(&self, other: &Self) -> bool {
+    pub(super) fn precedes(&self, other: &Self) -> bool {
         self.settled_at.is_some_and(|settled| settled < other.operation.began)
     }
 

@@ -5,14 +5,15 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
-use vecino_net::error::{ErrorCode, Retry, RpcError};
+use vecino_model::error::{ErrorCode, Retry, RpcError};
+
+use crate::time::Time;
 
 /// Most attempts at one request.
-pub(crate) const ATTEMPTS_MAX: u32 = 20;
+pub const ATTEMPTS_MAX: u32 = 20;
 /// Most times that one request finds the same node unreachable, or the replicas unreachable from it. Time would bound
 /// this too, but a mesh that is gone should be reported soon.
-pub(crate) const SETBACKS_MAX: u32 = 3;
+pub const SETBACKS_MAX: u32 = 3;
 /// Pause before a node is asked again after its first failure; it doubles with each further attempt.
 const PAUSE_FIRST: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -21,7 +22,7 @@ const PATIENCE_MIN: Duration = Duration::from_secs(1);
 
 /// What a request does, and so when it may be sent twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Effect {
+pub enum Effect {
     /// Nothing: it may always be sent again.
     Read,
     /// The same, however often it is done.
@@ -32,7 +33,7 @@ pub(crate) enum Effect {
 
 /// What to do after a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Next {
+pub enum Next {
     /// Ask [`Attempts::node`] after this pause.
     Try(Duration),
     /// Report the failure.
@@ -40,9 +41,9 @@ pub(crate) enum Next {
 }
 
 /// The attempts at one request.
-pub(crate) struct Attempts {
+pub struct Attempts {
     effect: Effect,
-    until: Instant,
+    until: Time,
     nodes: Vec<Standing>,
     current: usize,
     count: u32,
@@ -52,41 +53,59 @@ pub(crate) struct Attempts {
 
 #[derive(Clone)]
 struct Standing {
-    rests_until: Instant,
+    rests_until: Time,
     setbacks: u32,
     barred: bool,
 }
 
 impl Attempts {
     /// For a request to one of `nodes` nodes, at least one, that begins with `first`.
-    pub(crate) fn new(effect: Effect, nodes: usize, first: usize, now: Instant, until: Instant) -> Self {
+    pub fn new(effect: Effect, nodes: usize, first: usize, now: Time, until: Time) -> Self {
         let standing = Standing { rests_until: now, setbacks: 0, barred: false };
         Self { effect, until, nodes: vec![standing; nodes], current: first % nodes, count: 0, unknown: false }
     }
 
     /// The node to ask.
-    pub(crate) fn node(&self) -> usize {
+    pub fn node(&self) -> usize {
         self.current
     }
 
     /// How many attempts have failed.
-    pub(crate) fn count(&self) -> u32 {
+    pub fn count(&self) -> u32 {
         self.count
     }
 
     /// How long the attempt may take.
-    pub(crate) fn patience(&self, now: Instant) -> Duration {
-        let left = self.until.saturating_duration_since(now);
+    pub fn patience(&self, now: Time) -> Duration {
+        let left = self.until.since(now);
         let others = self.nodes.iter().filter(|node| !node.barred).count() > 1;
         if others && self.effect != Effect::SingleWrite { (left / 2).max(PATIENCE_MIN).min(left) } else { left }
     }
 
-    /// Judges a failed attempt. `chance`, 0 to 1, spreads the pauses of many clients.
-    pub(crate) fn failed(&mut self, error: &RpcError, now: Instant, chance: f64) -> Next {
+    /// Takes note that a node that was asked beside another failed, or that it was not waited for.
+    pub fn failed_beside(&mut self, retry: Retry) {
+        self.unknown |= retry == Retry::Unknown;
+    }
+
+    /// Whether an attempt may have taken effect that was not answered.
+    pub fn is_in_doubt(&self) -> bool {
+        self.unknown
+    }
+
+    /// Another node than the next one in turn, for the same request at the same time.
+    pub fn beside(&self, taken: impl Fn(usize) -> bool) -> Option<usize> {
+        let following = (1..self.nodes.len()).map(|step| (self.current + step) % self.nodes.len());
+        following.into_iter().find(|node| !self.nodes[*node].barred && !taken(*node))
+    }
+
+    /// Judges a failed attempt. `chance`, 0 to 1, spreads the pauses of many clients; nodes that are silent are asked last.
+    pub fn failed(&mut self, error: &RpcError, now: Time, chance: f64, is_silent: impl Fn(usize) -> bool) -> Next {
         self.count += 1;
         self.unknown |= error.retry == Retry::Unknown;
         let refused_here = error.retry == Retry::No && error.code == ErrorCode::Connection;
         let asked_for = match error.retry {
+            // The two sides do not understand each other, and will not the next time.
+            _ if error.code == ErrorCode::Protocol => return Next::GiveUp,
             Retry::AfterMs(ms) => Duration::from_millis(u64::from(ms)),
             Retry::Safe => Duration::ZERO,
             Retry::Unknown if self.effect != Effect::SingleWrite => Duration::ZERO,
@@ -97,7 +116,7 @@ impl Attempts {
         let grown = PAUSE_FIRST.saturating_mul(1 << (self.count - 1).min(16)).min(PAUSE_MAX);
         let node = &mut self.nodes[self.current];
         node.rests_until = now + asked_for.max(grown).mul_f64(1.0 + chance / 2.0);
-        if matches!(error.code, ErrorCode::Connection | ErrorCode::Unavailable) {
+        if matches!(error.code, ErrorCode::Connection | ErrorCode::Unavailable | ErrorCode::Internal) {
             node.setbacks += 1;
         }
         node.barred = refused_here || node.setbacks >= SETBACKS_MAX;
@@ -107,11 +126,11 @@ impl Attempts {
         let following = (1..=self.nodes.len()).map(|step| (self.current + step) % self.nodes.len());
         let next = following
             .filter(|node| !self.nodes[*node].barred)
-            .min_by_key(|node| self.nodes[*node].rests_until.max(now));
+            .min_by_key(|node| (is_silent(*node), self.nodes[*node].rests_until.max(now)));
         match next {
             Some(next) if self.nodes[next].rests_until < self.until => {
                 self.current = next;
-                Next::Try(self.nodes[next].rests_until.saturating_duration_since(now))
+                Next::Try(self.nodes[next].rests_until.since(now))
             }
             _ => Next::GiveUp,
         }
@@ -119,7 +138,7 @@ impl Attempts {
 
     /// Whether the whole request may be made again, after it failed with `last`: it is as uncertain as its most
     /// uncertain attempt.
-    pub(crate) fn verdict(&self, last: Retry) -> Retry {
+    pub fn verdict(&self, last: Retry) -> Retry {
         match (self.effect, last) {
             (Effect::Read, Retry::Unknown) => Retry::Safe,
             (Effect::Read, last) => last,
@@ -139,19 +158,19 @@ mod tests {
         RpcError::new(code, "test").with_retry(retry)
     }
 
-    fn attempts(effect: Effect, nodes: usize) -> (Attempts, Instant) {
-        let now = Instant::now();
-        (Attempts::new(effect, nodes, 0, now, now + 10 * SECOND), now)
+    fn attempts(effect: Effect, nodes: usize) -> (Attempts, Time) {
+        let now = Time::default();
+        (Attempts::new(effect, nodes, 0, now, now + SECOND * 10), now)
     }
 
     #[test]
     fn a_failure_moves_on_to_the_next_node_at_once() {
         let (mut attempts, now) = attempts(Effect::SingleWrite, 3);
         for (code, node) in [(ErrorCode::Connection, 1), (ErrorCode::Unavailable, 2)] {
-            assert_eq!(attempts.failed(&error(code, Retry::Safe), now, 0.0), Next::Try(Duration::ZERO));
+            assert_eq!(attempts.failed(&error(code, Retry::Safe), now, 0.0, |_| false), Next::Try(Duration::ZERO));
             assert_eq!(attempts.node(), node);
         }
-        let Next::Try(pause) = attempts.failed(&error(ErrorCode::NotReady, Retry::Safe), now, 0.0) else {
+        let Next::Try(pause) = attempts.failed(&error(ErrorCode::NotReady, Retry::Safe), now, 0.0, |_| false) else {
             panic!("all nodes failed once, which is no reason to give up")
         };
         assert_eq!((attempts.node(), pause), (0, PAUSE_FIRST), "the first rested longest");
@@ -162,7 +181,9 @@ mod tests {
         for chance in [0.0, 0.5, 1.0] {
             let (mut attempts, now) = attempts(Effect::SingleWrite, 1);
             let overloaded = error(ErrorCode::Overloaded, Retry::AfterMs(300));
-            let Next::Try(pause) = attempts.failed(&overloaded, now, chance) else { panic!("safe to retry") };
+            let Next::Try(pause) = attempts.failed(&overloaded, now, chance, |_| false) else {
+                panic!("safe to retry")
+            };
             assert!(pause >= Duration::from_millis(300) && pause <= Duration::from_millis(450), "{pause:?}");
         }
     }
@@ -171,7 +192,7 @@ mod tests {
     fn what_would_fail_again_is_not_tried_again() {
         for code in [ErrorCode::Invalid, ErrorCode::NotFound, ErrorCode::AlreadyExists, ErrorCode::Forbidden] {
             let (mut attempts, now) = attempts(Effect::Read, 3);
-            assert_eq!(attempts.failed(&RpcError::new(code, "test"), now, 0.0), Next::GiveUp);
+            assert_eq!(attempts.failed(&RpcError::new(code, "test"), now, 0.0, |_| false), Next::GiveUp);
         }
     }
 
@@ -179,12 +200,13 @@ mod tests {
     fn a_node_that_refuses_the_connection_is_left_alone_but_others_are_asked() {
         let (mut attempts, now) = attempts(Effect::SingleWrite, 2);
         let refused = error(ErrorCode::Connection, Retry::No);
-        assert_eq!(attempts.failed(&refused, now, 0.0), Next::Try(Duration::ZERO));
-        let Next::Try(_) = attempts.failed(&error(ErrorCode::Overloaded, Retry::AfterMs(5)), now, 0.0) else {
+        assert_eq!(attempts.failed(&refused, now, 0.0, |_| false), Next::Try(Duration::ZERO));
+        let Next::Try(_) = attempts.failed(&error(ErrorCode::Overloaded, Retry::AfterMs(5)), now, 0.0, |_| false)
+        else {
             panic!("the second node may be asked again")
         };
         assert_eq!(attempts.node(), 1);
-        assert_eq!(attempts.failed(&refused, now, 0.0), Next::GiveUp);
+        assert_eq!(attempts.failed(&refused, now, 0.0, |_| false), Next::GiveUp);
     }
 
     #[test]
@@ -196,7 +218,11 @@ mod tests {
             (Effect::SingleWrite, false, Retry::Unknown),
         ] {
             let (mut attempts, now) = attempts(effect, 2);
-            assert_eq!(attempts.failed(&lost, now, 0.0) == Next::Try(Duration::ZERO), repeated, "{effect:?}");
+            assert_eq!(
+                attempts.failed(&lost, now, 0.0, |_| false) == Next::Try(Duration::ZERO),
+                repeated,
+                "{effect:?}"
+            );
             assert_eq!(attempts.verdict(lost.retry), verdict, "{effect:?}");
         }
     }
@@ -204,8 +230,8 @@ mod tests {
     #[test]
     fn a_write_that_was_uncertain_once_stays_so() {
         let (mut attempts, now) = attempts(Effect::RepeatableWrite, 2);
-        attempts.failed(&error(ErrorCode::Timeout, Retry::Unknown), now, 0.0);
-        attempts.failed(&error(ErrorCode::Unavailable, Retry::Safe), now, 0.0);
+        attempts.failed(&error(ErrorCode::Timeout, Retry::Unknown), now, 0.0, |_| false);
+        attempts.failed(&error(ErrorCode::Unavailable, Retry::Safe), now, 0.0, |_| false);
         assert_eq!(attempts.verdict(Retry::Safe), Retry::Unknown);
     }
 
@@ -213,17 +239,17 @@ mod tests {
     fn attempts_end_by_count_by_setbacks_and_by_time() {
         let (mut busy, now) = attempts(Effect::Read, 3);
         let overloaded = error(ErrorCode::Overloaded, Retry::AfterMs(1));
-        let tried = (0..).take_while(|_| busy.failed(&overloaded, now, 0.0) != Next::GiveUp).count();
+        let tried = (0..).take_while(|_| busy.failed(&overloaded, now, 0.0, |_| false) != Next::GiveUp).count();
         assert_eq!(tried + 1, ATTEMPTS_MAX as usize);
 
         let (mut dead, now) = attempts(Effect::Read, 3);
         let gone = error(ErrorCode::Connection, Retry::AfterMs(1));
-        let tried = (0..).take_while(|_| dead.failed(&gone, now, 0.0) != Next::GiveUp).count();
+        let tried = (0..).take_while(|_| dead.failed(&gone, now, 0.0, |_| false) != Next::GiveUp).count();
         assert_eq!(tried + 1, 3 * SETBACKS_MAX as usize);
 
         let (mut late, now) = attempts(Effect::Read, 1);
         let patient = error(ErrorCode::Overloaded, Retry::AfterMs(10_000));
-        assert_eq!(late.failed(&patient, now, 0.0), Next::GiveUp, "the pause would outlast the deadline");
+        assert_eq!(late.failed(&patient, now, 0.0, |_| false), Next::GiveUp, "the pause would outlast the deadline");
     }
 
     #[test]
@@ -232,8 +258,8 @@ mod tests {
         assert_eq!(one.patience(now), 10 * SECOND);
         let (three, now) = attempts(Effect::Read, 3);
         assert_eq!(three.patience(now), 5 * SECOND);
-        assert_eq!(three.patience(now + 9 * SECOND), SECOND);
-        assert_eq!(three.patience(now + 11 * SECOND), Duration::ZERO);
+        assert_eq!(three.patience(now + SECOND * 9), SECOND);
+        assert_eq!(three.patience(now + SECOND * 11), Duration::ZERO);
         let (single, now) = attempts(Effect::SingleWrite, 3);
         assert_eq!(single.patience(now), 10 * SECOND, "an uncertain end could not be repeated");
     }

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-use vecino_model::{
-    CatalogEntry, CollectionId, CollectionStats, MemoryUse, MeshId, NodeId, Parts, PointId, Record, ScanCursor, Vector,
+use crate::{
+    CatalogEntry, CollectionId, CollectionStats, MemoryUse, MeshId, NodeId, Parts, PointId, RawHit, Record, ScanCursor,
+    Vector,
 };
+use serde::{Deserialize, Serialize};
 
 /// Asks a member of the mesh for tokens. The member that is asked remembers what it gave, so that two nodes that join at
 /// once through it share the ring evenly.
@@ -92,6 +93,15 @@ pub struct ReplicaSearch {
     pub exact: bool,
 }
 
+/// What one node's index has for a [`ReplicaSearch`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReplicaHits {
+    /// Best first.
+    pub hits: Vec<RawHit>,
+    /// What was left out, since there was no more room, is no better than this score. Absent where nothing was left out.
+    pub horizon: Option<f32>,
+}
+
 /// Reads one node's records in ring order.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ReplicaScan {
@@ -138,3 +148,11 @@ pub struct NodeStatsReply {
     #[serde(default)]
     pub panics: u64,
 }
+
+/// Asks whether a node answers at all.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Probe {}
+
+/// Answer to [`Probe`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeReply {}

@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 
 /// Why a request failed, as it travels: what went wrong, in words for people, and whether asking again is safe.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
 pub struct RpcError {
     /// What kind of failure.
     pub code: ErrorCode,
@@ -87,11 +86,11 @@ impl RpcError {
             | ErrorCode::NotFound
             | ErrorCode::AlreadyExists
             | ErrorCode::Forbidden
-            | ErrorCode::Protocol
-            | ErrorCode::Internal => Retry::No,
+            | ErrorCode::Protocol => Retry::No,
             ErrorCode::Unavailable | ErrorCode::NotReady => Retry::Safe,
             ErrorCode::Overloaded => Retry::AfterMs(50),
-            ErrorCode::Timeout | ErrorCode::Connection => Retry::Unknown,
+            // A node that fails inside may have done a part of what it was asked.
+            ErrorCode::Timeout | ErrorCode::Connection | ErrorCode::Internal => Retry::Unknown,
         };
         Self { code, message: message.to_string(), retry }
     }

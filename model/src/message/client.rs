@@ -1,11 +1,12 @@
 //! What applications ask: points.
 
-use serde::{Deserialize, Serialize};
-use vecino_model::{
+use crate::{
     DecodePayloadError, Hit, Level, Metric, Payload, PointId, RawPayload, RawPoint, RawStoredPoint, ScanCursor, Vector,
+    Version,
 };
+use serde::{Deserialize, Serialize};
 
-/// Writes points, up to [`vecino_model::limits::BATCH_POINTS_MAX`].
+/// Writes points, up to [`crate::limits::BATCH_POINTS_MAX`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Put {
     /// Collection name.
@@ -15,6 +16,9 @@ pub struct Put {
     /// Durable replicas to wait for.
     #[serde(default)]
     pub level: Level,
+    /// The version of each point, as [`Stamp`] gave it. Empty: the node that is asked stamps them, anew each time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stamps: Vec<Version>,
 }
 
 /// Reads points by id.
@@ -41,6 +45,53 @@ pub struct Delete {
     /// Durable replicas to wait for.
     #[serde(default)]
     pub level: Level,
+    /// The version of each tombstone, as [`Stamp`] gave it. Empty: the node that is asked stamps them, anew each time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stamps: Vec<Version>,
+}
+
+/// Asks for the versions that points are to be written with. A put or a delete that is sent with its stamps takes effect
+/// once, however often it is sent.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Stamp {
+    /// Collection name.
+    pub collection: String,
+    /// The ids; the reply has one entry for each, in this order.
+    pub ids: Vec<PointId>,
+    /// The level that they will be written at.
+    #[serde(default)]
+    pub level: Level,
+}
+
+/// What a point is to be written with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stamped {
+    /// A version newer than every one that was acknowledged before.
+    Version(Version),
+    /// The id is not valid.
+    Refused(String),
+    /// Too few replicas told their versions.
+    Unavailable(String),
+}
+
+/// Asks for the addresses of the members of the mesh.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Members {}
+
+/// Answer to [`Members`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct MembersReply {
+    /// Where each node is reached that is up, by the node that answers.
+    pub addresses: Vec<String>,
+}
+
+impl MembersReply {
+    /// These addresses.
+    pub fn new(addresses: Vec<String>) -> Self {
+        Self { addresses }
+    }
 }
 
 /// What is searched for.
@@ -63,7 +114,7 @@ pub struct Search {
     /// Vector field; `""` is the default one.
     #[serde(default)]
     pub field: String,
-    /// Hits wanted, 1 to [`vecino_model::limits::K_MAX`].
+    /// Hits wanted, 1 to [`crate::limits::K_MAX`].
     pub k: u32,
     /// Candidates that the graph walk keeps; absent means the default.
     #[serde(default)]

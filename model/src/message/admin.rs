@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-use vecino_model::{
+use crate::{
     CollectionId, CollectionSchema, CollectionStats, MemoryUse, MeshId, NodeId, NodeState, Placement, RangeInfo,
 };
+use serde::{Deserialize, Serialize};
 
 /// Creates a collection on every node.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CreateCollection {
-    /// Its name, 1 to [`vecino_model::limits::NAME_BYTES_MAX`] bytes of letters, digits, `-`, `_` and `.`.
+    /// Its name, 1 to [`crate::limits::NAME_BYTES_MAX`] bytes of letters, digits, `-`, `_` and `.`.
     pub name: String,
     /// Its schema. A `replication_factor` of 0 asks for the default: three, or fewer in a smaller mesh.
     pub schema: CollectionSchema,

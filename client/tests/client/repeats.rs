@@ -1,0 +1,137 @@
+//! What a write is sent with when it is sent again, and what it is said to have come to; and how long a client waits for a
+//! node that says nothing.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use vecino_client::{ErrorCode, NodeId, Outcome, Retry, Version, payload, point};
+use vecino_net::error::RpcError;
+use vecino_net::message::{Delete, Get, Put, Rpc, Stamp, Stamped};
+
+use crate::fake::{Clients, FakeMesh, reply};
+
+fn stamp(time: u64) -> Version {
+    Version { time, node: NodeId::from_bytes([5; 16]), seq: 7 }
+}
+
+/// Named after what went wrong: the node that was asked again stamped the put anew, so that it took effect a second time,
+/// over what another client had written in between.
+#[tokio::test]
+async fn a_put_that_is_sent_again_takes_effect_once() {
+    let mesh = FakeMesh::new();
+    let (seen, asked_for_stamps) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicU32::new(0)));
+    let node = |loses_first: bool| {
+        let (seen, asked, puts) = (Arc::clone(&seen), Arc::clone(&asked_for_stamps), AtomicU32::new(0));
+        mesh.node_that_hears_all(move |request| {
+            std::future::ready(match request.kind {
+                Stamp::KIND => {
+                    let first = u64::from(asked.fetch_add(1, Ordering::SeqCst)) * 10;
+                    let ids = request.read::<Stamp>().ids;
+                    reply::<Stamp>((0..ids.len()).map(|at| Stamped::Version(stamp(first + at as u64))).collect())
+                }
+                Put::KIND => {
+                    let put: Put = request.read();
+                    seen.lock().unwrap().push((put.points.len(), put.stamps.clone()));
+                    let round = puts.fetch_add(1, Ordering::SeqCst);
+                    if loses_first && round == 0 {
+                        Err(RpcError::new(ErrorCode::Connection, "the reply was lost"))
+                    } else if !loses_first && round == 0 {
+                        let rest = put.stamps.iter().skip(1).map(|stamp| Outcome::Written(*stamp));
+                        reply::<Put>([Outcome::Unknown("late".into())].into_iter().chain(rest).collect())
+                    } else {
+                        reply::<Put>(put.stamps.iter().map(|stamp| Outcome::Written(*stamp)).collect())
+                    }
+                }
+                _ => Err(RpcError::new(ErrorCode::NotReady, "not now")),
+            })
+        })
+    };
+    let (one, other) = (node(true), node(false));
+    let films = mesh.client(&[one.address, other.address]).await.collection("films");
+    let versions = films.put([point(1, [0.5], payload! {}), point(2, [0.5], payload! {})]).await.unwrap();
+    assert_eq!(versions, [stamp(0), stamp(1)]);
+    let seen = std::mem::take(&mut *seen.lock().unwrap());
+    let (whole, rest) = (vec![stamp(0), stamp(1)], vec![stamp(0)]);
+    assert_eq!(seen, [(2, whole.clone()), (2, whole), (1, rest)], "one lost, one partly unknown, one for the rest");
+    assert_eq!(asked_for_stamps.load(Ordering::SeqCst), 1);
+}
+
+/// Named after what went wrong: a later attempt whose outcome was unknown left the "was not written" of the first in place.
+#[tokio::test]
+async fn an_outcome_says_unavailable_only_where_nothing_was_written() {
+    let mesh = FakeMesh::new();
+    let puts = AtomicU32::new(0);
+    let node = mesh.quick_node(move |asked| match (asked.kind, puts.fetch_add(1, Ordering::SeqCst)) {
+        (Put::KIND, 0) => reply::<Put>(vec![Outcome::Unavailable("one of two replicas".into())]),
+        _ => Err(RpcError::new(ErrorCode::Timeout, "nobody knows").with_retry(Retry::Unknown)),
+    });
+    let client = mesh.client(&[node.address]).await.with_timeout(Duration::from_millis(400));
+    let each = client.collection("films").put([point(1, [0.5], payload! {})]).each().await.unwrap();
+    assert!(matches!(&each.outcomes()[0], Outcome::Unknown(_)), "{:?}", each.outcomes());
+}
+
+/// Named after what went wrong: a node that failed inside, or an answer that made no sense, counted as a refusal.
+#[tokio::test]
+async fn a_write_that_a_node_failed_at_is_unknown() {
+    let mesh = FakeMesh::new();
+    for failure in [
+        Err(RpcError::new(ErrorCode::Internal, "the node panicked")),
+        reply::<Put>(Vec::new()),
+        Ok(b"no answer at all".to_vec()),
+    ] {
+        let node = mesh.quick_node(move |_| failure.clone());
+        let client = mesh.client(&[node.address]).await.with_timeout(Duration::from_millis(400));
+        let films = client.collection("films");
+        let put = films.put([point(1, [0.5], payload! {})]).await.unwrap_err();
+        assert!(put.is_unknown(), "{put}");
+        let delete = films.delete([1]).repeat_unknown(false).await.unwrap_err();
+        assert!(delete.is_unknown(), "{delete}");
+    }
+    // What was refused is refused.
+    let node = mesh.quick_node(|asked| match asked.kind {
+        Delete::KIND => Err(RpcError::new(ErrorCode::NotFound, "there is no such collection")),
+        _ => Err(RpcError::invalid("the batch is too large")),
+    });
+    let films = mesh.client(&[node.address]).await.collection("films");
+    assert!(!films.put([point(1, [0.5], payload! {})]).await.unwrap_err().is_unknown());
+    assert!(!films.delete([1]).await.unwrap_err().is_unknown());
+}
+
+/// Named after what went wrong: a client waited for five seconds, the half of its time, when the node that it was connected
+/// to was killed or paused.
+#[tokio::test]
+async fn a_client_does_not_wait_for_a_silent_node() {
+    let mesh = FakeMesh::new();
+    let is_silent = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let node = |may_be_silent: bool| {
+        let is_silent = Arc::clone(&is_silent);
+        mesh.node(move |asked| {
+            let waits = may_be_silent && is_silent.load(Ordering::SeqCst);
+            async move {
+                if waits {
+                    std::future::pending::<()>().await;
+                }
+                match asked.kind {
+                    Get::KIND => reply::<Get>(vec![None; asked.read::<Get>().ids.len()]),
+                    _ => reply::<Put>(asked.read::<Put>().stamps.into_iter().map(Outcome::Written).collect()),
+                }
+            }
+        })
+    };
+    let (first, second) = (node(true), node(false));
+    let client = mesh.client(&[first.address, second.address]).await;
+    let films = client.collection("films");
+    for _ in 0..20 {
+        films.get([1]).await.unwrap();
+        films.put([point(1, [0.5], payload! {})]).await.unwrap();
+    }
+    is_silent.store(true, Ordering::SeqCst);
+    let began = Instant::now();
+    for _ in 0..10 {
+        films.get([1]).await.unwrap();
+        films.put([point(1, [0.5], payload! {})]).await.unwrap();
+    }
+    // One wait of a fifth of a second at the most, and then the other is asked first; the half of ten seconds before.
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+}

@@ -1,0 +1,163 @@
+//! One request to one node after another, and to a second one beside it where the first is late, until one answers, no
+//! other attempt is safe, or time is up.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use vecino_model::error::{ErrorCode, Retry, RpcError};
+
+use super::attempts::{Attempts, Effect, Next};
+use super::nodes::Nodes;
+use crate::machine::{CallId, Steps};
+use crate::peers::LATE_MAX;
+use crate::time::Time;
+
+/// A call that a client makes: `Q` says what is asked.
+#[derive(Debug)]
+pub struct Call<Q> {
+    /// Which of the calls of this request it is.
+    pub call: CallId,
+    /// The place of the node in the list of those that the client knows.
+    pub place: usize,
+    /// What.
+    pub what: Q,
+    /// When the answer is worthless.
+    pub until: Time,
+}
+
+/// What came of a call.
+pub type Arrival<P> = Result<P, RpcError>;
+
+/// What a request's code works with.
+pub type Task<Q, P> = Steps<Call<Q>, Arrival<P>, Asking>;
+
+/// What is remembered of a call until it is answered.
+#[derive(Clone, Copy, Debug)]
+pub struct Asking {
+    /// The node.
+    pub place: usize,
+    /// When it was asked.
+    pub since: Time,
+}
+
+/// How a request is made.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// What it does, and so whether it may be sent twice.
+    pub effect: Effect,
+    /// A number for its kind: each takes times of its own.
+    pub kind: u16,
+    /// When its caller stops waiting.
+    pub until: Time,
+    /// Whether it may go to a second node beside the first, where that is late.
+    pub is_hedged: bool,
+    /// A number from 0 to 1 that spreads the pauses of many clients.
+    pub chance: f64,
+}
+
+/// A request that was answered.
+#[derive(Debug)]
+pub struct Answered<P> {
+    /// What came.
+    pub reply: P,
+    /// The node that it came from.
+    pub place: usize,
+    /// Whether another attempt may take effect that was not answered.
+    pub is_in_doubt: bool,
+}
+
+/// A request that failed.
+#[derive(Debug)]
+pub struct Failed {
+    /// Why the last attempt failed.
+    pub error: RpcError,
+    /// Whether the whole request may be made again.
+    pub retry: Retry,
+    /// The node that was asked last.
+    pub place: usize,
+    /// How many attempts there were.
+    pub attempts: u32,
+}
+
+/// Asks nodes until one answers.
+///
+/// # Errors
+/// When no other attempt is safe, or time is up.
+pub async fn ask<Q: Clone, P>(
+    task: &Task<Q, P>,
+    nodes: &Arc<Nodes>,
+    plan: Plan,
+    what: Q,
+) -> Result<Answered<P>, Failed> {
+    let Plan { effect, kind, until, is_hedged, chance } = plan;
+    let mut attempts = Attempts::new(effect, nodes.count().max(1), nodes.first(), task.now().time, until);
+    let mut under_way: BTreeMap<CallId, Asking> = BTreeMap::new();
+    // What a node said that answered says more than that another one did not.
+    let mut said: Option<(RpcError, usize)> = None;
+    let may_hedge = is_hedged && effect != Effect::SingleWrite && nodes.count() > 1;
+    loop {
+        let place = attempts.node();
+        let since = task.now().time;
+        let attempt_until = since + attempts.patience(since);
+        let mut send = |place: usize, since: Time, until: Time| {
+            let asking = Asking { place, since };
+            let call = task.call(asking, |call| Call { call, place, what: what.clone(), until });
+            under_way.insert(call, asking);
+        };
+        send(place, since, attempt_until);
+        let mut hedge_at = if may_hedge { since + nodes.late_after(place, kind) } else { Time::NEVER };
+        let mut is_overloaded = false;
+        let (error, place) = loop {
+            match task.next(hedge_at.min(attempt_until)).await {
+                Some((call, arrival)) => {
+                    let Some(Asking { place, since }) = under_way.remove(&call) else { continue };
+                    match arrival {
+                        Ok(reply) => {
+                            nodes.answered(place, kind, task.now().time.since(since));
+                            let is_in_doubt = attempts.is_in_doubt() || !under_way.is_empty();
+                            return Ok(Answered { reply, place, is_in_doubt });
+                        }
+                        Err(error) if under_way.is_empty() => break (error, place),
+                        Err(error) => {
+                            is_overloaded |= error.code == ErrorCode::Overloaded;
+                            attempts.failed_beside(error.retry);
+                        }
+                    }
+                }
+                None if task.now().time >= attempt_until => {
+                    // They may still do it.
+                    under_way.values().for_each(|asking| nodes.was_late(asking.place));
+                    under_way.clear();
+                    let message = "no reply within the time for this attempt";
+                    break (RpcError::new(ErrorCode::Timeout, message), place);
+                }
+                None => {
+                    nodes.was_late(place);
+                    hedge_at = Time::NEVER;
+                    let second = attempts.beside(|other| {
+                        nodes.is_silent(other) || under_way.values().any(|asking| asking.place == other)
+                    });
+                    if let Some(second) = second.filter(|_| !is_overloaded && nodes.take_hedge()) {
+                        let now = task.now().time;
+                        let asking = Asking { place: second, since: now };
+                        let send = |call| Call { call, place: second, what: what.clone(), until: attempt_until };
+                        under_way.insert(task.call(asking, send), asking);
+                        hedge_at = now + LATE_MAX;
+                    }
+                }
+            }
+        };
+        let is_said = !matches!(error.code, ErrorCode::Timeout | ErrorCode::Connection);
+        if is_said {
+            said = Some((error.clone(), place));
+        }
+        match attempts.failed(&error, task.now().time, chance, |place| nodes.is_silent(place)) {
+            Next::Try(pause) => task.pause(task.now().time + pause).await,
+            Next::GiveUp => {
+                let retry = attempts.verdict(error.retry);
+                let (error, place) = said.filter(|_| !is_said).unwrap_or((error, place));
+                return Err(Failed { error, retry, place, attempts: attempts.count() });
+            }
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Every request that a node decides about, and every reply, as one type each.
+
+use std::sync::Arc;
+
+use vecino_model::message::{
+    CatalogApply, CatalogFetch, CollectionInfo, CreateCollection, Delete, DropCollection, Dropped, Get, Join,
+    JoinReply, Members, MembersReply, Probe, ProbeReply, Put, RawSearchReply, ReplicaApply, ReplicaHits, ReplicaRead,
+    ReplicaScan, ReplicaScanReply, ReplicaSearch, ReplicaVersions, Scan, ScanReply, Search, Stamp, Stamped,
+};
+use vecino_model::{CatalogEntry, Outcome, RawStoredPoint, Record, Version};
+
+use crate::collections::Route;
+
+/// Asks a node where the points of a collection go. It does not travel.
+#[derive(Clone, Debug)]
+pub struct Find {
+    /// Collection name.
+    pub collection: String,
+}
+
+/// A request of one kind, and what answers it.
+pub trait Ask: Into<Request> {
+    /// What answers it.
+    type Answer;
+
+    /// The answer out of a reply; nothing where the reply is to a request of another kind.
+    fn answer(reply: Reply) -> Option<Self::Answer>;
+}
+
+macro_rules! messages {
+    ($($request:ident -> $reply:ident($answer:ty);)*) => {
+        /// What a node is asked, by clients or by other nodes.
+        #[derive(Clone, Debug)]
+        pub enum Request {
+            $(#[doc = concat!("See [`", stringify!($request), "`].")] $request($request),)*
+        }
+
+        impl Request {
+            /// Its name in logs and errors.
+            pub fn name(&self) -> &'static str {
+                match self {
+                    $(Self::$request(_) => stringify!($request),)*
+                }
+            }
+        }
+
+        $(impl From<$request> for Request {
+            fn from(request: $request) -> Self {
+                Self::$request(request)
+            }
+        }
+
+        impl Ask for $request {
+            type Answer = $answer;
+
+            fn answer(reply: Reply) -> Option<$answer> {
+                if let Reply::$reply(answer) = reply { Some(answer) } else { None }
+            }
+        })*
+    };
+}
+
+messages! {
+    Put -> Outcomes(Vec<Outcome>);
+    Delete -> Outcomes(Vec<Outcome>);
+    Stamp -> Stamps(Vec<Stamped>);
+    Get -> Points(Vec<Option<RawStoredPoint>>);
+    Search -> Found(RawSearchReply);
+    Scan -> Page(ScanReply);
+    CreateCollection -> Collection(CollectionInfo);
+    DropCollection -> Dropped(Dropped);
+    Join -> Joined(JoinReply);
+    CatalogFetch -> Catalog(Vec<CatalogEntry>);
+    CatalogApply -> Dropped(Dropped);
+    Members -> Members(MembersReply);
+    Probe -> Probed(ProbeReply);
+    Find -> Route(Arc<Route>);
+    ReplicaVersions -> Versions(Vec<Option<Version>>);
+    ReplicaApply -> Outcomes(Vec<Outcome>);
+    ReplicaRead -> Records(Vec<Option<Record>>);
+    ReplicaSearch -> Hits(ReplicaHits);
+    ReplicaScan -> RecordPage(ReplicaScanReply);
+}
+
+/// What answers a [`Request`].
+#[derive(Clone, Debug)]
+pub enum Reply {
+    /// What became of each point of a put, a delete, or of what a replica was to apply.
+    Outcomes(Vec<Outcome>),
+    /// What each point is to be written with.
+    Stamps(Vec<Stamped>),
+    /// What was read of each point.
+    Points(Vec<Option<RawStoredPoint>>),
+    /// What a search found.
+    Found(RawSearchReply),
+    /// A page of a scan.
+    Page(ScanReply),
+    /// The collection that was created.
+    Collection(CollectionInfo),
+    /// What was dropped.
+    Dropped(Dropped),
+    /// What a node has once it belongs to the mesh.
+    Joined(JoinReply),
+    /// A catalog.
+    Catalog(Vec<CatalogEntry>),
+    /// Where the points of a collection go.
+    Route(Arc<Route>),
+    /// Where the members are reached.
+    Members(MembersReply),
+    /// It answers.
+    Probed(ProbeReply),
+    /// The versions that a replica has.
+    Versions(Vec<Option<Version>>),
+    /// The records that a replica has.
+    Records(Vec<Option<Record>>),
+    /// What a replica's index found.
+    Hits(ReplicaHits),
+    /// A page of a replica's records.
+    RecordPage(ReplicaScanReply),
+}

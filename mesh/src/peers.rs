@@ -1,0 +1,155 @@
+//! What a node knows of the others: who is up, how quick they are, who is silent, and what is on its way to them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use vecino_model::{Member, NodeId, NodeState, View};
+
+use crate::time::Time;
+
+/// How long a node gossips before it takes a silent member for one that is down.
+const SETTLING: Duration = Duration::from_secs(3);
+/// A node that has not answered within this multiple of its usual time is late, and another is asked beside it.
+const LATE_FACTOR: u32 = 3;
+/// No node is late before this.
+pub const LATE_MIN: Duration = Duration::from_millis(20);
+/// Every node is late after this.
+pub const LATE_MAX: Duration = Duration::from_millis(200);
+/// Most bytes of records on their way to one replica. A replica that takes them more slowly than they come misses some,
+/// which are kept as hints, instead of filling this node's memory.
+const WRITING_BYTES_MAX: usize = 128 * 1024 * 1024;
+
+/// Kinds of requests that take times of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Pace {
+    /// Versions and records of points.
+    Read,
+    /// Records to apply.
+    Write,
+    /// A search of an index.
+    Search,
+    /// Everything else.
+    Other,
+}
+
+/// The other nodes as one of them sees them.
+#[derive(Debug)]
+pub struct Peers {
+    own: NodeId,
+    view: Arc<View>,
+    /// Where nodes were when this one last ran, until gossip says where they are.
+    remembered: BTreeMap<NodeId, SocketAddr>,
+    settled_at: Time,
+    usual: BTreeMap<(NodeId, Pace), Duration>,
+    silent: BTreeSet<NodeId>,
+    writing: BTreeMap<NodeId, usize>,
+}
+
+impl Peers {
+    /// Of a node that starts now.
+    pub fn new(own: NodeId, remembered: BTreeMap<NodeId, SocketAddr>, now: Time) -> Self {
+        Self {
+            own,
+            view: Arc::default(),
+            remembered,
+            settled_at: now + SETTLING,
+            usual: BTreeMap::new(),
+            silent: BTreeSet::new(),
+            writing: BTreeMap::new(),
+        }
+    }
+
+    /// Takes over who is in the mesh.
+    pub fn set_view(&mut self, view: Arc<View>) {
+        self.view = view;
+    }
+
+    /// Who is in the mesh.
+    pub fn view(&self) -> &Arc<View> {
+        &self.view
+    }
+
+    /// Where a node is reached.
+    pub fn address(&self, node: NodeId) -> Option<SocketAddr> {
+        let gossiped = self.view.members.get(&node).map(|member| member.address);
+        gossiped.or_else(|| self.remembered.get(&node).copied())
+    }
+
+    /// Whether a node is worth asking. A node that has just started cannot tell yet which members are down, and asks all.
+    pub fn is_up(&self, node: NodeId, now: Time) -> bool {
+        let is_settling = now < self.settled_at;
+        node == self.own
+            || match self.view.members.get(&node) {
+                Some(member) => member.state == NodeState::Up || is_settling,
+                None => is_settling && self.remembered.contains_key(&node),
+            }
+    }
+
+    /// Members that are up, this node among them.
+    pub fn up(&self) -> impl Iterator<Item = &Member> {
+        self.view.members.values().filter(|member| member.state == NodeState::Up)
+    }
+
+    /// Members that are up, but for this node.
+    pub fn others_up(&self) -> Vec<NodeId> {
+        self.up().map(|member| member.id).filter(|node| *node != self.own).collect()
+    }
+
+    /// Every node that is known to belong to the mesh, this one among them.
+    pub fn known(&self) -> BTreeSet<NodeId> {
+        self.view.members.keys().chain(self.remembered.keys()).chain([&self.own]).copied().collect()
+    }
+
+    /// After what time another node is asked beside this one.
+    pub fn late_after(&self, node: NodeId, pace: Pace) -> Duration {
+        let usual = self.usual.get(&(node, pace)).copied();
+        usual.map_or(LATE_MAX, |usual| (usual * LATE_FACTOR).clamp(LATE_MIN, LATE_MAX))
+    }
+
+    /// A node answered this long after it was asked.
+    pub fn answered(&mut self, node: NodeId, pace: Pace, took: Duration) {
+        self.silent.remove(&node);
+        let usual = self.usual.entry((node, pace)).or_insert(took);
+        // An eighth of what is new, as TCP smooths its round trips (RFC 6298).
+        *usual = (*usual * 7 + took) / 8;
+    }
+
+    /// A node was late: it is asked last until it answers.
+    pub fn was_late(&mut self, node: NodeId) {
+        if node != self.own {
+            self.silent.insert(node);
+        }
+    }
+
+    /// Whether a node was late and has not answered since.
+    pub fn is_silent(&self, node: NodeId) -> bool {
+        self.silent.contains(&node)
+    }
+
+    /// Nodes that were late and have not answered since.
+    pub fn silent(&self) -> Vec<NodeId> {
+        self.silent.iter().copied().collect()
+    }
+
+    /// Counts bytes that are sent to a replica.
+    ///
+    /// # Errors
+    /// With the number of bytes under way, where that is too many already.
+    pub fn begin_writing(&mut self, node: NodeId, bytes: usize) -> Result<(), usize> {
+        let under_way = self.writing.entry(node).or_default();
+        if *under_way > 0 && *under_way + bytes > WRITING_BYTES_MAX {
+            return Err(*under_way);
+        }
+        *under_way += bytes;
+        Ok(())
+    }
+
+    /// Bytes that were sent to a replica are there, or given up.
+    pub fn end_writing(&mut self, node: NodeId, bytes: usize) {
+        if let Some(under_way) = self.writing.get_mut(&node) {
+            *under_way = under_way.saturating_sub(bytes);
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! A run that is written down and not drawn from a seed: to show what happens in one situation.
+
+use std::time::Duration;
+
+use crate::plan::{ClientPlan, Deed, Fault, Options, Plan, START};
+use crate::run::{Report, run_plan};
+
+/// A quiet mesh, what its clients do, and what goes wrong.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    plan: Plan,
+    options: Options,
+}
+
+impl Scenario {
+    /// A mesh of so many nodes, three replicas, and these points.
+    pub fn new(nodes: usize, points: u64) -> Self {
+        Self { plan: Plan::quiet(nodes, points), options: Options::default() }
+    }
+
+    /// The same with rules broken, or written down.
+    pub fn with(self, options: Options) -> Self {
+        Self { options, ..self }
+    }
+
+    /// The same mesh, whose chances fall as another seed says.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.plan.seed = seed;
+        self
+    }
+
+    /// One client more, which does these things one after the other, each after a pause. It asks node 0 first, and another
+    /// where that one does not answer.
+    pub fn client(mut self, deeds: impl IntoIterator<Item = (Duration, Deed)>) -> Self {
+        self.plan.clients.push(ClientPlan { deeds: deeds.into_iter().collect() });
+        self
+    }
+
+    /// Something goes wrong so long after the clients began.
+    pub fn fault(mut self, after: Duration, fault: Fault) -> Self {
+        self.plan.faults.push((START + after, fault));
+        self
+    }
+
+    /// Something is wrong before the clients begin.
+    pub fn fault_before(mut self, fault: Fault) -> Self {
+        self.plan.faults.push((START - Duration::from_secs(1), fault));
+        self
+    }
+
+    /// Runs it.
+    pub fn run(&self) -> Report {
+        run_plan(self.plan.clone(), self.options)
+    }
+}

@@ -1,0 +1,156 @@
+//! Single situations in which something once went wrong.
+
+use std::time::Duration;
+
+use vecino_mesh::plants::{Plant, Plants};
+use vecino_simulation::{Deed, Fault, Options, Report, Scenario};
+
+const MS: Duration = Duration::from_millis(1);
+const HOUR_MS: i64 = 3_600_000;
+
+/// Puts and gets of so many points in turn, at this pace.
+fn puts_and_gets(points: u64, times: usize, pace: Duration) -> Vec<(Duration, Deed)> {
+    let deed = |time: usize| {
+        let point = time as u64 / 2 % points;
+        (pace, if time.is_multiple_of(2) { Deed::Put(point) } else { Deed::Get(point) })
+    };
+    (0..2 * times).map(deed).collect()
+}
+
+fn broken(plant: Plant) -> Options {
+    Options { plants: Plants::only(plant), ..Options::default() }
+}
+
+fn all_done(report: &Report) {
+    assert_eq!(report.violation, None);
+    assert_eq!(report.done, report.operations, "some operations failed");
+}
+
+/// Named after what went wrong: one node an hour ahead, and a collection that could not be made through it, stopped all
+/// writes of the mesh for the hour.
+#[test]
+fn a_wrong_clock_stops_nobody_else() {
+    for by_ms in [HOUR_MS, -HOUR_MS, 2_000] {
+        let scenario = Scenario::new(3, 4)
+            .client(puts_and_gets(4, 30, 10 * MS))
+            .client(puts_and_gets(4, 30, 7 * MS))
+            .fault_before(Fault::ClockJump { node: 0, by_ms })
+            .fault(50 * MS, Fault::Create { node: 0 })
+            .fault(100 * MS, Fault::Cut { from: 0, to: 1, length: 50 * MS });
+        all_done(&scenario.run());
+    }
+}
+
+/// Named after what went wrong: a node whose clock was set back by ten minutes refused puts for as long.
+#[test]
+fn a_clock_set_back_goes_on_writing() {
+    let scenario = |options| {
+        Scenario::new(3, 2)
+            .with(options)
+            .client(puts_and_gets(2, 30, 10 * MS))
+            .fault(200 * MS, Fault::ClockJump { node: 0, by_ms: -600_000 })
+            .run()
+    };
+    all_done(&scenario(Options::default()));
+    let once = scenario(broken(Plant::ClocksDecide));
+    assert!(once.done < once.operations, "it was refused once");
+}
+
+/// Named after what went wrong: a point that a node had stamped whose clock was ahead could be neither read nor written.
+#[test]
+fn a_version_from_the_future_is_read_and_overwritten() {
+    let scenario = |options| {
+        Scenario::new(3, 2)
+            .with(options)
+            .client(puts_and_gets(2, 60, 10 * MS))
+            .fault_before(Fault::ClockJump { node: 0, by_ms: HOUR_MS })
+            .fault(300 * MS, Fault::ClockJump { node: 0, by_ms: -HOUR_MS })
+            .run()
+    };
+    all_done(&scenario(Options::default()));
+    let once = scenario(broken(Plant::ClocksDecide));
+    assert!(once.done < once.operations || once.violation.is_some(), "it was refused once");
+}
+
+/// Named after what went wrong: what a replica refused while it had too much to do, it never got.
+#[test]
+fn under_load_every_replica_gets_every_put() {
+    let scenario = |options| {
+        let scenario = Scenario::new(3, 20).with(options);
+        let scenario = (0..8).fold(scenario, |scenario, _| scenario.client(puts_and_gets(20, 20, MS)));
+        scenario
+            .fault(20 * MS, Fault::Overload { node: 1, length: 100 * MS })
+            .fault(150 * MS, Fault::Overload { node: 2, length: 100 * MS })
+            .fault(260 * MS, Fault::Overload { node: 0, length: 40 * MS })
+            .run()
+    };
+    let report = scenario(Options::default());
+    assert_eq!(report.violation, None);
+    let once = scenario(broken(Plant::MissedWritesAreForgotten)).violation.unwrap();
+    assert_eq!(once.checker, "every replica", "{once}");
+}
+
+/// Named after what went wrong: a node that was behind filled its list with what was not there any more, and another had
+/// missed what was; `k` others were confirmed, and the nearest point of all was left out.
+#[test]
+fn a_search_through_nodes_that_each_missed_something_finds_what_either_has() {
+    let scenario = |options: Options, seed: u64| {
+        let near = (0..40).map(|point| (MS, Deed::PutAt(point, 490 + point / 2)));
+        let far = (0..40).map(|point| (if point == 0 { 320 * MS } else { MS }, Deed::PutAt(point, 900 + point)));
+        let searches = (0..40).map(|_| (2 * MS, Deed::Search(10, 500)));
+        Scenario::new(3, 41)
+            .seed(seed)
+            .with(options)
+            .client(near)
+            .client(far)
+            .client([(720 * MS, Deed::PutAt(40, 530))].into_iter().chain(searches))
+            // Node 0 misses that the others, which were nearer, went away, and node 1 that the last one came.
+            .fault(300 * MS, Fault::Overload { node: 0, length: 410 * MS })
+            .fault(690 * MS, Fault::Overload { node: 1, length: 2_000 * MS })
+            .run()
+    };
+    // The first search mends what it finds, so it must be the one that asks nodes 0 and 1.
+    (0..12).for_each(|seed| all_done(&scenario(Options::default(), seed)));
+    let once: Vec<_> = (0..12).filter_map(|seed| scenario(broken(Plant::NoSearchHorizon), seed).violation).collect();
+    assert!(!once.is_empty() && once.iter().all(|violation| violation.checker == "search"), "{once:?}");
+}
+
+/// Named after what went wrong: a point that was overwritten between the search of a node and the look at its version was
+/// dropped from the answer, though it had been there all the time.
+#[test]
+fn a_point_that_is_overwritten_meanwhile_is_found_in_one_of_its_versions() {
+    let scenario = |options: Options| {
+        let scenario = Scenario::new(3, 5).with(options);
+        let first = (0..5).map(|point| (MS, Deed::Put(point)));
+        let writes = |from: u64| (0..80).map(move |time| (MS / 4, Deed::Put((from + time) % 5)));
+        let searches =
+            || [(100 * MS, Deed::Search(5, 500))].into_iter().chain((0..80).map(|_| (MS / 2, Deed::Search(5, 500))));
+        let writing = (0..4).fold(scenario.client(first), |scenario, client| {
+            scenario.client([(100 * MS, Deed::Get(0))].into_iter().chain(writes(client)))
+        });
+        writing.client(searches()).client(searches()).run()
+    };
+    all_done(&scenario(Options::default()));
+    let once = scenario(broken(Plant::OverwrittenHitsAreDropped)).violation.unwrap();
+    assert_eq!(once.checker, "search", "{once}");
+}
+
+/// Named after what went wrong: for as long as one direction of a link was cut, each read that asked that peer first waited
+/// for it anew.
+#[test]
+fn a_peer_that_does_not_answer_is_asked_last() {
+    let late = |cut: bool| {
+        let deeds = (0..300).map(|time| (10 * MS, Deed::Get(time % 10)));
+        let scenario = Scenario::new(3, 10).client((0..10).map(|point| (MS, Deed::Put(point))).chain(deeds));
+        let length = if cut { Duration::from_secs(20) } else { Duration::ZERO };
+        let report = scenario
+            .fault(500 * MS, Fault::Cut { from: 1, to: 0, length })
+            .fault(500 * MS, Fault::Cut { from: 0, to: 1, length })
+            .run();
+        all_done(&report);
+        report.took.iter().filter(|took| **took > 15 * MS).count()
+    };
+    // A read in a hundred is late for other reasons.
+    let (without, with) = (late(false), late(true));
+    assert!(with > 0 && with <= without + 5, "{with} of 310 were late, and {without} where nothing was cut");
+}
