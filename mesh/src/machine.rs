@@ -138,6 +138,11 @@ impl<C, A, W> Machine<C, A, W> {
         self.steps.lock().under_way.remove(&call)
     }
 
+    /// What is remembered of the calls that are not answered yet, by a machine that has ended.
+    pub fn into_under_way(self) -> BTreeMap<CallId, W> {
+        std::mem::take(&mut self.steps.lock().under_way)
+    }
+
     /// The calls that are not answered yet.
     pub fn under_way<T>(&self, look: impl FnMut((&CallId, &W)) -> Option<T>) -> Vec<T> {
         self.steps.lock().under_way.iter().filter_map(look).collect()

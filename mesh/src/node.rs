@@ -23,6 +23,8 @@ const OWN_OPERATIONS: OpId = 1 << 63;
 pub struct Node {
     core: Arc<Core>,
     operations: BTreeMap<OpId, Running>,
+    /// Calls of operations that have ended: how long they take is still of interest, and what they hold is given back.
+    left_over: BTreeMap<(OpId, CallId), Asked>,
     own_operations: OpId,
 }
 
@@ -36,7 +38,7 @@ struct Running {
 impl Node {
     /// A node without operations.
     pub fn new(core: Arc<Core>) -> Self {
-        Self { core, operations: BTreeMap::new(), own_operations: OWN_OPERATIONS }
+        Self { core, operations: BTreeMap::new(), left_over: BTreeMap::new(), own_operations: OWN_OPERATIONS }
     }
 
     /// What its operations share.
@@ -65,10 +67,13 @@ impl Node {
             }
             Event::Abandoned { op } => {
                 if self.operations.get(&op).is_some_and(|running| !running.is_kept) {
-                    self.operations.remove(&op);
+                    self.end(op);
                 }
             }
             Event::Answered { op, call, result, request } => {
+                if let Some(asked) = self.left_over.remove(&(op, call)) {
+                    asked.settle(&self.core, now.time, result.is_ok());
+                }
                 let Some(running) = self.operations.get_mut(&op) else { return commands };
                 let Some(asked) = running.machine.answered(call) else { return commands };
                 asked.settle(&self.core, now.time, result.is_ok());
@@ -91,7 +96,16 @@ impl Node {
             let given_up = running.machine.under_way(|(call, asked)| asked.node().filter(is_down).map(|_| *call));
             commands.extend(given_up.into_iter().map(|call| Command::GiveUp { op: *op, call }));
         }
+        let left_over = self.left_over.iter().filter(|(_, asked)| asked.node().filter(is_down).is_some());
+        commands.extend(left_over.map(|((op, call), _)| Command::GiveUp { op: *op, call: *call }));
         self.core.peers().set_view(view);
+    }
+
+    /// An operation is over; its calls may not be.
+    fn end(&mut self, op: OpId) {
+        let Some(running) = self.operations.remove(&op) else { return };
+        let under_way = running.machine.into_under_way();
+        self.left_over.extend(under_way.into_iter().map(|(call, asked)| ((op, call), asked)));
     }
 
     fn begin_own<F>(&mut self, now: Now, commands: &mut Vec<Command>, code: impl FnOnce(Task) -> F)
@@ -125,7 +139,7 @@ impl Node {
         commands.extend(stepped.commands);
         if stepped.is_done {
             let is_waking = running.wake_at != Time::NEVER;
-            self.operations.remove(&op);
+            self.end(op);
             if is_waking {
                 commands.push(Command::Wake { op, at: Time::NEVER });
             }

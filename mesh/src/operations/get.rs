@@ -114,9 +114,14 @@ pub(super) async fn versions(
 fn readers(task: &Task, route: &Route, ids: &[PointId], quick: impl Fn(NodeId) -> bool) -> Replicas {
     let mut readers = route.replicas(ids);
     let (own, now) = (task.core().own, task.now().time);
-    let peers = task.core().peers();
+    // Once for each node, and not for each point.
+    let ranks: BTreeMap<NodeId, _> = {
+        let peers = task.core().peers();
+        let rank = |node: NodeId| (!peers.is_up(node, now), peers.is_silent(node), !quick(node), node != own);
+        route.ring.nodes().map(|node| (node, rank(node))).collect()
+    };
     for nodes in &mut readers {
-        nodes.sort_by_key(|node| (!peers.is_up(*node, now), peers.is_silent(*node), !quick(*node), *node != own));
+        nodes.sort_by_cached_key(|node| ranks.get(node).copied());
     }
     readers
 }

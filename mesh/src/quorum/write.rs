@@ -227,6 +227,11 @@ impl Write {
         self.counts_one = true;
     }
 
+    /// What became of a point, once that is known.
+    pub fn outcome_of(&self, point: PointIndex) -> Option<&Outcome> {
+        self.points[point].outcome.as_ref()
+    }
+
     /// The stamp of a point, once it has one.
     pub fn stamp_of(&self, point: PointIndex) -> Option<Version> {
         self.points[point].stamp

@@ -84,13 +84,20 @@ impl Kind {
 }
 
 macro_rules! rpc {
-    ($($request:ident = $kind:literal -> $reply:ty $(, in $stream:ident)? $(, by $class:ident)?;)*) => {
+    ($($request:ident = $kind:literal -> $reply:ty $(, in $stream:ident)? $(, by $class:ident)? $(, needs $bit:literal for $field:ident)?;)*) => {
         $(impl Rpc for $request {
             const KIND: u16 = $kind;
             const NAME: &'static str = stringify!($request);
             $(const STREAM: StreamKind = StreamKind::$stream;)?
             $(const CLASS: ConnectionClass = ConnectionClass::$class;)?
             type Reply = $reply;
+            $(
+                const FEATURES: u16 = $bit;
+
+                fn features(&self) -> u16 {
+                    if self.$field.is_empty() { 0 } else { $bit }
+                }
+            )?
         })*
         /// Every kind, in the order of their numbers.
         pub const KINDS: &[Kind] = &[
@@ -111,9 +118,9 @@ rpc! {
     DropCollection = 3 -> Dropped;
     ListCollections = 4 -> Vec<CollectionInfo>;
     DescribeCollection = 5 -> CollectionInfo;
-    Put = 6 -> Vec<Outcome>;
+    Put = 6 -> Vec<Outcome>, needs 1 for stamps;
     Get = 7 -> Vec<Option<RawStoredPoint>>;
-    Delete = 8 -> Vec<Outcome>;
+    Delete = 8 -> Vec<Outcome>, needs 1 for stamps;
     Search = 9 -> RawSearchReply;
     Scan = 10 -> ScanReply;
     Status = 11 -> StatusReply;
@@ -154,6 +161,14 @@ mod tests {
         assert_eq!(refused.code, ErrorCode::Protocol);
         assert!(refused.message.contains("Search") && refused.message.contains("0x0002"), "{refused}");
         assert!(kind.check(StreamKind::Chunks, 0).unwrap_err().message.contains("Chunks"));
+    }
+
+    /// A node that passed over the stamps of a put would stamp it anew.
+    #[test]
+    fn stamps_must_be_understood() {
+        let put = |stamps| Put { collection: "c".into(), points: Vec::new(), level: Level::Quorum, stamps };
+        assert_eq!((put(Vec::new()).features(), put(vec![Version::ZERO]).features()), (0, 1));
+        assert_eq!(Kind::of(Delete::KIND).unwrap().features, 1);
     }
 
     #[test]
