@@ -11,7 +11,7 @@ use vecino_model::{CollectionId, NodeId, Record};
 use crate::time::Time;
 
 /// Most bytes of hints, over all replicas.
-pub const HINT_BYTES_MAX: usize = 256 * 1024 * 1024;
+pub const HINT_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Hints that are older than this are forgotten.
 pub const HINT_AGE_MAX: Duration = Duration::from_secs(3 * 3600);
 /// Most records of one delivery.

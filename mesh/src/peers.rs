@@ -17,6 +17,11 @@ const LATE_FACTOR: u32 = 3;
 pub const LATE_MIN: Duration = Duration::from_millis(20);
 /// Every node is late after this.
 pub const LATE_MAX: Duration = Duration::from_millis(200);
+/// Requests that other nodes must answer for each that is sent to a second one beside a late one: where all are late, since
+/// there is too much to do, twice as much to do would not help.
+const ANSWERS_PER_HEDGE: u32 = 10;
+/// Most requests to second nodes at once, after a long time without any.
+const HEDGES_MAX: u32 = 256;
 /// Most bytes of records on their way to one replica. A replica that takes them more slowly than they come misses some,
 /// which are kept as hints, instead of filling this node's memory.
 const WRITING_BYTES_MAX: usize = 128 * 1024 * 1024;
@@ -44,6 +49,8 @@ pub struct Peers {
     settled_at: Time,
     usual: BTreeMap<(NodeId, Pace), Duration>,
     silent: BTreeSet<NodeId>,
+    /// Answers that pay for requests to second nodes.
+    credit: u32,
     writing: BTreeMap<NodeId, usize>,
 }
 
@@ -57,6 +64,7 @@ impl Peers {
             settled_at: now + SETTLING,
             usual: BTreeMap::new(),
             silent: BTreeSet::new(),
+            credit: HEDGES_MAX * ANSWERS_PER_HEDGE,
             writing: BTreeMap::new(),
         }
     }
@@ -111,6 +119,7 @@ impl Peers {
     /// A node answered this long after it was asked.
     pub fn answered(&mut self, node: NodeId, pace: Pace, took: Duration) {
         self.silent.remove(&node);
+        self.credit = (self.credit + 1).min(HEDGES_MAX * ANSWERS_PER_HEDGE);
         let usual = self.usual.entry((node, pace)).or_insert(took);
         // An eighth of what is new, as TCP smooths its round trips (RFC 6298).
         *usual = (*usual * 7 + took) / 8;
@@ -121,6 +130,13 @@ impl Peers {
         if node != self.own {
             self.silent.insert(node);
         }
+    }
+
+    /// Whether one more request may go to a second node beside a late one.
+    pub fn take_hedge(&mut self) -> bool {
+        let paid = self.credit.checked_sub(ANSWERS_PER_HEDGE);
+        self.credit = paid.unwrap_or(self.credit);
+        paid.is_some()
     }
 
     /// Whether a node was late and has not answered since.
@@ -151,5 +167,45 @@ impl Peers {
         if let Some(under_way) = self.writing.get_mut(&node) {
             *under_way = under_way.saturating_sub(bytes);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(number: u8) -> NodeId {
+        NodeId::from_bytes([number; 16])
+    }
+
+    #[test]
+    fn a_late_node_is_silent_until_it_answers_and_quick_ones_are_late_sooner() {
+        let mut peers = Peers::new(node(1), BTreeMap::new(), Time::default());
+        assert_eq!(peers.late_after(node(2), Pace::Read), LATE_MAX);
+        peers.was_late(node(2));
+        peers.was_late(node(1));
+        assert_eq!(peers.silent(), [node(2)], "a node is never silent to itself");
+        peers.answered(node(2), Pace::Read, Duration::from_millis(15));
+        assert!(!peers.is_silent(node(2)));
+        assert_eq!(peers.late_after(node(2), Pace::Read), Duration::from_millis(45));
+        assert_eq!(peers.late_after(node(2), Pace::Search), LATE_MAX, "each kind of work has a pace of its own");
+    }
+
+    #[test]
+    fn where_all_are_late_few_are_asked_twice() {
+        let mut peers = Peers::new(node(1), BTreeMap::new(), Time::default());
+        assert_eq!((0..1_000).filter(|_| peers.take_hedge()).count(), HEDGES_MAX as usize);
+        (0..ANSWERS_PER_HEDGE).for_each(|_| peers.answered(node(2), Pace::Search, LATE_MAX));
+        assert!(peers.take_hedge() && !peers.take_hedge());
+    }
+
+    #[test]
+    fn a_slow_replica_is_sent_no_more_than_it_takes() {
+        let mut peers = Peers::new(node(1), BTreeMap::new(), Time::default());
+        assert_eq!(peers.begin_writing(node(2), 2 * WRITING_BYTES_MAX), Ok(()), "one request is always sent");
+        assert_eq!(peers.begin_writing(node(2), 1), Err(2 * WRITING_BYTES_MAX));
+        assert_eq!(peers.begin_writing(node(3), 1), Ok(()));
+        peers.end_writing(node(2), 2 * WRITING_BYTES_MAX);
+        assert_eq!(peers.begin_writing(node(2), 1), Ok(()));
     }
 }

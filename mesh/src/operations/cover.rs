@@ -86,7 +86,9 @@ pub(super) async fn ask_cover<R: Ask + Clone>(
                     for node in waiting.values() {
                         task.core().peers().was_late(*node);
                     }
-                    fanout.hedge();
+                    if task.core().peers().take_hedge() {
+                        fanout.hedge();
+                    }
                     hedge_at = task.now().time + LATE_MAX;
                 }
             },

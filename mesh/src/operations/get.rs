@@ -185,7 +185,7 @@ async fn run<T: Readable>(
                     task.core().peers().was_late(*node);
                 }
                 hedge_at = task.now().time + LATE_MAX;
-                read.hedge()
+                if task.core().peers().take_hedge() { read.hedge() } else { Vec::new() }
             }
         };
     }
