@@ -225,6 +225,9 @@ impl Session {
 
     fn failed(&self, operation: &'static str, failed: Failed) -> ClientError {
         let Failed { error: RpcError { code, message, .. }, retry, place, attempts } = failed;
+        // The decisions do not know what is asked for.
+        let is_unnamed = code == ErrorCode::Timeout && !message.contains(operation);
+        let message = if is_unnamed { format!("{operation} has {message}") } else { message };
         ClientError::Request { operation, node: self.shared.address(place), attempts, code, message, retry }
     }
 
