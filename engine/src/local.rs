@@ -66,8 +66,9 @@ impl LocalCollection {
         &self.core().schema
     }
 
-    /// Applies records, each if it is newer than what is there. What is told to be written is durable and searchable
-    /// when this returns; with a schema that does not flush always, it is durable after the next [`Self::flush`].
+    /// Applies each record that is newer than the version of its point here. A record whose outcome is `Written` is durable
+    /// and searchable when this returns; with a schema that does not flush always, it is durable after the next
+    /// [`Self::flush`].
     ///
     /// Gives one outcome a record, as [`Collection::apply`](crate::Collection::apply) does.
     pub fn apply(&mut self, records: Vec<Record>) -> Vec<Outcome> {

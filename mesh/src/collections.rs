@@ -34,7 +34,7 @@ impl Route {
         Self { name, id, schema, ring, covers: Mutex::default() }
     }
 
-    /// Nodes that together hold every range `times` times, of those that are `usable`.
+    /// Some of the `usable` nodes, so that each range is held by `times` of them.
     pub fn cover(&self, times: usize, usable: &BTreeSet<NodeId>, preference: Preference) -> Arc<Cover> {
         let mut covers = self.covers.lock().unwrap_or_else(PoisonError::into_inner);
         covers.cover(&self.ring, self.replication_factor(), times, usable, preference)
@@ -116,6 +116,11 @@ impl Collections {
     /// Entries of the collections that exist and have their name.
     pub fn live(&self) -> Vec<CatalogEntry> {
         self.look(|catalog| catalog.all_named().into_iter().cloned().collect())
+    }
+
+    /// Whether a collection exists, as far as is known here.
+    pub fn exists(&self, id: CollectionId) -> bool {
+        self.look(|catalog| catalog.entry(id).is_some_and(|entry| entry.live.is_some()))
     }
 
     /// Whether a collection exists, as far as is known here, and this node is to keep a part of it.

@@ -91,12 +91,16 @@ impl Node {
     }
 
     fn set_members(&mut self, view: Arc<View>, commands: &mut Vec<Command>) {
-        let is_down = |node: &&NodeId| view.members.get(*node).is_some_and(|member| member.state == NodeState::Down);
+        let before = Arc::clone(self.core.peers().view());
+        let state = |view: &View, node: &NodeId| view.members.get(node).map(|member| member.state);
+        // A node that was not up before is asked only while this one cannot tell yet: that goes on.
+        let went_down =
+            |node: &&NodeId| state(&before, node) == Some(NodeState::Up) && state(&view, node) == Some(NodeState::Down);
         for (op, running) in &self.operations {
-            let given_up = running.machine.under_way(|(call, asked)| asked.node().filter(is_down).map(|_| *call));
+            let given_up = running.machine.under_way(|(call, asked)| asked.node().filter(went_down).map(|_| *call));
             commands.extend(given_up.into_iter().map(|call| Command::GiveUp { op: *op, call }));
         }
-        let left_over = self.left_over.iter().filter(|(_, asked)| asked.node().filter(is_down).is_some());
+        let left_over = self.left_over.iter().filter(|(_, asked)| asked.node().filter(went_down).is_some());
         commands.extend(left_over.map(|((op, call), _)| Command::GiveUp { op: *op, call: *call }));
         self.core.peers().set_view(view);
     }
@@ -147,5 +151,126 @@ impl Node {
             running.wake_at = stepped.wake_at;
             commands.push(Command::Wake { op, at: stepped.wake_at });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use vecino_model::error::{ErrorCode, RpcError};
+    use vecino_model::message::{Put, ReplicaVersions};
+    use vecino_model::{
+        CatalogEntry, CollectionId, CollectionSchema, FieldSchema, Fields, Fsync, Level, LiveCollection, Member,
+        MeshId, Metric, Outcome, Point, RawPayload, Vector, Version,
+    };
+
+    use super::*;
+    use crate::catalog::Catalog;
+    use crate::collections::Collections;
+    use crate::core::Start;
+    use crate::event::Caller;
+    use crate::message::{Reply, Request};
+    use crate::plants::Plants;
+
+    const COLLECTION: CollectionId = CollectionId([4; 16]);
+
+    fn id(number: u8) -> NodeId {
+        NodeId::from_bytes([number; 16])
+    }
+
+    fn now() -> Now {
+        Now { time: Time::default() + Duration::from_millis(1), wall_ms: 1_000 }
+    }
+
+    /// Node 1, which remembers where node 2 was.
+    fn node(collections: Collections) -> Node {
+        let start = Start {
+            node: id(1),
+            mesh: MeshId([1; 16]),
+            start: 1,
+            remembered: BTreeMap::from([(id(2), ([10, 0, 0, 2], 1).into())]),
+            seed: 1,
+            plants: Plants::default(),
+        };
+        Node::new(Arc::new(Core::new(start, Arc::new(collections), Time::default())))
+    }
+
+    fn view(other: NodeState) -> Event {
+        let member = |number: u8, state| Member {
+            id: id(number),
+            address: ([10, 0, 0, number], 1).into(),
+            state,
+            tokens: vec![u64::from(number)],
+            generation: 1,
+            name: String::new(),
+            software: String::new(),
+            points: 0,
+            bytes: 0,
+            catalog_digest: String::new(),
+        };
+        let members = BTreeMap::from([(id(1), member(1, NodeState::Up)), (id(2), member(2, other))]);
+        Event::Members(Arc::new(View { members }))
+    }
+
+    fn is_given_up(commands: &[Command]) -> bool {
+        commands.iter().any(|command| matches!(command, Command::GiveUp { .. }))
+    }
+
+    #[test]
+    fn calls_end_when_their_node_goes_down_and_not_while_it_is_not_known_to_be_up() {
+        let mut node = node(Collections::new());
+        // The collection is not known here, so the catalog of the peer that asks is fetched.
+        let request = ReplicaVersions { collection: COLLECTION, ids: vec![1.into()] }.into();
+        let (caller, deadline) = (Caller::Peer(id(2)), Time::NEVER);
+        let asked = node.handle(now(), Event::Request { op: 1, caller, request, deadline });
+        assert!(matches!(&asked[0], Command::Send { to, .. } if *to == id(2)), "{asked:?}");
+        assert!(!is_given_up(&node.handle(now(), view(NodeState::Down))), "it cannot tell yet who is down");
+        assert!(!is_given_up(&node.handle(now(), view(NodeState::Up))));
+        assert!(is_given_up(&node.handle(now(), view(NodeState::Down))));
+    }
+
+    #[test]
+    fn a_replica_that_does_not_know_a_new_collection_yet_gets_its_writes_later() {
+        let field = FieldSchema { dim: 1, metric: Metric::Dot, m: 8, ef_construction: 40, profile: Default::default() };
+        let fields = BTreeMap::from([(String::new(), field)]);
+        let schema = CollectionSchema { fields, replication_factor: 2, fsync: Fsync::Always };
+        let placement = BTreeMap::from([(id(1), vec![1]), (id(2), vec![2])]);
+        let version = |time| Version { time, node: id(1), seq: 0 };
+        let live = Some(LiveCollection { schema, placement });
+        let entry = CatalogEntry { name: "films".into(), version: version(1), id: COLLECTION, live };
+        let (mut catalog, collections) = (Catalog::default(), Collections::new());
+        catalog.merge(entry);
+        collections.install(catalog);
+        let mut node = node(collections);
+        node.handle(now(), view(NodeState::Up));
+
+        let vectors = Fields::from([(String::new(), Vector(vec![1.0]))]);
+        let point = Point { id: 7.into(), vectors, payload: RawPayload::default() };
+        let stamps = vec![version(2)];
+        let request = Put { collection: "films".into(), points: vec![point], level: Level::One, stamps }.into();
+        let asked =
+            node.handle(now(), Event::Request { op: 1, caller: Caller::Client, request, deadline: Time::NEVER });
+        let mut sent = None;
+        let mut own = None;
+        for command in asked {
+            match command {
+                Command::Send { call, request, .. } => sent = Some((call, request)),
+                Command::Engine { call, .. } => own = Some(call),
+                _ => {}
+            }
+        }
+        let result = Ok(Reply::Outcomes(vec![Outcome::Written(version(2))]));
+        let answered = node.handle(now(), Event::Answered { op: 1, call: own.unwrap(), result, request: None });
+        assert!(
+            answered.iter().any(|command| matches!(command, Command::Answer { result: Ok(_), .. })),
+            "{answered:?}"
+        );
+        let (call, request): (CallId, Request) = sent.unwrap();
+        let result = Err(RpcError::new(ErrorCode::NotFound, "node 2 keeps no such collection"));
+        node.handle(now(), Event::Answered { op: 1, call, result, request: Some(request) });
+        assert_eq!(node.core().hints().counts(), BTreeMap::from([(id(2), 1)]));
+        assert_eq!(node.operations(), 0);
     }
 }

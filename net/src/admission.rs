@@ -111,7 +111,7 @@ impl Admission {
     /// Takes a connection.
     ///
     /// # Errors
-    /// When its certificate, or all of those that it shares places with, have as many as they may.
+    /// When there are as many connections of this certificate as one may have, or as many of all clients as they may have.
     pub fn connect(&self, party: Party) -> Result<Share, TooMany> {
         let place = self.connections.enter(party)?;
         let classes = &self.limits.classes;

@@ -32,7 +32,7 @@ fn apply_to(oracle: &mut Oracle, records: &[Record]) {
     }
 }
 
-/// Puts and deletes, some of them older than what is there, some of one point twice.
+/// Puts and deletes. Some have older versions than the collection has, and some points are in the batch twice.
 fn batch(random: &mut Rng, time: u64) -> Vec<Record> {
     let one = |_| {
         let (id, time) = (random.u64(0..IDS), random.u64(time.saturating_sub(60)..time) + 1);
@@ -158,7 +158,7 @@ fn a_power_cut_in_the_middle_leaves_what_was_acknowledged_and_a_batch_in_full_or
             let batch = batch(&mut random, time);
             let outcomes = collection.apply(batch.clone());
             let is_written = |outcome: &Outcome| matches!(outcome, Outcome::Written(_));
-            // What is not newer than what is there needs no disk to be told so.
+            // A record that is older than the collection's version is answered without the disk.
             let new: Vec<Record> = batch
                 .into_iter()
                 .filter(|record| oracle.get(&number(record)).is_none_or(|known| known.version < record.version))

@@ -17,7 +17,7 @@ use crate::time::Time;
 pub struct Call<Q> {
     /// Which of the calls of this request it is.
     pub call: CallId,
-    /// The place of the node in the list of those that the client knows.
+    /// Which node: its place among the addresses that the client knows.
     pub place: usize,
     /// What.
     pub what: Q,
@@ -99,12 +99,11 @@ pub async fn ask<Q: Clone, P>(
         let place = attempts.node();
         let since = task.now().time;
         let attempt_until = since + attempts.patience(since);
-        let mut send = |place: usize, since: Time, until: Time| {
+        let send = |place: usize, since: Time| {
             let asking = Asking { place, since };
-            let call = task.call(asking, |call| Call { call, place, what: what.clone(), until });
-            under_way.insert(call, asking);
+            (task.call(asking, |call| Call { call, place, what: what.clone(), until: attempt_until }), asking)
         };
-        send(place, since, attempt_until);
+        under_way.extend([send(place, since)]);
         let mut hedge_at = if may_hedge { since + nodes.late_after(place, kind) } else { Time::NEVER };
         let mut is_overloaded = false;
         let (error, place) = loop {
@@ -139,9 +138,7 @@ pub async fn ask<Q: Clone, P>(
                     });
                     if let Some(second) = second.filter(|_| !is_overloaded && nodes.take_hedge()) {
                         let now = task.now().time;
-                        let asking = Asking { place: second, since: now };
-                        let send = |call| Call { call, place: second, what: what.clone(), until: attempt_until };
-                        under_way.insert(task.call(asking, send), asking);
+                        under_way.extend([send(second, now)]);
                         hedge_at = now + LATE_MAX;
                     }
                 }

@@ -13,7 +13,7 @@ pub const PROBE_EVERY: Duration = Duration::from_millis(500);
 const LATE_FACTOR: u32 = 3;
 /// Requests that must be answered for each that is sent to a second node.
 const ANSWERS_PER_HEDGE: u32 = 10;
-/// Most requests to second nodes at once, after a long time without any: as many as may wait for a node when it dies.
+/// Most requests to second nodes that can be saved up. When a node dies, every request that waits for it needs one.
 const HEDGES_MAX: u32 = 64;
 
 /// The nodes of a mesh by their places in a list, which only grows. Shared by the requests of a client.

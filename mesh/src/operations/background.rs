@@ -88,18 +88,18 @@ async fn deliver_to(task: &Task, nodes: &[NodeId], rests: &mut BTreeMap<NodeId, 
         let delivery = task.core().hints().delivery(*node, task.now().time);
         let Some((collection, records)) = delivery else { continue };
         let request = ReplicaApply { collection, records: records.clone() };
-        waiting.insert(task.ask(*node, request, deadline), (*node, records));
+        waiting.insert(task.ask(*node, request, deadline), (*node, collection, records));
     }
     while !waiting.is_empty() {
         let Some((call, arrival)) = task.next(deadline).await else { break };
-        let Some((node, records)) = waiting.remove(&call) else { continue };
+        let Some((node, collection, records)) = waiting.remove(&call) else { continue };
         let is_taken = match answer_of::<ReplicaApply>(arrival.result) {
             // What is refused will be refused again.
             Ok(outcomes) => outcomes.iter().all(|outcome| {
                 use vecino_model::Outcome::{Refused, Written};
                 matches!(outcome, Written(_) | Refused(_))
             }),
-            Err(error) => error.code == ErrorCode::NotFound,
+            Err(error) => error.code == ErrorCode::NotFound && !task.core().collections.exists(collection),
         };
         if is_taken {
             task.core().hints().delivered(node, &records);
@@ -108,7 +108,7 @@ async fn deliver_to(task: &Task, nodes: &[NodeId], rests: &mut BTreeMap<NodeId, 
             rest(rests, node, task.now().time);
         }
     }
-    for (node, _) in waiting.into_values() {
+    for (node, ..) in waiting.into_values() {
         rest(rests, node, task.now().time);
     }
 }

@@ -259,10 +259,11 @@ impl<'t> Writing<'t> {
         answer: &Result<Vec<Outcome>, RpcError>,
         request: Option<Request>,
     ) {
+        let is_there = self.task.core().collections.exists(self.collection);
         let took = |index: usize| match answer {
             Ok(outcomes) => matches!(outcomes.get(index), Some(Outcome::Written(_) | Outcome::Refused(_))),
-            // The collection is gone there, or was never there: nothing is missed.
-            Err(error) => error.code == ErrorCode::NotFound,
+            // Of a collection that is gone nothing is missed. A node that does not know yet of one that is there gets it later.
+            Err(error) => error.code == ErrorCode::NotFound && !is_there,
         };
         let own = self.task.core().own;
         if node == own {
