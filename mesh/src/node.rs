@@ -160,7 +160,7 @@ mod tests {
     use std::time::Duration;
 
     use vecino_model::error::{ErrorCode, RpcError};
-    use vecino_model::message::{Put, ReplicaVersions};
+    use vecino_model::message::{Put, Query, ReplicaHits, ReplicaVersions, Search};
     use vecino_model::{
         CatalogEntry, CollectionId, CollectionSchema, FieldSchema, Fields, Fsync, Level, LiveCollection, Member,
         MeshId, Metric, Outcome, Point, RawPayload, Vector, Version,
@@ -214,6 +214,24 @@ mod tests {
         Event::Members(Arc::new(View { members }))
     }
 
+    /// The collection `films` on nodes 1 and 2.
+    fn films(replication_factor: u32) -> Collections {
+        let field = FieldSchema { dim: 1, metric: Metric::Dot, m: 8, ef_construction: 40, profile: Default::default() };
+        let fields = BTreeMap::from([(String::new(), field)]);
+        let schema = CollectionSchema { fields, replication_factor, fsync: Fsync::Always };
+        let placement = BTreeMap::from([(id(1), vec![1]), (id(2), vec![2])]);
+        let live = Some(LiveCollection { schema, placement });
+        let entry = CatalogEntry { name: "films".into(), version: version(1), id: COLLECTION, live };
+        let (mut catalog, collections) = (Catalog::default(), Collections::new());
+        catalog.merge(entry);
+        collections.install(catalog);
+        collections
+    }
+
+    fn version(time: u64) -> Version {
+        Version { time, node: id(1), seq: 0 }
+    }
+
     fn is_given_up(commands: &[Command]) -> bool {
         commands.iter().any(|command| matches!(command, Command::GiveUp { .. }))
     }
@@ -233,17 +251,7 @@ mod tests {
 
     #[test]
     fn a_replica_that_does_not_know_a_new_collection_yet_gets_its_writes_later() {
-        let field = FieldSchema { dim: 1, metric: Metric::Dot, m: 8, ef_construction: 40, profile: Default::default() };
-        let fields = BTreeMap::from([(String::new(), field)]);
-        let schema = CollectionSchema { fields, replication_factor: 2, fsync: Fsync::Always };
-        let placement = BTreeMap::from([(id(1), vec![1]), (id(2), vec![2])]);
-        let version = |time| Version { time, node: id(1), seq: 0 };
-        let live = Some(LiveCollection { schema, placement });
-        let entry = CatalogEntry { name: "films".into(), version: version(1), id: COLLECTION, live };
-        let (mut catalog, collections) = (Catalog::default(), Collections::new());
-        catalog.merge(entry);
-        collections.install(catalog);
-        let mut node = node(collections);
+        let mut node = node(films(2));
         node.handle(now(), view(NodeState::Up));
 
         let vectors = Fields::from([(String::new(), Vector(vec![1.0]))]);
@@ -272,5 +280,44 @@ mod tests {
         node.handle(now(), Event::Answered { op: 1, call, result, request: Some(request) });
         assert_eq!(node.core().hints().counts(), BTreeMap::from([(id(2), 1)]));
         assert_eq!(node.operations(), 0);
+    }
+
+    #[test]
+    fn a_search_that_a_range_does_not_answer_in_time_names_the_range() {
+        let mut node = node(films(1));
+        node.handle(now(), view(NodeState::Up));
+        let request = Search {
+            collection: "films".into(),
+            field: String::new(),
+            query: Query::Vector(Vector(vec![1.0])),
+            k: 1,
+            ef: None,
+            threshold: None,
+            level: Level::Quorum,
+            with_payload: false,
+            with_vectors: false,
+            allow_partial: false,
+            exact: false,
+        };
+        let deadline = now().time + Duration::from_secs(1);
+        let (caller, request) = (Caller::Client, request.into());
+        let asked = node.handle(now(), Event::Request { op: 1, caller, request, deadline });
+        let own = asked.iter().find_map(|command| match command {
+            Command::Engine { call, .. } => Some(*call),
+            _ => None,
+        });
+        let result = Ok(Reply::Hits(ReplicaHits { hits: Vec::new(), horizon: None }));
+        node.handle(now(), Event::Answered { op: 1, call: own.unwrap(), result, request: None });
+        let late = Now { time: deadline, wall_ms: 2_000 };
+        let answered = node.handle(late, Event::Woken { op: 1 });
+        let error = answered.into_iter().find_map(|command| match command {
+            Command::Answer { result: Err(error), .. } => Some(error),
+            _ => None,
+        });
+        let error = error.unwrap();
+        assert_eq!(error.code, ErrorCode::Unavailable, "{error}");
+        let told = error.to_string();
+        assert!(told.contains("range 0000000000000002..=") || told.contains("..=0000000000000002"), "{told}");
+        assert!(told.contains(&format!("node {} did not answer before the deadline", id(2).short())), "{told}");
     }
 }

@@ -120,7 +120,9 @@ async fn a_range_without_a_live_replica_is_an_error_that_names_it() {
     let gone = mesh.remove(1);
     let gone_id = gone.node_id().to_owned();
     gone.kill().await.unwrap();
-    lab.await_nodes(&client, 2, NodeState::Up).await;
+    for node in &mesh {
+        lab.await_nodes(&lab.client(node).await, 2, NodeState::Up).await;
+    }
     let short = client.with_timeout(std::time::Duration::from_secs(2));
     let error = short.collection(FILMS).search(vector(1, 1)).await.unwrap_err();
     assert_eq!(error.code(), Some(ErrorCode::Unavailable), "{error}");

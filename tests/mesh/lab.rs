@@ -75,7 +75,7 @@ impl Lab {
         mesh
     }
 
-    /// A client that asks this node and no other.
+    /// A client that asks this node first.
     pub async fn client(&self, node: &NodeProcess) -> Client {
         let builder = Client::builder().connect(node.address().to_string()).certs(self.client_certs());
         builder.build().await.unwrap()

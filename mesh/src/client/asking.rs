@@ -120,6 +120,9 @@ pub async fn ask<Q: Clone, P>(
                         Err(error) => {
                             is_overloaded |= error.code == ErrorCode::Overloaded;
                             attempts.failed_beside(error.retry);
+                            if is_said(&error) {
+                                said = Some((error, place));
+                            }
                         }
                     }
                 }
@@ -144,7 +147,7 @@ pub async fn ask<Q: Clone, P>(
                 }
             }
         };
-        let is_said = !matches!(error.code, ErrorCode::Timeout | ErrorCode::Connection);
+        let is_said = is_said(&error);
         if is_said {
             said = Some((error.clone(), place));
         }
@@ -156,5 +159,44 @@ pub async fn ask<Q: Clone, P>(
                 return Err(Failed { error, retry, place, attempts: attempts.count() });
             }
         }
+    }
+}
+
+/// Whether a node said this, and not the client of a node that says nothing.
+fn is_said(error: &RpcError) -> bool {
+    !matches!(error.code, ErrorCode::Timeout | ErrorCode::Connection)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::machine::Machine;
+    use crate::time::Now;
+
+    #[test]
+    fn what_a_node_says_is_told_and_not_that_another_one_says_nothing() {
+        let at = |ms: u64| Now { time: Time::default() + Duration::from_millis(ms), wall_ms: 0 };
+        let nodes = Arc::new(Nodes::new(2));
+        let (effect, until) = (Effect::Read, at(1_000).time);
+        let plan = Plan { effect, kind: 1, until, is_hedged: true, chance: 0.0 };
+        let steps: Task<(), ()> = Task::new(at(0));
+        let told = Arc::new(Mutex::new(None));
+        let mut machine = Machine::new(steps.clone(), {
+            let (told, nodes) = (Arc::clone(&told), Arc::clone(&nodes));
+            async move { *told.lock().unwrap() = Some(ask(&steps, &nodes, plan, ()).await.map(|answered| answered.place)) }
+        });
+        let asked = machine.step(at(0), None);
+        assert_eq!((asked.commands.len(), asked.commands[0].place), (1, 0));
+        let beside = machine.step(at(200), None).commands;
+        assert_eq!((beside.len(), beside[0].place), (1, 1), "the first one is late");
+        machine.answered(beside[0].call);
+        let unavailable = RpcError::new(ErrorCode::Unavailable, "too few replicas");
+        machine.step(at(210), Some((beside[0].call, Err(unavailable))));
+        assert!(machine.step(at(1_000), None).is_done);
+        let failed = told.lock().unwrap().take().unwrap().unwrap_err();
+        assert_eq!((failed.error.code, failed.place), (ErrorCode::Unavailable, 1), "{}", failed.error);
     }
 }

@@ -1,6 +1,6 @@
 //! What several kinds of request are refused for.
 
-use vecino_model::error::{ErrorCode, RpcError};
+use vecino_model::error::RpcError;
 use vecino_model::limits;
 
 /// Refuses a batch of no points, or of too many.
@@ -12,12 +12,4 @@ pub(super) fn check_batch(points: usize) -> Result<(), RpcError> {
         )));
     }
     Ok(())
-}
-
-/// An error of a time that has passed.
-pub(super) fn late(reasons: &[String]) -> RpcError {
-    RpcError::new(
-        ErrorCode::Timeout,
-        format_args!("the nodes did not answer before the deadline ({})", reasons.join("; ")),
-    )
 }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use vecino_model::error::{ErrorCode, RpcError};
 use vecino_model::{Level, NodeId};
 
-use super::checks::late;
 use super::task::{Task, answer_of};
 use crate::collections::Route;
 use crate::cover_cache::{Preference, TURNS};
@@ -55,6 +54,8 @@ pub(super) async fn ask_cover<R: Ask + Clone>(
                 }
                 return Err(uncovered(route, &cover, level, &reasons));
             }
+            // Nobody could answer in time any more.
+            Step::Ask(nodes) if task.now().time >= deadline => nodes.into_iter().for_each(|node| fanout.failed(node)),
             Step::Ask(nodes) => {
                 let late_after = {
                     let peers = task.core().peers();
@@ -81,7 +82,12 @@ pub(super) async fn ask_cover<R: Ask + Clone>(
                         }
                     }
                 }
-                None if task.now().time >= deadline => return Err(late(&reasons)),
+                None if task.now().time >= deadline => {
+                    for node in std::mem::take(&mut waiting).into_values() {
+                        reasons.push(format!("node {} did not answer before the deadline", node.short()));
+                        fanout.failed(node);
+                    }
+                }
                 None => {
                     for node in waiting.values() {
                         task.core().peers().was_late(*node);
