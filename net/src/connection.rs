@@ -1,6 +1,7 @@
 //! A connection that this endpoint dialled: its hello, and one exchange after the other on it.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,7 +16,7 @@ use crate::message::{ConnectionClass, Hello, HelloReply, PeerIdentity, Rpc};
 use crate::node_id;
 use crate::quic::{CloseCode, certificate, describe};
 use crate::refusal::{Refusal, same_mesh};
-use crate::rpc::{self, TraceId};
+use crate::rpc::{self, Service, TraceId};
 use crate::stream::{ReadFrameError, ResetOnDrop, read_end, read_header, read_part};
 
 /// A connection whose hello was accepted.
@@ -24,6 +25,8 @@ pub(crate) struct Connection {
     pub(crate) peer: PeerIdentity,
     /// What this side's hello said. Once the node joins a mesh that differs, a new hello is due.
     pub(crate) mesh_told: Option<MeshId>,
+    /// Who tells this node's clock with each request; nothing where this is no node or the other side does not take it.
+    teller: Option<Arc<dyn Service>>,
 }
 
 /// Why there is no connection.
@@ -96,13 +99,18 @@ impl Connection {
 
     /// Sends one request and waits for its reply.
     pub(crate) async fn exchange(&self, request: &Outgoing) -> Result<Result<Bytes, RpcError>, ExchangeError> {
-        exchange(&self.quic, request).await
+        exchange(&self.quic, request, self.teller.as_deref()).await
+    }
+
+    /// What is told of this node's clock with what is sent now.
+    pub(crate) fn clock_told(&self) -> u32 {
+        clock_told(self.teller.as_deref())
     }
 
     /// Sends one request whose answer comes in chunks.
     pub(crate) async fn begin(&self, request: &Outgoing) -> Result<quinn::RecvStream, ExchangeError> {
         let (mut send, recv) = open(&self.quic, request.deadline).await?;
-        let sent = timeout_at(request.deadline, send_request(&mut send, request)).await;
+        let sent = timeout_at(request.deadline, send_request(&mut send, request, self.teller.as_deref())).await;
         sent.unwrap_or(Err(ExchangeError::Deadline { sent: true }))?;
         Ok(recv)
     }
@@ -110,7 +118,7 @@ impl Connection {
 
 /// A request as it is sent.
 pub(crate) struct Outgoing {
-    /// Size of the body and time that is left are filled in when it is sent.
+    /// Size of the body, time that is left and clock are filled in when it is sent.
     pub(crate) header: RequestHeader,
     pub(crate) body: Bytes,
     pub(crate) deadline: Instant,
@@ -133,7 +141,11 @@ pub(crate) async fn dial(
     let quic = timeout_at(deadline, connecting).await.map_err(|_| DialError::Silent { patience })?.map_err(lost)?;
     let own = dialler.identity();
     match introduce(dialler, &quic, own.as_ref(), class, deadline).await {
-        Ok(peer) => Ok(Connection { quic, peer, mesh_told: own.and_then(|own| own.mesh_id) }),
+        Ok(reply) => {
+            let teller = dialler.service().filter(|_| reply.takes_clock).map(Arc::clone);
+            let mesh_told = own.and_then(|own| own.mesh_id);
+            Ok(Connection { quic, peer: reply.identity, mesh_told, teller })
+        }
         Err(error) => {
             quic.close(CloseCode::Refused.into(), error.to_string().as_bytes());
             Err(error)
@@ -147,13 +159,13 @@ async fn introduce(
     own: Option<&PeerIdentity>,
     class: ConnectionClass,
     deadline: Instant,
-) -> Result<PeerIdentity, DialError> {
+) -> Result<HelloReply, DialError> {
     let certificate = certificate(quic).map_err(Refusal::from)?;
-    let hello = Hello { peer: own.cloned(), software: dialler.software.clone(), class };
+    let hello = Hello { peer: own.cloned(), software: dialler.software.clone(), class, tells_clock: own.is_some() };
     let body = rpc::encode(&hello).map_err(Refusal::from)?;
     let mut header = RequestHeader::new(Hello::KIND, 0, 0, TraceId::random());
     header.epoch = dialler.epoch();
-    let reply = match exchange(quic, &Outgoing { header, body: body.into(), deadline }).await {
+    let reply = match exchange(quic, &Outgoing { header, body: body.into(), deadline }, None).await {
         Ok(Err(error)) if error.code == ErrorCode::Overloaded => return Err(DialError::Busy(error)),
         Ok(reply) => reply.map_err(Refusal::from)?,
         Err(ExchangeError::Deadline { .. }) => return Err(DialError::Silent { patience: dialler.dial_timeout }),
@@ -168,7 +180,7 @@ async fn introduce(
     };
     let reply: HelloReply = rpc::decode("HelloReply", &reply).map_err(Refusal::from)?;
     judge_reply(&reply.identity, node_id(certificate.key_id), own)?;
-    Ok(reply.identity)
+    Ok(reply)
 }
 
 /// Whether the node that answered is the one it says, and of the same mesh.
@@ -187,10 +199,14 @@ async fn open(quic: &quinn::Connection, deadline: Instant) -> Result<(ResetOnDro
     }
 }
 
-async fn exchange(quic: &quinn::Connection, request: &Outgoing) -> Result<Result<Bytes, RpcError>, ExchangeError> {
+async fn exchange(
+    quic: &quinn::Connection,
+    request: &Outgoing,
+    teller: Option<&dyn Service>,
+) -> Result<Result<Bytes, RpcError>, ExchangeError> {
     let (mut send, mut recv) = open(quic, request.deadline).await?;
     let talk = async {
-        send_request(&mut send, request).await?;
+        send_request(&mut send, request, teller).await?;
         let kind = request.header.kind;
         let (part, body) = read_part_of(&mut recv, kind).await?;
         read_end(&mut recv, body.len()).await.map_err(ExchangeError::of_reading)?;
@@ -206,12 +222,21 @@ async fn exchange(quic: &quinn::Connection, request: &Outgoing) -> Result<Result
     timeout_at(request.deadline, talk).await.unwrap_or(Err(ExchangeError::Deadline { sent: true }))
 }
 
-async fn send_request(send: &mut ResetOnDrop, request: &Outgoing) -> Result<(), ExchangeError> {
+fn clock_told(teller: Option<&dyn Service>) -> u32 {
+    teller.map_or(0, |service| service.clock_told())
+}
+
+async fn send_request(
+    send: &mut ResetOnDrop,
+    request: &Outgoing,
+    teller: Option<&dyn Service>,
+) -> Result<(), ExchangeError> {
     let Outgoing { header, body, deadline } = request;
     let left = deadline.saturating_duration_since(Instant::now()).as_millis();
     let mut header = *header;
     header.body_bytes = frame::check_body_bytes(body.len())?;
     header.deadline_ms = u32::try_from(left).unwrap_or(u32::MAX);
+    header.clock = clock_told(teller);
     match send.send(&header.encode(), body.clone()).await {
         // A stopped stream was refused before it was read: the reply says why.
         Ok(()) | Err(quinn::WriteError::Stopped(_)) => Ok(()),

@@ -75,6 +75,11 @@ impl Dialler {
         self.config.clone()
     }
 
+    /// Who tells this node's clock; nothing for clients.
+    pub(crate) fn service(&self) -> Option<&Arc<dyn Service>> {
+        self.service.as_ref()
+    }
+
     /// Which node this is; nothing for clients.
     pub(crate) fn identity(&self) -> Option<PeerIdentity> {
         self.service.as_ref().map(|service| service.identity())

@@ -60,6 +60,8 @@ pub struct RequestHeader {
     pub body_bytes: u32,
     /// How long the caller waits, counted from when the header is read.
     pub deadline_ms: u32,
+    /// What the caller told of its wall clock, 0 where it told nothing: [`crate::rpc::Service::clock_told`].
+    pub clock: u32,
     /// The last agreed change of the mesh that the caller knows of; 0 before the first.
     pub epoch: u64,
     /// Ties log lines together.
@@ -149,18 +151,19 @@ pub fn check_body_bytes(bytes: usize) -> Result<u32, FrameError> {
 }
 
 impl RequestHeader {
-    /// The header of a request that needs no features, of epoch 0, for one reply.
+    /// The header of a request that needs no features, of epoch 0, for one reply; it tells no clock.
     pub fn new(kind: u16, body_bytes: u32, deadline_ms: u32, trace: TraceId) -> Self {
-        Self { kind, stream: StreamKind::Reply, features: 0, body_bytes, deadline_ms, epoch: 0, trace }
+        Self { kind, stream: StreamKind::Reply, features: 0, body_bytes, deadline_ms, clock: 0, epoch: 0, trace }
     }
 
     /// The bytes of this header.
     pub fn encode(&self) -> [u8; REQUEST_HEADER_BYTES] {
-        let Self { kind, stream, features, body_bytes, deadline_ms, epoch, trace } = *self;
+        let Self { kind, stream, features, body_bytes, deadline_ms, clock, epoch, trace } = *self;
         let mut bytes = [0; REQUEST_HEADER_BYTES];
         encode_start(&mut bytes, PROTOCOL_VERSION, kind, stream as u8, body_bytes);
         bytes[10..12].copy_from_slice(&features.to_le_bytes());
         bytes[16..20].copy_from_slice(&deadline_ms.to_le_bytes());
+        bytes[20..24].copy_from_slice(&clock.to_le_bytes());
         bytes[24..32].copy_from_slice(&epoch.to_le_bytes());
         bytes[32..48].copy_from_slice(trace.as_bytes());
         bytes
@@ -180,10 +183,10 @@ impl RequestHeader {
         let features = u16::from_le_bytes(fields.take()?);
         let body_bytes = fields.body_bytes()?;
         let deadline_ms = u32::from_le_bytes(fields.take()?);
-        fields.reserved::<4>()?;
+        let clock = u32::from_le_bytes(fields.take()?);
         let epoch = u64::from_le_bytes(fields.take()?);
         let trace = TraceId::from_bytes(fields.take()?);
-        Ok(Self { kind, stream, features, body_bytes, deadline_ms, epoch, trace })
+        Ok(Self { kind, stream, features, body_bytes, deadline_ms, clock, epoch, trace })
     }
 
     /// How long the caller waits.
@@ -299,6 +302,7 @@ mod tests {
         features: 0x0304,
         body_bytes: 0x0006_0708,
         deadline_ms: 0x090a_0b0c,
+        clock: 0x0d0e_0f10,
         epoch: 0x1112_1314_1516_1718,
         trace: TraceId::from_bytes([0xee; 16]),
     };
@@ -306,7 +310,7 @@ mod tests {
     #[test]
     fn a_request_header_has_the_bytes_that_the_document_draws() {
         let mut expected = b"VCNO\x02\x00\x02\x01\x01\x00\x04\x03\x08\x07\x06\x00\x0c\x0b\x0a\x09".to_vec();
-        expected.extend(b"\x00\x00\x00\x00\x18\x17\x16\x15\x14\x13\x12\x11");
+        expected.extend(b"\x10\x0f\x0e\x0d\x18\x17\x16\x15\x14\x13\x12\x11");
         expected.extend([0xee; 16]);
         assert_eq!(REQUEST.encode()[..], expected[..]);
         assert_eq!(RequestHeader::decode(&expected), Ok(REQUEST));
@@ -340,12 +344,9 @@ mod tests {
 
     #[test]
     fn reserved_bytes_that_are_not_zero_and_kinds_of_stream_and_parts_that_are_not_known_are_refused() {
-        for offset in [9, 20, 21, 22, 23] {
-            let mut bytes = REQUEST.encode();
-            bytes[offset] = 1;
-            let begin = if offset == 9 { 9 } else { 20 };
-            assert_eq!(RequestHeader::decode(&bytes), Err(FrameError::Reserved { offset: begin }));
-        }
+        let mut bytes = REQUEST.encode();
+        bytes[9] = 1;
+        assert_eq!(RequestHeader::decode(&bytes), Err(FrameError::Reserved { offset: 9 }));
         let reply = ReplyHeader::new(9, Part::End, 0).encode();
         for offset in [9, 10, 11] {
             let mut bytes = reply;
@@ -374,10 +375,10 @@ mod tests {
         #[test]
         fn headers_survive(
             kind: u16, streams in 0..3_u8, parts in 0..4_u8, features: u16, body_bytes in 0..=FRAME_BYTES_MAX as u32,
-            deadline_ms: u32, epoch: u64, trace: [u8; 16],
+            deadline_ms: u32, clock: u32, epoch: u64, trace: [u8; 16],
         ) {
             let (stream, trace) = (StreamKind::decode(streams).unwrap(), TraceId::from_bytes(trace));
-            let request = RequestHeader { kind, stream, features, body_bytes, deadline_ms, epoch, trace };
+            let request = RequestHeader { kind, stream, features, body_bytes, deadline_ms, clock, epoch, trace };
             prop_assert_eq!(RequestHeader::decode(&request.encode()), Ok(request));
             let reply = ReplyHeader::new(kind, Part::decode(parts).unwrap(), body_bytes);
             prop_assert_eq!(ReplyHeader::decode(&reply.encode()), Ok(reply));

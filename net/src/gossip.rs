@@ -235,6 +235,7 @@ async fn deliver_one(pool: &Arc<Pool>, to: SocketAddr, message: Bytes) -> anyhow
         // A heartbeat must not wait behind a batch of vectors.
         stream.set_priority(1)?;
         let mut stream = ResetOnDrop::new(stream);
+        header.clock = connection.clock_told();
         stream.send(&header.encode(), message).await?;
         anyhow::Ok(())
     };

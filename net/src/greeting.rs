@@ -69,7 +69,9 @@ pub(crate) async fn greet(
         Err(refusal) => Err(refusal),
     };
     let (reply, version) = match &judged {
-        Ok(_) => (rpc::encode(&HelloReply { identity: own, software }).map(Answer::Reply), PROTOCOL_VERSION),
+        Ok((_, _, hello, _)) => {
+            (rpc::encode(&HelloReply::to(hello, own, software)).map(Answer::Reply), PROTOCOL_VERSION)
+        }
         Err(Refusal::TooMany(too_many)) => (Err(RpcError::from(*too_many)), PROTOCOL_VERSION),
         Err(refusal) => {
             let version = if let Refusal::Frame(error) = refusal { error.answer_version() } else { PROTOCOL_VERSION };

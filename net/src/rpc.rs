@@ -75,6 +75,16 @@ pub trait Service: Send + Sync + 'static {
     /// Who this node says that it is. Asked on every new connection: the mesh id appears once a mesh was joined.
     fn identity(&self) -> PeerIdentity;
 
+    /// What is told other nodes of this node's wall clock with each request, at the moment when that is sent; 0 tells nothing.
+    /// Only nodes are told that have said that they understand it. It must not block.
+    fn clock_told(&self) -> u32 {
+        0
+    }
+
+    /// A node of the authority told this of its wall clock with what has arrived just now, gossip included. It must not
+    /// block.
+    fn clock_heard(&self, _node: NodeId, _told: u32) {}
+
     /// Answers one request. `body` and the answer are MessagePack maps ([`decode`], [`encode`]).
     ///
     /// The future is dropped when the caller goes away or `context.deadline` passes. [`crate::message::Hello`] never

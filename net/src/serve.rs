@@ -131,7 +131,8 @@ async fn serve_connection<S: UniSink + 'static>(
             },
             stream = accepted.quic.accept_uni() => match (stream, accepted.advertised) {
                 (Ok(recv), Some(from)) => {
-                    spawn("receiving a message", serve_one_way(Arc::clone(&server), from, recv));
+                    let (server, accepted) = (Arc::clone(&server), Arc::clone(&accepted));
+                    spawn("receiving a message", serve_one_way(server, accepted, from, recv));
                 }
                 (Ok(mut recv), None) => drop(recv.stop(CANCELLED)),
                 (Err(error), _) => break error,
@@ -235,6 +236,7 @@ async fn serve_request<S>(
     let Server { service, admission, .. } = server;
     admission.check_running()?;
     let kind = check_kind(service, accepted, header)?;
+    hear_clock(service, accepted, header);
     if header.deadline_ms == 0 {
         let message =
             format_args!("deadline_ms of a {} is 0, which leaves no time for it; nothing was done", kind.name);
@@ -246,7 +248,8 @@ async fn serve_request<S>(
     let admitted = admitted.insert(admission.admit(&accepted.share, class, kind, context.deadline)?);
     if header.kind == Hello::KIND {
         let software = server.pool.dialler().software.clone();
-        return rpc::encode(&HelloReply { identity: service.identity(), software }).map(Answer::Reply);
+        let hello = rpc::decode(Hello::NAME, &body)?;
+        return rpc::encode(&HelloReply::to(&hello, service.identity(), software)).map(Answer::Reply);
     }
     if kind.stream == StreamKind::Chunks {
         // Boxed, so that the many requests with one reply do not carry the room for this.
@@ -318,12 +321,27 @@ impl Arrival<'_> {
     }
 }
 
+/// Tells the service what a node told of its clock. Clients tell nothing that counts.
+fn hear_clock(service: &Arc<dyn Service>, accepted: &Accepted, header: &RequestHeader) {
+    if let Caller::Peer(node) = accepted.caller
+        && header.clock != 0
+    {
+        service.clock_heard(node, header.clock);
+    }
+}
+
 /// Takes one message off a stream in one direction.
-async fn serve_one_way<S: UniSink + 'static>(server: Arc<Server<S>>, from: SocketAddr, mut recv: quinn::RecvStream) {
+async fn serve_one_way<S: UniSink + 'static>(
+    server: Arc<Server<S>>,
+    accepted: Arc<Accepted>,
+    from: SocketAddr,
+    mut recv: quinn::RecvStream,
+) {
     let header = read_request_header(&mut recv).await.map_err(unreadable);
     let checked = header.and_then(|header| {
         let kind = Kind::of(header.kind).ok_or_else(|| unknown_kind(header.kind))?;
         kind.check(header.stream, header.features)?;
+        hear_clock(&server.service, &accepted, &header);
         Ok((kind.number, header.body_bytes as usize))
     });
     match checked {

@@ -119,7 +119,7 @@ fn body<R: Rpc>(bytes: &[u8]) {
 fn a_hello() -> Hello {
     let (node_id, mesh_id) = (NodeId::from_bytes([7; 16]), Some(MeshId([2; 16])));
     let peer = Some(PeerIdentity { node_id, mesh_id, advertise: "127.0.0.1:7450".into() });
-    Hello { peer, software: "vecino".into(), class: ConnectionClass::Bulk }
+    Hello { peer, software: "vecino".into(), class: ConnectionClass::Bulk, tells_clock: true }
 }
 
 fn a_scan() -> ScanStream {
@@ -137,7 +137,7 @@ fn a_page() -> ScanReply {
 #[test]
 fn frames_and_bodies() {
     let mut request = RequestHeader::new(14, 100, 5_000, TraceId::random());
-    (request.stream, request.epoch) = (StreamKind::Chunks, 1 << 40);
+    (request.stream, request.clock, request.epoch) = (StreamKind::Chunks, 1 << 30, 1 << 40);
     let request = request.encode();
     let parts = [Part::Reply, Part::Error, Part::Chunk, Part::End].map(|part| ReplyHeader::new(14, part, 100).encode());
     let live =

@@ -15,6 +15,9 @@ pub struct Hello {
     /// What the connection is for.
     #[serde(default)]
     pub class: ConnectionClass,
+    /// Whether the caller tells its wall clock to those that take it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub tells_clock: bool,
 }
 
 /// What a connection is for. Two connections to a node keep what is small and urgent from waiting behind what is large.
@@ -47,4 +50,41 @@ pub struct HelloReply {
     pub identity: PeerIdentity,
     /// Version of its software.
     pub software: String,
+    /// Whether requests may tell the caller's wall clock. Said only to callers that said that they do.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub takes_clock: bool,
+}
+
+impl HelloReply {
+    /// The answer of this node to a hello.
+    pub(crate) fn to(hello: &Hello, identity: PeerIdentity, software: String) -> Self {
+        Self { identity, software, takes_clock: hello.tells_clock }
+    }
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rpc::{decode, encode};
+
+    /// What releases before this one say and are told has none of the fields of clocks.
+    #[test]
+    fn a_hello_and_its_answer_without_a_clock_are_what_they_were() {
+        let hello = Hello { peer: None, software: "old".into(), class: ConnectionClass::Ordinary, tells_clock: false };
+        let old = b"\x83\xa4peer\xc0\xa8software\xa3old\xa5class\xa8ordinary";
+        assert_eq!(encode(&hello).unwrap(), old);
+        assert!(!decode::<Hello>("Hello", old).unwrap().tells_clock);
+
+        let identity = PeerIdentity { node_id: NodeId::from_bytes([1; 16]), mesh_id: None, advertise: "a:1".into() };
+        let reply = HelloReply::to(&hello, identity.clone(), "new".into());
+        let bytes = encode(&reply).unwrap();
+        assert_eq!(bytes[0], 0x82, "two fields");
+        assert!(!decode::<HelloReply>("HelloReply", &bytes).unwrap().takes_clock);
+        let told = HelloReply::to(&Hello { tells_clock: true, ..hello }, identity, "new".into());
+        assert!(decode::<HelloReply>("HelloReply", &encode(&told).unwrap()).unwrap().takes_clock);
+    }
 }

@@ -301,7 +301,7 @@ async fn a_hello_can_be_repeated_and_unknown_requests_are_refused_by_the_service
     let mesh = Mesh::new();
     let server = mesh.server();
     let client = mesh.client_endpoint();
-    let hello = Hello { peer: None, software: "again".into(), class: Default::default() };
+    let hello = Hello { peer: None, software: "again".into(), class: Default::default(), tells_clock: false };
     let reply = client.call(server.address, None, &hello, PATIENCE).await.unwrap();
     assert_eq!(reply.identity.node_id, server.id);
     let error = client.call(server.address, None, &TakeSnapshot { collection: None }, PATIENCE).await.unwrap_err();

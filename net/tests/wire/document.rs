@@ -77,7 +77,8 @@ fn every_byte_of_the_headers_is_where_the_document_draws_it() {
     let document = document();
     let mut request = RequestHeader::new(0x0102, 0x0003_0405, 0x0607_0809, TraceId::from_bytes([0xee; 16]));
     (request.stream, request.features, request.epoch) = (StreamKind::OneWay, 0x0a0b, 0x1112_1314_1516_1718);
-    let request_values: [(&str, &[u8]); 9] = [
+    request.clock = 0x191a_1b1c;
+    let request_values: [(&str, &[u8]); 10] = [
         ("magic", b"VCNO"),
         ("protocol version: 2", &[2, 0]),
         ("kind of stream", &[2]),
@@ -85,6 +86,7 @@ fn every_byte_of_the_headers_is_where_the_document_draws_it() {
         ("features", &[0x0b, 0x0a]),
         ("size", &[5, 4, 3, 0]),
         ("deadline", &[9, 8, 7, 6]),
+        ("clock", &[0x1c, 0x1b, 0x1a, 0x19]),
         ("epoch", &[0x18, 0x17, 0x16, 0x15, 0x14, 0x13, 0x12, 0x11]),
         ("trace id", &[0xee; 16]),
     ];

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -113,6 +113,10 @@ pub struct Obedient {
     pub chunks: watch::Sender<usize>,
     /// Contexts of all calls.
     pub contexts: Mutex<Vec<RequestContext>>,
+    /// What it tells of its clock.
+    pub clock: AtomicU32,
+    /// What it was told of the clocks of others.
+    pub clocks: watch::Sender<Vec<(NodeId, u32)>>,
 }
 
 impl Obedient {
@@ -125,6 +129,8 @@ impl Obedient {
             released: watch::Sender::new(false),
             chunks: watch::Sender::new(0),
             contexts: Mutex::default(),
+            clock: AtomicU32::new(0),
+            clocks: watch::Sender::default(),
         }
     }
 
@@ -152,6 +158,14 @@ impl Service for Obedient {
         let left = self.identity_panics_in.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less);
         assert!(left != Ok(1), "as asked");
         self.identity.lock().unwrap().clone()
+    }
+
+    fn clock_told(&self) -> u32 {
+        self.clock.load(Ordering::SeqCst)
+    }
+
+    fn clock_heard(&self, node: NodeId, told: u32) {
+        self.clocks.send_modify(|clocks| clocks.push((node, told)));
     }
 
     async fn serve(&self, context: RequestContext, kind: u16, body: Bytes) -> Result<Vec<u8>, RpcError> {

@@ -5,6 +5,7 @@
 
 mod calls;
 mod child;
+mod clocks;
 mod document;
 mod fixture;
 mod gossip;

@@ -42,7 +42,7 @@ impl Raw {
 
     pub async fn hello(&self, claimed: Option<NodeId>) -> Result<Vec<u8>, RpcError> {
         let peer = claimed.map(|node_id| PeerIdentity { node_id, mesh_id: None, advertise: "127.0.0.1:9".to_owned() });
-        let hello = Hello { peer, software: "raw".into(), class: ConnectionClass::Ordinary };
+        let hello = Hello { peer, software: "raw".into(), class: ConnectionClass::Ordinary, tells_clock: false };
         self.ask(Hello::KIND, &encode(&hello).unwrap()).await
     }
 }
