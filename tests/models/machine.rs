@@ -31,8 +31,6 @@ enum Machine {
 pub enum Event {
     /// A replica has this version, or the record of it.
     Has(NodeId, Option<Version>),
-    /// A write has its stamp.
-    Stamped(Version),
     /// A replica took what a write sent under this number, or had this newer version.
     Written(write::SendNumber, Version),
     /// A replica took what a read wrote back.
@@ -54,7 +52,6 @@ impl Machine {
             (Self::Write(write), Event::Has(node, version)) => {
                 Commands::OfWrite(write.on_versions(node, Ok(vec![version])))
             }
-            (Self::Write(write), Event::Stamped(stamp)) => Commands::OfWrite(write.on_stamped(vec![(POINT, stamp)])),
             (Self::Write(write), Event::Written(send, version)) => {
                 Commands::OfWrite(write.on_written(send, Ok(vec![Outcome::Written(version)])))
             }
@@ -107,8 +104,18 @@ thread_local! {
 }
 
 impl Running {
-    pub fn write(replicas: Replicas, level: Level) -> (Self, Commands) {
-        let (write, commands) = Write::new(replicas, level);
+    /// Asks for the versions that a stamp must be above. As where a node gives stamps, it goes no further.
+    pub fn asking(replicas: Replicas) -> (Self, Commands) {
+        let (write, commands) = Write::new(replicas, Level::Quorum);
+        (Self::new(Machine::Write(write)), Commands::OfWrite(commands))
+    }
+
+    /// Writes what has its stamp.
+    pub fn stamped(replicas: Replicas, stamp: Version, counts_one: bool) -> (Self, Commands) {
+        let (mut write, commands) = Write::stamped(replicas, Level::Quorum, vec![stamp]);
+        if counts_one {
+            write.count_one();
+        }
         (Self::new(Machine::Write(write)), Commands::OfWrite(commands))
     }
 

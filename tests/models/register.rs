@@ -1,7 +1,8 @@
 //! The register of one point, model-checked: every order of events, not some from a seed.
 //!
 //! Three replicas, two writers of which one may send its put again, and a reader, run by the real machines of
-//! `mesh/src/quorum/`. Every history that clients can see is linearizable; and where one rule of the protocol is
+//! `mesh/src/quorum/`. As the client library does, a writer first asks for a stamp, then has its put written with it, and
+//! keeps the stamp where it sends the put again. Every history that clients can see is linearizable; and where one rule of the protocol is
 //! broken, the checker finds a history that is not, and shows the shortest way to it.
 
 #![allow(clippy::unwrap_used, reason = "everything here is a test")]

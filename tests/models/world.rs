@@ -7,8 +7,8 @@
 use std::collections::BTreeSet;
 
 use stateright::{Model, Property};
-use vecino_mesh::quorum::{read, write};
-use vecino_model::{Level, Outcome, Version};
+use vecino_mesh::quorum::{Replicas, read, write};
+use vecino_model::{Outcome, Version};
 use vecino_simulation::checkers::history::{self, Kind, Operation};
 use vecino_simulation::checkers::linearizable;
 
@@ -45,6 +45,11 @@ pub struct Register {
     pub answers_travel: bool,
 }
 
+/// The replicas of the one point of a batch.
+fn every_replica() -> Replicas {
+    vec![(0..REPLICAS).map(replica).collect()]
+}
+
 impl Register {
     fn begin(&self, state: &mut State, slot: Slot) {
         if state.has_one_ended {
@@ -73,28 +78,38 @@ impl Register {
         }
     }
 
+    /// Begins to write: with the stamp that the put has, or by asking for one.
     fn write(&self, state: &mut State, slot: Slot) {
-        let (machine, commands) = Running::write(vec![(0..REPLICAS).map(replica).collect()], Level::Quorum);
+        let kept = state.kept.filter(|_| slot == REPEAT && self.rules != Rules::RepeatsAreStampedAnew);
+        if let Some(stamp) = kept {
+            return self.write_stamped(state, slot, stamp);
+        }
+        if self.rules == Rules::WritesDoNotAsk {
+            // As if a majority had said that it knows of nothing.
+            return self.stamp(state, slot, Version::ZERO);
+        }
+        let (machine, commands) = Running::asking(every_replica());
         state.machines[slot] = machine;
         self.carry_out(state, slot, commands);
     }
 
-    /// Whether this put has its stamp from elsewhere and only needs to be written.
-    fn is_stamped(&self, slot: Slot) -> bool {
-        slot == REPEAT && self.rules != Rules::RepeatsAreStampedAnew
-    }
-
+    /// The client learns its stamp, and has the put written with it.
+    ///
     /// Clocks are of no help: a stamp is as far above the newest version that was heard of as it must be.
-    fn stamp(&self, state: &mut State, slot: Slot, newest: Version) -> Version {
-        if let Some(kept) = state.kept.filter(|_| self.is_stamped(slot)) {
-            return kept;
-        }
+    fn stamp(&self, state: &mut State, slot: Slot, newest: Version) {
         let writer = if slot == SECOND_WRITER { 2 } else { 1 };
         let stamp = Version { time: newest.time + 1, node: node(writer), seq: slot as u64 };
         if slot == 0 {
             state.kept = Some(stamp);
         }
-        stamp
+        self.write_stamped(state, slot, stamp);
+    }
+
+    fn write_stamped(&self, state: &mut State, slot: Slot, stamp: Version) {
+        let counts_one = self.rules == Rules::OneReplicaAcknowledges;
+        let (machine, commands) = Running::stamped(every_replica(), stamp, counts_one);
+        state.machines[slot] = machine;
+        self.carry_out(state, slot, commands);
     }
 
     /// Tells a machine of something, and does what it then wants.
@@ -113,22 +128,13 @@ impl Register {
     fn write_on(&self, state: &mut State, slot: Slot, command: write::Command) {
         match command {
             write::Command::AskVersions { node, .. } => {
-                if self.rules == Rules::WritesDoNotAsk || self.is_stamped(slot) {
-                    // As if every replica had said that it knows of nothing.
-                    self.tell(state, slot, Event::Has(node, None));
-                } else {
-                    let replica = index_of(node);
-                    state.messages.insert(Message { slot, replica, content: Content::AskVersion });
-                }
+                let replica = index_of(node);
+                state.messages.insert(Message { slot, replica, content: Content::AskVersion });
             }
             write::Command::Stamp { points } => {
-                self.answer_late(state, slot);
-                let stamp = self.stamp(state, slot, points[0].1);
-                if self.rules == Rules::OneReplicaAcknowledges {
-                    let replicas = vec![(0..REPLICAS).map(replica).collect()];
-                    state.machines[slot] = Running::write(replicas, Level::One).0;
-                }
-                self.tell(state, slot, Event::Stamped(stamp));
+                // Answers that come later change nothing: nobody waits for them.
+                state.messages.retain(|message| message.slot != slot);
+                self.stamp(state, slot, points[0].1);
             }
             write::Command::Write { node, send, .. } => {
                 let version = state.machines[slot].stamp().expect("stamped before it is written");
@@ -141,15 +147,6 @@ impl Register {
                 let operation = if slot == REPEAT { 0 } else { slot };
                 self.end(state, operation, None);
             }
-        }
-    }
-
-    /// A late answer to a write that has its stamp changes nothing. So there are none: it does not matter which they
-    /// are.
-    fn answer_late(&self, state: &mut State, slot: Slot) {
-        state.messages.retain(|message| message.slot != slot);
-        for index in 0..REPLICAS {
-            self.tell(state, slot, Event::Has(replica(index), None));
         }
     }
 
