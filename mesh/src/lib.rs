@@ -15,6 +15,7 @@ pub mod event;
 pub mod fanout;
 pub mod hints;
 pub mod hlc;
+pub mod joining;
 pub mod machine;
 pub mod merge;
 pub mod message;

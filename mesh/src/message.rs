@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use vecino_model::message::{
-    CatalogApply, CatalogFetch, CollectionInfo, CreateCollection, Delete, DropCollection, Dropped, Get, Join,
-    JoinReply, Members, MembersReply, Probe, ProbeReply, Put, RawSearchReply, ReplicaApply, ReplicaHits, ReplicaRead,
-    ReplicaScan, ReplicaScanReply, ReplicaSearch, ReplicaVersions, Scan, ScanReply, Search, Stamp, Stamped,
+    CatalogApply, CatalogFetch, CollectionInfo, CreateCollection, Delete, DescribeCollection, DropCollection, Dropped,
+    Get, Join, JoinReply, ListCollections, Members, MembersReply, NodeSnapshot, NodeStats, NodeStatsReply, Probe,
+    ProbeReply, Put, RawSearchReply, ReplicaApply, ReplicaHits, ReplicaRead, ReplicaScan, ReplicaScanReply,
+    ReplicaSearch, ReplicaVersions, RingInfo, RingReply, Scan, ScanReply, Search, SnapshotReport, Stamp, Stamped,
+    Status, StatusReply, TakeSnapshot,
 };
 use vecino_model::{CatalogEntry, Outcome, RawStoredPoint, Record, Version};
 
@@ -69,12 +71,19 @@ messages! {
     Scan -> Page(ScanReply);
     CreateCollection -> Collection(CollectionInfo);
     DropCollection -> Dropped(Dropped);
+    ListCollections -> Collections(Vec<CollectionInfo>);
+    DescribeCollection -> Collection(CollectionInfo);
+    Status -> Status(StatusReply);
+    RingInfo -> Ring(RingReply);
+    TakeSnapshot -> Snapshots(Vec<SnapshotReport>);
     Join -> Joined(JoinReply);
     CatalogFetch -> Catalog(Vec<CatalogEntry>);
     CatalogApply -> Dropped(Dropped);
     Members -> Members(MembersReply);
     Probe -> Probed(ProbeReply);
     Find -> Route(Arc<Route>);
+    NodeStats -> Stats(NodeStatsReply);
+    NodeSnapshot -> Snapshots(Vec<SnapshotReport>);
     ReplicaVersions -> Versions(Vec<Option<Version>>);
     ReplicaApply -> Outcomes(Vec<Outcome>);
     ReplicaRead -> Records(Vec<Option<Record>>);
@@ -95,8 +104,18 @@ pub enum Reply {
     Found(RawSearchReply),
     /// A page of a scan.
     Page(ScanReply),
-    /// The collection that was created.
+    /// The collection that was created, or asked about.
     Collection(CollectionInfo),
+    /// Every collection.
+    Collections(Vec<CollectionInfo>),
+    /// The nodes of the mesh.
+    Status(StatusReply),
+    /// The ranges of a ring.
+    Ring(RingReply),
+    /// What came of snapshots.
+    Snapshots(Vec<SnapshotReport>),
+    /// What a node holds.
+    Stats(NodeStatsReply),
     /// What was dropped.
     Dropped(Dropped),
     /// What a node has once it belongs to the mesh.

@@ -44,7 +44,8 @@ pub enum Pace {
 pub struct Peers {
     own: NodeId,
     view: Arc<View>,
-    /// Where nodes were when this one last ran, until gossip says where they are.
+    /// Where nodes were when they were last heard of, in this life or before it. Gossip forgets members that were away for
+    /// long; they still belong to the mesh, and their addresses are worth a try.
     remembered: BTreeMap<NodeId, SocketAddr>,
     settled_at: Time,
     usual: BTreeMap<(NodeId, Pace), Duration>,
@@ -71,7 +72,14 @@ impl Peers {
 
     /// Takes over who is in the mesh.
     pub fn set_view(&mut self, view: Arc<View>) {
+        let others = view.members.values().filter(|member| member.id != self.own);
+        self.remembered.extend(others.map(|member| (member.id, member.address)));
         self.view = view;
+    }
+
+    /// Where the other nodes were when they were last heard of: what a node has to remember over a restart.
+    pub fn remembered(&self) -> &BTreeMap<NodeId, SocketAddr> {
+        &self.remembered
     }
 
     /// Who is in the mesh.
@@ -189,6 +197,31 @@ mod tests {
         assert!(!peers.is_silent(node(2)));
         assert_eq!(peers.late_after(node(2), Pace::Read), Duration::from_millis(45));
         assert_eq!(peers.late_after(node(2), Pace::Search), LATE_MAX, "each kind of work has a pace of its own");
+    }
+
+    /// Named after what went wrong: the majority that agrees to a create shrank when gossip forgot a node that was away.
+    #[test]
+    fn a_node_that_gossip_forgets_still_belongs_to_the_mesh() {
+        let address = SocketAddr::from(([10, 0, 0, 2], 1));
+        let member = |number: u8| Member {
+            id: node(number),
+            address,
+            state: NodeState::Down,
+            tokens: Vec::new(),
+            generation: 1,
+            name: String::new(),
+            software: String::new(),
+            points: 0,
+            bytes: 0,
+            catalog_digest: String::new(),
+        };
+        let mut peers = Peers::new(node(1), BTreeMap::new(), Time::default());
+        let members = BTreeMap::from([(node(1), member(1)), (node(2), member(2))]);
+        peers.set_view(Arc::new(View { members }));
+        peers.set_view(Arc::default());
+        assert_eq!(peers.known(), [node(1), node(2)].into());
+        assert_eq!(peers.address(node(2)), Some(address));
+        assert_eq!(*peers.remembered(), BTreeMap::from([(node(2), address)]), "a node does not remember itself");
     }
 
     #[test]

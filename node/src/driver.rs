@@ -17,7 +17,7 @@ use vecino_mesh::machine::CallId;
 use vecino_mesh::message::{Ask, Reply, Request};
 use vecino_mesh::node::Node;
 use vecino_mesh::time::{Now, Time};
-use vecino_model::message::Dropped;
+use vecino_model::message::{Dropped, NodeStats, NodeStatsReply};
 use vecino_model::{NodeId, View};
 use vecino_net::endpoint::Endpoint;
 use vecino_net::error::{ErrorCode, Retry, RpcError};
@@ -27,6 +27,7 @@ use vecino_supervise::kept_running;
 
 use crate::blocking::blocking;
 use crate::replica::ReplicaRequest;
+use crate::snapshots;
 use crate::store::{Store, to_rpc_error};
 use crate::wall_clock::{SystemClock, WallClock};
 
@@ -276,6 +277,8 @@ impl Driver {
             Request::CatalogFetch(request) => self.call(to, request, left).await.map(Reply::Catalog),
             Request::CatalogApply(request) => self.call(to, request, left).await.map(Reply::Dropped),
             Request::Probe(request) => self.call(to, request, left).await.map(Reply::Probed),
+            Request::NodeStats(request) => self.call(to, request, left).await.map(Reply::Stats),
+            Request::NodeSnapshot(request) => self.call(to, request, left).await.map(Reply::Snapshots),
             other => Err(unexpected(other)),
         }
     }
@@ -296,6 +299,10 @@ impl Driver {
             Request::ReplicaRead(request) => request.answer(store).await.map(Reply::Records),
             Request::ReplicaSearch(request) => request.answer(store).await.map(Reply::Hits),
             Request::ReplicaScan(request) => request.answer(store).await.map(Reply::RecordPage),
+            Request::NodeStats(NodeStats {}) => Ok(Reply::Stats(stats_of(store))),
+            Request::NodeSnapshot(request) => {
+                snapshots::take(Arc::clone(store), self.shared.core.own, request).await.map(Reply::Snapshots)
+            }
             other => Err(unexpected(&other)),
         }
     }
@@ -339,6 +346,12 @@ enum Work {
     Send { op: OpId, call: CallId, to: NodeId, request: Request, deadline: Time, given_up: oneshot::Receiver<()> },
     Engine { op: OpId, call: CallId, request: Request },
     Persist { op: OpId, call: CallId, change: Change },
+}
+
+/// What this node holds of each collection, and what it takes in all.
+fn stats_of(store: &Store) -> NodeStatsReply {
+    let collections = store.stats().into_iter().collect();
+    NodeStatsReply { collections, memory: Some(store.memory()), panics: vecino_supervise::panics() }
 }
 
 fn unexpected(request: &Request) -> RpcError {

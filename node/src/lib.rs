@@ -1,17 +1,17 @@
-//! A node of vecino as a library: its store, what it answers as a replica, the coordinator of clients' requests, joining,
-//! and configuration.
+//! A node of vecino as a library: its store, what it answers as a replica, the driver of what it decides, joining, and
+//! configuration.
 
 mod blocking;
 pub mod catalog_file;
 pub mod collection_files;
 pub mod config;
-pub mod coordinator;
 pub mod driver;
 pub mod identity;
 pub mod join;
 pub mod node;
 pub mod open_collections;
 pub mod replica;
+mod scan_stream;
 pub mod searches;
 pub mod service;
 pub mod snapshots;

@@ -1,8 +1,8 @@
 //! A running node.
 //!
 //! [`Node::start`] takes the data directory, opens what is in it, finds the mesh and begins to gossip and to answer.
-//! The parts: [`store`](crate::store) keeps catalog and collections, [`service`](crate::service) answers requests with them and with the
-//! [coordinator](crate::coordinator), [`snapshots`] and the loops here work in the background.
+//! The parts: [`store`](crate::store) keeps catalog and collections, [`service`](crate::service) answers requests, of which the
+//! [driver](crate::driver) carries out what is decided, [`snapshots`] and the loops here work in the background.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -23,10 +23,8 @@ use vecino_supervise::{count_panics, kept_running};
 
 use crate::blocking::blocking;
 use crate::config::Settings;
-use crate::coordinator::Coordinator;
 use crate::driver::Driver;
 use crate::identity::{IdentityError, NodeIdentity};
-use crate::join::Joined;
 use crate::service::NodeService;
 use crate::state::{NodeState, StateError};
 use crate::store::{Store, StoreError};
@@ -37,6 +35,7 @@ use vecino_engine::indexers::Indexers;
 use vecino_engine::memory::{self, Budget};
 use vecino_engine::resources::Resources;
 use vecino_mesh::core::Start;
+use vecino_mesh::joining::Joined;
 use vecino_mesh::plants::Plants;
 use vecino_mesh::roster::Roster;
 
@@ -154,7 +153,7 @@ impl Node {
             None => listen,
             Some(address) => resolve(address, listen).await?,
         };
-        let service = Arc::new(NodeService::new(node_id, advertise, Arc::clone(&store)));
+        let service = Arc::new(NodeService::new(node_id, advertise));
         let options = EndpointOptions { listen, state_dir: Some(data.join("net")), ..EndpointOptions::default() };
         let memory = Arc::clone(&store.resources().memory);
         let count = Box::new(move |bytes| {
@@ -174,9 +173,9 @@ impl Node {
                 Vec::new()
             }
             None => {
-                let Joined { mesh_id, tokens, peers, catalog } =
+                let Joined { mesh, tokens, members, catalog, seed: _ } =
                     join::find(&endpoint, node_id, advertise, seeds, &state.tokens).await;
-                state = NodeState { mesh_id: Some(mesh_id), tokens, peers, ..state };
+                state = NodeState { mesh_id: Some(mesh), tokens, peers: members, ..state };
                 state.save(&*disk)?;
                 catalog
             }
@@ -203,15 +202,13 @@ impl Node {
             plants: Plants::default(),
         };
         let driver = Driver::new(start, endpoint.clone(), Arc::clone(&store));
-        let coordinator =
-            Coordinator::new(node_id, mesh_id, endpoint.clone(), Arc::clone(&store), membership.view(), driver.clone());
         if let Err(error) = driver.take_over(catalog).await {
             warn!(%error, "the catalog of the mesh could not be taken over yet");
         }
         driver.start(&mut background, &membership.view());
 
-        run_in_background(&mut background, &membership, &coordinator, &store, state, disk);
-        service.open(coordinator);
+        run_in_background(&mut background, &membership, &driver, &store, state, disk);
+        service.open(driver.clone());
         info!(node = %node_id, mesh = %mesh_id, %advertise, "ready");
         Ok(Self {
             node_id,
@@ -272,17 +269,17 @@ impl Node {
 fn run_in_background(
     background: &mut JoinSet<()>,
     membership: &Arc<Membership>,
-    coordinator: &Coordinator,
+    driver: &Driver,
     store: &Arc<Store>,
     state: NodeState,
     disk: Arc<dyn Disk>,
 ) {
     let (membership, kept) = (Arc::clone(membership), Arc::clone(store));
     background.spawn(kept_running("publishing", move || publish(Arc::clone(&membership), Arc::clone(&kept))));
-    let coordinator = coordinator.clone();
+    let driver = driver.clone();
     let state = Arc::new(Mutex::new(state));
     background.spawn(kept_running("remembering members", move || {
-        remember_members(coordinator.clone(), Arc::clone(&state), Arc::clone(&disk))
+        remember_members(driver.clone(), Arc::clone(&state), Arc::clone(&disk))
     }));
     let kept = Arc::clone(store);
     background.spawn(kept_running("taking snapshots", move || snapshots::run(Arc::clone(&kept))));
@@ -363,17 +360,14 @@ async fn retry_failed(store: Arc<Store>) {
 }
 
 /// Remembers where the other members are, for ever.
-async fn remember_members(coordinator: Coordinator, known: Arc<Mutex<NodeState>>, disk: Arc<dyn Disk>) {
+async fn remember_members(driver: Driver, known: Arc<Mutex<NodeState>>, disk: Arc<dyn Disk>) {
     let mut state = known.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let mut ticks = tokio::time::interval(PUBLISH_EVERY);
     loop {
         ticks.tick().await;
-        let view = coordinator.view();
-        let others = || view.members.values().filter(|member| member.id != state.node_id);
-        let peers: BTreeMap<NodeId, String> = others().map(|member| (member.id, member.address.to_string())).collect();
-        // Gossip forgets members that were away for long; their addresses are still worth a try after a restart.
         let mut remembered = state.peers.clone();
-        remembered.extend(peers);
+        let others = driver.core().peers().remembered().clone();
+        remembered.extend(others.into_iter().map(|(node, address)| (node, address.to_string())));
         if remembered != state.peers {
             state.peers = remembered;
             known.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&state);

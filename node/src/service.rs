@@ -1,11 +1,11 @@
 //! Answers requests: which kind goes where.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tracing::debug;
+use tracing::{debug, info};
 use vecino_mesh::message::Ask;
 use vecino_model::{MeshId, NodeId};
 use vecino_net::error::{ErrorCode, RpcError};
@@ -14,28 +14,25 @@ use vecino_net::message::{
     ListCollections, Members, NodeSnapshot, NodeStats, PeerIdentity, Probe, Put, ReplicaApply, ReplicaRead,
     ReplicaScan, ReplicaSearch, ReplicaVersions, RingInfo, Rpc, Scan, ScanStream, Search, Stamp, Status, TakeSnapshot,
 };
-use vecino_net::rpc::{ChunkSender, RequestContext, Service, TraceId, decode, encode};
+use vecino_net::rpc::{ChunkSender, RequestContext, Service, decode, encode};
 
-use crate::coordinator::Coordinator;
 use crate::driver::Driver;
-use crate::snapshots;
-use crate::store::Store;
+use crate::scan_stream::scan_stream;
 
 /// What a node answers with.
 pub struct NodeService {
     node_id: NodeId,
     advertise: SocketAddr,
-    store: Arc<Store>,
     /// NotOpen until the mesh is known: connections made before say so.
     mesh_id: OnceLock<MeshId>,
     /// Absent until the node takes part in gossip; it answers no request before.
-    coordinator: OnceLock<Coordinator>,
+    driver: OnceLock<Driver>,
 }
 
 impl NodeService {
     /// A service that answers nothing yet.
-    pub fn new(node_id: NodeId, advertise: SocketAddr, store: Arc<Store>) -> Self {
-        Self { node_id, advertise, store, mesh_id: OnceLock::new(), coordinator: OnceLock::new() }
+    pub fn new(node_id: NodeId, advertise: SocketAddr) -> Self {
+        Self { node_id, advertise, mesh_id: OnceLock::new(), driver: OnceLock::new() }
     }
 
     /// Says on new connections that this node belongs to a mesh.
@@ -44,12 +41,12 @@ impl NodeService {
     }
 
     /// Begins to answer.
-    pub fn open(&self, coordinator: Coordinator) {
-        let _ = self.coordinator.set(coordinator);
+    pub fn open(&self, driver: Driver) {
+        let _ = self.driver.set(driver);
     }
 
-    fn coordinator(&self) -> Result<&Coordinator, RpcError> {
-        self.coordinator.get().ok_or_else(|| {
+    fn driver(&self) -> Result<&Driver, RpcError> {
+        self.driver.get().ok_or_else(|| {
             let message = format_args!("node {} is starting and not in its mesh yet", self.node_id.short());
             RpcError::new(ErrorCode::NotReady, message)
         })
@@ -69,23 +66,31 @@ impl Service for NodeService {
     async fn serve(&self, context: RequestContext, kind: u16, body: Bytes) -> Result<Vec<u8>, RpcError> {
         let RequestContext { caller, trace, .. } = &context;
         debug!(%trace, %caller, kind, bytes = body.len(), "request");
-        let (own, context, body) = (self.coordinator()?, &context, &*body);
-        let driver = own.driver();
+        let (driver, context, body) = (self.driver()?, &context, &*body);
         match kind {
             CreateCollection::KIND => {
-                let (owned, context) = (own.clone(), context.clone());
-                answer(body, |request| to_its_end(async move { owned.create_collection(&context, request).await }))
-                    .await
+                answer(body, async |request| {
+                    let created = driver.ask::<CreateCollection>(context, request).await?;
+                    let replicas = created.schema.replication_factor;
+                    info!(collection = created.name, id = %created.id, replicas, "created collection");
+                    Ok(created)
+                })
+                .await
             }
             DropCollection::KIND => {
-                let (owned, context) = (own.clone(), context.clone());
-                answer(body, |request| to_its_end(async move { owned.drop_collection(&context, request).await })).await
+                answer(body, async |request: DropCollection| {
+                    let collection = request.name.clone();
+                    let dropped = driver.ask(context, request).await?;
+                    info!(collection, freed_bytes = dropped.freed_bytes, "dropped collection");
+                    Ok(dropped)
+                })
+                .await
             }
-            ListCollections::KIND => answer(body, |ListCollections {}| own.list_collections(context)).await,
-            DescribeCollection::KIND => answer(body, |request| own.describe_collection(context, request)).await,
-            Status::KIND => answer(body, |Status {}| own.status(context)).await,
-            RingInfo::KIND => answer(body, |request| own.ring(context, request)).await,
-            TakeSnapshot::KIND => answer(body, |request| own.take_snapshot(context, request)).await,
+            ListCollections::KIND => decide::<ListCollections>(driver, context, body).await,
+            DescribeCollection::KIND => decide::<DescribeCollection>(driver, context, body).await,
+            Status::KIND => decide::<Status>(driver, context, body).await,
+            RingInfo::KIND => decide::<RingInfo>(driver, context, body).await,
+            TakeSnapshot::KIND => decide::<TakeSnapshot>(driver, context, body).await,
             Put::KIND => decide::<Put>(driver, context, body).await,
             Get::KIND => decide::<Get>(driver, context, body).await,
             Delete::KIND => decide::<Delete>(driver, context, body).await,
@@ -102,10 +107,8 @@ impl Service for NodeService {
             ReplicaSearch::KIND => decide::<ReplicaSearch>(driver, context, body).await,
             ReplicaScan::KIND => decide::<ReplicaScan>(driver, context, body).await,
             Probe::KIND => decide::<Probe>(driver, context, body).await,
-            NodeSnapshot::KIND => {
-                answer(body, |request| snapshots::take(Arc::clone(&self.store), self.node_id, request)).await
-            }
-            NodeStats::KIND => answer(body, |NodeStats {}| async { Ok(own.stats_here()) }).await,
+            NodeSnapshot::KIND => decide::<NodeSnapshot>(driver, context, body).await,
+            NodeStats::KIND => decide::<NodeStats>(driver, context, body).await,
             unknown => Err(unknown_kind(unknown)),
         }
     }
@@ -119,9 +122,9 @@ impl Service for NodeService {
     ) -> Result<(), RpcError> {
         let RequestContext { caller, trace, .. } = &context;
         debug!(%trace, %caller, kind, bytes = body.len(), "request");
-        let own = self.coordinator()?;
+        let driver = self.driver()?;
         match kind {
-            ScanStream::KIND => own.scan_stream(&context, decode(ScanStream::NAME, &body)?, &chunks).await,
+            ScanStream::KIND => scan_stream(driver, &context, decode(ScanStream::NAME, &body)?, &chunks).await,
             unknown => Err(unknown_kind(unknown)),
         }
     }
@@ -131,9 +134,9 @@ fn unknown_kind(kind: u16) -> RpcError {
     RpcError::new(ErrorCode::Protocol, format_args!("requests of kind {kind} are not known to this version"))
 }
 
-async fn answer<R: Rpc, F: Future<Output = Result<R::Reply, RpcError>>>(
+async fn answer<R: Rpc>(
     body: &[u8],
-    work: impl FnOnce(R) -> F,
+    work: impl AsyncFnOnce(R) -> Result<R::Reply, RpcError>,
 ) -> Result<Vec<u8>, RpcError> {
     encode(&work(decode(R::NAME, body)?).await?)
 }
@@ -145,13 +148,4 @@ async fn decide<R: Rpc + Ask<Answer = R::Reply>>(
     body: &[u8],
 ) -> Result<Vec<u8>, RpcError> {
     encode(&driver.ask(context, decode::<R>(R::NAME, body)?).await?)
-}
-
-/// Does work that must not stop half-way when its caller goes away.
-async fn to_its_end<T: Send + 'static>(
-    work: impl Future<Output = Result<T, RpcError>> + Send + 'static,
-) -> Result<T, RpcError> {
-    let trace = TraceId::current().unwrap_or_else(TraceId::random);
-    let done = tokio::spawn(trace.scope(work)).await;
-    done.unwrap_or_else(|error| Err(RpcError::new(ErrorCode::Internal, format_args!("the request failed: {error}"))))
 }

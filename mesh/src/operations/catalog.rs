@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 
 use vecino_model::error::{ErrorCode, Retry, RpcError};
-use vecino_model::message::{CatalogApply, CollectionInfo, CreateCollection, DropCollection, Dropped, Join, JoinReply};
+use vecino_model::message::{
+    CatalogApply, CollectionInfo, CreateCollection, DescribeCollection, DropCollection, Dropped, Join, JoinReply,
+};
 use vecino_model::{CatalogEntry, CollectionId, Level, LiveCollection, NodeId, Placement, Version, limits, validate};
 
+use super::collections::describe;
 use super::task::Task;
 use crate::catalog::NameInUse;
 use crate::event::{Caller, Change};
@@ -15,7 +18,7 @@ use crate::plants::Plant;
 /// Replicas of each point unless the creator says otherwise; fewer in a smaller mesh.
 const REPLICATION_FACTOR_DEFAULT: usize = 3;
 
-/// Creates a collection on every node that is up.
+/// Creates a collection on every node that is up, and describes it.
 pub(super) async fn create(task: &Task, request: CreateCollection) -> Result<CollectionInfo, RpcError> {
     let CreateCollection { name, mut schema } = request;
     validate::collection_name(&name).map_err(RpcError::invalid)?;
@@ -41,7 +44,7 @@ pub(super) async fn create(task: &Task, request: CreateCollection) -> Result<Col
     }
     let needed = majority_up(task, "created")?;
     let id = CollectionId(core.chance().u128(..).to_le_bytes());
-    let live = Some(LiveCollection { schema: schema.clone(), placement: placement.clone() });
+    let live = Some(LiveCollection { schema, placement });
     let entry = CatalogEntry { name: name.clone(), version: stamp(task)?, id, live };
     if let Err(error) = create_everywhere(task, &entry, needed).await {
         // Whoever took it drops it again; those that cannot be reached learn of it by gossip.
@@ -50,7 +53,7 @@ pub(super) async fn create(task: &Task, request: CreateCollection) -> Result<Col
         spread(task, &dropped).await;
         return Err(error);
     }
-    Ok(CollectionInfo::new(name, id, schema, placement))
+    describe(task, DescribeCollection { name }).await
 }
 
 /// Reserves the name here first, so that this node refuses others, and then on a majority.

@@ -4,12 +4,14 @@
 mod background;
 mod catalog;
 mod checks;
+mod collections;
 mod cover;
 mod get;
 mod replica;
 mod scan;
 mod search;
 mod stamp;
+mod status;
 mod task;
 mod write;
 
@@ -46,6 +48,11 @@ pub(crate) async fn answer(task: Task, caller: Caller, request: Request) {
         Request::Scan(request) => scan::scan(&task, request).await.map(Reply::Page),
         Request::CreateCollection(request) => catalog::create(&task, request).await.map(Reply::Collection),
         Request::DropCollection(request) => catalog::drop_collection(&task, request).await.map(Reply::Dropped),
+        Request::ListCollections(_) => Ok(Reply::Collections(collections::list(&task).await)),
+        Request::DescribeCollection(request) => collections::describe(&task, request).await.map(Reply::Collection),
+        Request::Status(_) => Ok(Reply::Status(status::status(&task).await)),
+        Request::RingInfo(request) => status::ring(&task, request).await.map(Reply::Ring),
+        Request::TakeSnapshot(request) => status::take_snapshot(&task, request).await.map(Reply::Snapshots),
         Request::Join(request) => catalog::join(&task, caller, request).map(Reply::Joined),
         Request::CatalogFetch(_) => Ok(Reply::Catalog(task.core().collections.entries())),
         Request::CatalogApply(request) => catalog::apply(&task, request).await.map(Reply::Dropped),
@@ -56,6 +63,7 @@ pub(crate) async fn answer(task: Task, caller: Caller, request: Request) {
             Ok(Reply::Members(MembersReply::new(addresses)))
         }
         Request::Probe(_) => Ok(Reply::Probed(ProbeReply {})),
+        request @ (Request::NodeStats(_) | Request::NodeSnapshot(_)) => replica::own(&task, request).await,
         request @ (Request::ReplicaVersions(_)
         | Request::ReplicaApply(_)
         | Request::ReplicaRead(_)
