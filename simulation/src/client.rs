@@ -35,7 +35,7 @@ pub(crate) enum Ended {
 /// What a client's machine asks for: which part of its deed, at which node.
 pub(crate) struct Wanted {
     pub call: CallId,
-    pub place: usize,
+    pub node: usize,
     pub request: Request,
     pub until: Time,
 }
@@ -70,13 +70,33 @@ pub(crate) struct Client {
     pub next: usize,
     pub doing: Option<Doing>,
     nodes: Arc<Nodes>,
+    /// The nodes that it knows, by their places.
+    places: Vec<usize>,
+    learns: bool,
     plants: Plants,
     repeats_unknown: bool,
 }
 
 impl Client {
-    pub(crate) fn new(plan: ClientPlan, nodes: usize, plants: Plants, repeats_unknown: bool) -> Self {
-        Self { plan, next: 0, doing: None, nodes: Arc::new(Nodes::new(nodes)), plants, repeats_unknown }
+    /// A client that knows these nodes.
+    pub(crate) fn new(plan: ClientPlan, places: Vec<usize>, plants: Plants, repeats_unknown: bool) -> Self {
+        let nodes = Arc::new(Nodes::new(places.len()));
+        Self { plan, next: 0, doing: None, nodes, places, learns: true, plants, repeats_unknown }
+    }
+
+    /// The same, which never asks another node than those.
+    pub(crate) fn faithful(self) -> Self {
+        Self { learns: false, ..self }
+    }
+
+    /// It is told who the members are.
+    pub(crate) fn learn(&mut self, members: &[usize]) {
+        if self.learns {
+            let new = members.iter().filter(|node| !self.places.contains(node)).copied();
+            let new: Vec<usize> = new.collect();
+            self.places.extend(new);
+            self.nodes.grow(self.places.len());
+        }
     }
 
     /// Begins a deed. `value` is what a put writes.
@@ -128,7 +148,7 @@ impl Client {
                 let deed = doing.deed;
                 let wanted = stepped.commands.into_iter().map(|Call { call, place, what, until }| {
                     let request = request_of_step(deed, doing.value, what);
-                    Wanted { call, place, request, until }
+                    Wanted { call, node: self.places[place], request, until }
                 });
                 (wanted.collect(), stepped.wake_at, stepped.is_done)
             }
@@ -138,7 +158,7 @@ impl Client {
                 let deed = doing.deed;
                 let wanted = stepped.commands.into_iter().map(|Call { call, place, what: (), until }| Wanted {
                     call,
-                    place,
+                    node: self.places[place],
                     request: request_of_read(deed),
                     until,
                 });
@@ -151,12 +171,14 @@ impl Client {
 
     /// A node that was late answers again.
     pub(crate) fn is_there(&self, node: usize) {
-        self.nodes.is_there(node);
+        if let Some(place) = self.places.iter().position(|known| *known == node) {
+            self.nodes.is_there(place);
+        }
     }
 
     /// Nodes that were late.
     pub(crate) fn silent(&self) -> Vec<usize> {
-        self.nodes.silent()
+        self.nodes.silent().into_iter().map(|place| self.places[place]).collect()
     }
 }
 

@@ -10,18 +10,19 @@ use vecino_mesh::collections::Collections;
 use vecino_mesh::core::{Core, Start};
 use vecino_mesh::event::{Change, OpId};
 use vecino_mesh::hlc;
+use vecino_mesh::joining::Joining;
 use vecino_mesh::machine::CallId;
 use vecino_mesh::message::{Reply, Request};
 use vecino_mesh::node::Node;
 use vecino_mesh::plants::{Plant, Plants};
 use vecino_mesh::time::{Now, Time};
 use vecino_model::error::{ErrorCode, RpcError};
-use vecino_model::message::{Dropped, ReplicaApply};
-use vecino_model::{CatalogEntry, CollectionId, MeshId, NodeId, Outcome};
+use vecino_model::message::{Dropped, NodeStatsReply, ReplicaApply};
+use vecino_model::{CatalogEntry, CollectionId, CollectionStats, MeshId, NodeId, Outcome};
 
 use crate::replica::{Kind, Replica};
 
-/// The mesh of every run.
+/// The mesh of runs that begin with one.
 const MESH: MeshId = MeshId([7; 16]);
 /// What every wall clock shows when a run begins, but for its error.
 const EPOCH_MS: u64 = 1_700_000_000_000;
@@ -42,6 +43,8 @@ pub(crate) fn address_of(number: usize) -> SocketAddr {
 pub(crate) enum Caller {
     /// An operation of another node, in this life of it.
     Node { node: usize, life: u32, op: OpId, call: CallId },
+    /// A node that looks for a mesh, in this life of it.
+    Joiner { node: usize, life: u32, call: CallId },
     /// A deed of a client.
     Client { client: usize, deed: u64, call: CallId },
 }
@@ -52,6 +55,16 @@ pub(crate) struct Outstanding {
     pub request: Option<Request>,
 }
 
+/// What was on a disk at some time.
+pub(crate) struct Image {
+    starts: u32,
+    mesh: Option<MeshId>,
+    tokens: Vec<u64>,
+    remembered: BTreeMap<NodeId, SocketAddr>,
+    catalog: Catalog,
+    replicas: BTreeMap<CollectionId, Box<dyn Replica>>,
+}
+
 /// A node.
 pub(crate) struct Host {
     pub number: usize,
@@ -60,8 +73,15 @@ pub(crate) struct Host {
     /// Rises with each crash, so that what was meant for an earlier life is known.
     pub life: u32,
     pub is_up: bool,
+    /// Whether it was ever started.
+    pub is_begun: bool,
+    /// Whether it is gone for good.
+    pub is_gone: bool,
     pub paused_until: Time,
     pub refuses_until: Time,
+    pub full_until: Time,
+    /// How it finds a mesh, while it has none.
+    pub joining: Option<Joining>,
     pub node: Option<Node>,
     pub callers: BTreeMap<OpId, Caller>,
     pub calls: BTreeMap<(OpId, CallId), Outstanding>,
@@ -75,6 +95,8 @@ pub(crate) struct Host {
     clock_since: Time,
     // What is on its disk.
     starts: u32,
+    mesh: Option<MeshId>,
+    remembered: BTreeMap<NodeId, SocketAddr>,
     catalog: Catalog,
     pub replicas: BTreeMap<CollectionId, Box<dyn Replica>>,
     collections: Arc<Collections>,
@@ -90,8 +112,12 @@ impl Host {
             tokens,
             life: 0,
             is_up: false,
+            is_begun: false,
+            is_gone: false,
             paused_until: Time::default(),
             refuses_until: Time::default(),
+            full_until: Time::default(),
+            joining: None,
             node: None,
             callers: BTreeMap::new(),
             calls: BTreeMap::new(),
@@ -102,6 +128,8 @@ impl Host {
             clock_ppm: 0,
             clock_since: Time::default(),
             starts: 0,
+            mesh: None,
+            remembered: BTreeMap::new(),
             catalog: Catalog::default(),
             replicas: BTreeMap::new(),
             collections: Arc::new(Collections::new()),
@@ -110,20 +138,55 @@ impl Host {
         }
     }
 
+    /// It belongs to the mesh when the run begins, as so many other nodes do.
+    pub(crate) fn is_member_from_the_beginning(&mut self, nodes: usize) {
+        self.mesh = Some(MESH);
+        self.remembered = (0..nodes).map(|number| (id_of(number), address_of(number))).collect();
+    }
+
+    /// The mesh that it belongs to.
+    pub(crate) fn mesh(&self) -> Option<MeshId> {
+        self.mesh
+    }
+
+    /// Whether it belongs to a mesh.
+    pub(crate) fn is_member(&self) -> bool {
+        self.mesh.is_some()
+    }
+
+    /// Whether it is in its mesh and working.
+    pub(crate) fn takes_part(&self) -> bool {
+        self.is_up && self.node.is_some()
+    }
+
+    /// It belongs to a mesh from now on.
+    pub(crate) fn join(&mut self, mesh: MeshId, tokens: Vec<u64>, members: BTreeMap<NodeId, String>) {
+        (self.mesh, self.tokens) = (Some(mesh), tokens);
+        let address = |(node, address): (NodeId, String)| Some((node, address.parse().ok()?));
+        self.remembered = members.into_iter().filter_map(address).collect();
+    }
+
+    /// What it knows of the others is on its disk.
+    pub(crate) fn remember_members(&mut self) {
+        if let Some(node) = &self.node {
+            self.remembered.clone_from(node.core().peers().remembered());
+        }
+    }
+
     /// Starts it with what is on its disk.
     pub(crate) fn start(&mut self, nodes: usize, seed: u64, now: Time) {
-        self.is_up = true;
+        (self.is_up, self.is_begun) = (true, true);
         self.starts += 1;
+        self.replicas.values_mut().for_each(|replica| replica.open());
         self.collections = Arc::new(Collections::new());
         self.collections.install(self.catalog.clone());
         self.heard = vec![Time::default(); nodes];
         self.digests = vec![String::new(); nodes];
-        let remembered = (0..nodes).map(|number| (id_of(number), address_of(number))).collect();
         let start = Start {
             node: self.id,
-            mesh: MESH,
+            mesh: self.mesh.unwrap_or(MESH),
             start: self.starts,
-            remembered,
+            remembered: self.remembered.clone(),
             seed: seed ^ u64::from(self.starts) << 8 ^ self.number as u64,
             plants: self.plants,
         };
@@ -135,17 +198,62 @@ impl Host {
     pub(crate) fn crash(&mut self, seed: u64) {
         self.life += 1;
         self.is_up = false;
-        self.node = None;
+        (self.node, self.joining) = (None, None);
         self.callers.clear();
         self.calls.clear();
         self.paused_until = Time::default();
         self.replicas.values_mut().for_each(|replica| replica.crash(seed));
     }
 
-    /// What was on its disk is gone, but for its name and the number of its starts.
+    /// What was on its disk is gone, but for what it knows of itself: its mesh, its tokens, the number of its starts.
     pub(crate) fn empty(&mut self) {
         self.catalog = Catalog::default();
         self.replicas.clear();
+    }
+
+    /// What is on its disk now.
+    pub(crate) fn fork(&self) -> Image {
+        Image {
+            starts: self.starts,
+            mesh: self.mesh,
+            tokens: self.tokens.clone(),
+            remembered: self.remembered.clone(),
+            catalog: self.catalog.clone(),
+            replicas: self.replicas.iter().map(|(id, replica)| (*id, replica.fork())).collect(),
+        }
+    }
+
+    /// Its disk is as it was once, when its power went too.
+    pub(crate) fn roll_back(&mut self, image: Image, seed: u64) {
+        let Image { starts, mesh, tokens, remembered, catalog, replicas } = image;
+        (self.starts, self.mesh, self.tokens, self.remembered) = (starts, mesh, tokens, remembered);
+        (self.catalog, self.replicas) = (catalog, replicas);
+        self.replicas.values_mut().for_each(|replica| replica.crash(seed));
+    }
+
+    /// A byte of a collection changes on its disk.
+    pub(crate) fn damage(&mut self, random: &mut fastrand::Rng) {
+        if let Some(replica) = random.choice(self.replicas.values_mut()) {
+            replica.damage(random);
+        }
+    }
+
+    /// The folder of a collection is gone.
+    pub(crate) fn lose_folder(&mut self, random: &mut fastrand::Rng) {
+        let Some(id) = random.choice(self.replicas.keys().copied()) else { return };
+        if let Some(live) = self.catalog.entry(id).and_then(|entry| entry.live.as_ref()) {
+            self.replicas.insert(id, self.kind.make(id, &live.schema));
+        }
+    }
+
+    /// Its disk has room for so many bytes more.
+    pub(crate) fn fill(&mut self, room: u64) {
+        self.replicas.values_mut().for_each(|replica| replica.fill(room));
+    }
+
+    /// Its disk has room.
+    pub(crate) fn make_room(&mut self) {
+        self.replicas.values_mut().for_each(|replica| replica.make_room());
     }
 
     /// The digest of its catalog.
@@ -181,6 +289,7 @@ impl Host {
     /// Its replica does a request.
     pub(crate) fn engine(&mut self, request: Request, now: Time) -> Result<Reply, RpcError> {
         let collection = match &request {
+            Request::NodeStats(_) => return Ok(Reply::Stats(self.stats())),
             Request::ReplicaVersions(request) => request.collection,
             Request::ReplicaRead(request) => request.collection,
             Request::ReplicaApply(request) => request.collection,
@@ -194,6 +303,10 @@ impl Host {
             let message = format_args!("node {} keeps no collection {collection}", self.id.short());
             return Err(RpcError::new(ErrorCode::NotFound, message));
         };
+        if let Some(reason) = replica.closed() {
+            let message = format_args!("collection {collection} is not open on node {}: {reason}", self.id.short());
+            return Err(RpcError::new(ErrorCode::Unavailable, message));
+        }
         Ok(match request {
             Request::ReplicaVersions(request) => Reply::Versions(replica.versions(&request.ids)),
             Request::ReplicaRead(request) => Reply::Records(replica.read(&request.ids, request.parts)),
@@ -210,6 +323,15 @@ impl Host {
         })
     }
 
+    /// What it holds of each collection.
+    fn stats(&self) -> NodeStatsReply {
+        let held = self.catalog.all_named().into_iter().filter_map(|entry| {
+            let points = self.replicas.get(&entry.id)?.all().iter().filter(|record| record.value.is_some()).count();
+            Some((entry.name.clone(), CollectionStats { points: points as u64, ..CollectionStats::default() }))
+        });
+        NodeStatsReply { collections: held.collect(), memory: None, panics: 0 }
+    }
+
     /// Changes its catalog durably and puts it into effect.
     pub(crate) fn persist(&mut self, change: Change, now: Time) -> Result<Reply, RpcError> {
         let mut next = self.catalog.clone();
@@ -224,6 +346,10 @@ impl Host {
                 entries.into_iter().filter(|entry| hlc::check_drift(entry.version.time, wall_ms).is_ok()).collect()
             }
         };
+        // On a full disk there is room to drop and not to create.
+        if now < self.full_until && entries.iter().any(|entry| entry.live.is_some()) {
+            return Err(RpcError::new(ErrorCode::Unavailable, "the catalog cannot be kept: the disk is full"));
+        }
         for entry in entries {
             next.merge(entry);
         }

@@ -9,7 +9,8 @@ use vecino_mesh::plants::Plants;
 pub struct Options {
     /// Rules that are broken on purpose.
     pub plants: Plants,
-    /// Faults, too, whose rules come later: disks that are emptied, collections that are dropped and made again.
+    /// Faults, too, whose rules come later: disks that are emptied, rolled back or damaged, folders that are lost,
+    /// collections that are dropped and made again, nodes that go for good.
     pub all_faults: bool,
     /// Whether what happens is written down.
     pub trace: bool,
@@ -60,8 +61,26 @@ pub enum Fault {
     Overload { node: usize, length: Duration },
     /// A client's packets to a node are lost for a while.
     ClientCut { client: usize, node: usize, length: Duration },
+    /// The disk of a node takes no puts for a while, for it is full.
+    FullDisk { node: usize, length: Duration },
+    /// A new node comes, and looks for the mesh. New nodes have the numbers after those that were there first.
+    Join { node: usize },
     /// The disk of a node that is off is emptied.
     EmptyDisk { node: usize, off: Duration },
+    /// The disk of a node that is off is as it was so long before.
+    RollBack { node: usize, by: Duration, off: Duration },
+    /// A byte changes on the disk of a node that is off.
+    Damage { node: usize, off: Duration },
+    /// The folder of a collection is gone from the disk of a node that is off.
+    LoseFolder { node: usize, off: Duration },
+    /// A node dies, and does not come back.
+    Remove { node: usize },
+    /// A node is stopped in good order, and does not come back.
+    Leave { node: usize },
+    /// A node dies, and does not come back; a new one comes in its place.
+    Replace { node: usize, by: usize },
+    /// The collection is to have another number of replicas. No rule does that yet, so nothing happens.
+    Replicas { replicas: u32 },
     /// The collection is dropped and made again.
     Recreate { node: usize },
     /// Another collection is made through a node, or is not.
@@ -72,17 +91,28 @@ impl Fault {
     /// How long it lasts.
     pub(crate) fn length(&self) -> Duration {
         match self {
-            Self::Crash { off, .. } | Self::EmptyDisk { off, .. } => *off,
+            Self::Crash { off, .. }
+            | Self::EmptyDisk { off, .. }
+            | Self::RollBack { off, .. }
+            | Self::Damage { off, .. }
+            | Self::LoseFolder { off, .. } => *off,
             Self::Pause { length, .. }
             | Self::Cut { length, .. }
             | Self::Partition { length, .. }
             | Self::Slow { length, .. }
             | Self::Overload { length, .. }
+            | Self::FullDisk { length, .. }
             | Self::ClientCut { length, .. } => *length,
             Self::Flap { times, period, .. } => *period * 2 * *times,
-            Self::ClockJump { .. } | Self::ClockDrift { .. } | Self::Recreate { .. } | Self::Create { .. } => {
-                Duration::ZERO
-            }
+            Self::ClockJump { .. }
+            | Self::ClockDrift { .. }
+            | Self::Recreate { .. }
+            | Self::Create { .. }
+            | Self::Join { .. }
+            | Self::Remove { .. }
+            | Self::Leave { .. }
+            | Self::Replace { .. }
+            | Self::Replicas { .. } => Duration::ZERO,
         }
     }
 }
@@ -91,7 +121,10 @@ impl Fault {
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub seed: u64,
+    /// How many nodes there are in the beginning.
     pub nodes: usize,
+    /// The same with those that come later.
+    pub nodes_in_all: usize,
     pub replicas: u32,
     pub points: u64,
     pub clients: Vec<ClientPlan>,
@@ -104,6 +137,8 @@ pub(crate) struct Plan {
     pub duplicates: u32,
     pub is_engine: bool,
     pub is_encoded: bool,
+    /// Whether the nodes have no mesh in the beginning, and find each other.
+    pub forms: bool,
 }
 
 /// Operations of a run, over all clients.
@@ -164,13 +199,20 @@ impl Plan {
                 faults.push((at + length, Fault::Overload { node: second, length: length_of_second }));
             }
         }
+        let joins = [0, 0, 1, 2][random.usize(..4)];
+        for node in nodes..nodes + joins {
+            faults.push((START + busy.mul_f64(random.f64()), Fault::Join { node }));
+        }
+        let mut draw = Draw { nodes: nodes + joins, clients, replicas, busy, calm, is_one_gone: false };
         while faults.len() < FAULTS {
             let at = START + busy.mul_f64(random.f64());
-            faults.push((at, fault(&mut random, (nodes, clients), busy, calm, options.all_faults)));
+            let later = options.all_faults && random.u8(..3) == 0;
+            faults.push((at, if later { draw.later_fault(&mut random) } else { draw.fault(&mut random) }));
         }
         Self {
             seed,
             nodes,
+            nodes_in_all: draw.nodes,
             replicas,
             points,
             clients: plans,
@@ -180,6 +222,7 @@ impl Plan {
             duplicates: [0, 20, 100][random.usize(..3)],
             is_engine: seed % 10 == 7,
             is_encoded: seed % 10 == 3,
+            forms: random.u8(..8) == 0,
         }
     }
 
@@ -188,6 +231,7 @@ impl Plan {
         Self {
             seed: 1,
             nodes,
+            nodes_in_all: nodes,
             replicas: 3,
             points,
             clients: Vec::new(),
@@ -197,14 +241,35 @@ impl Plan {
             duplicates: 0,
             is_engine: false,
             is_encoded: false,
+            forms: false,
         }
+    }
+
+    /// Something goes wrong at this time.
+    pub(crate) fn add(&mut self, at: Duration, fault: Fault) {
+        if let Fault::Join { node } | Fault::Replace { by: node, .. } = fault {
+            self.nodes_in_all = self.nodes_in_all.max(node + 1);
+        }
+        self.faults.push((at, fault));
     }
 
     /// Whether replicas lose nothing of what they were sent but by refusing it, or by not hearing it: then each of them is
     /// to have everything soon.
     pub(crate) fn keeps_coordinators(&self) -> bool {
-        let is_crash =
-            |fault: &Fault| matches!(fault, Fault::Crash { .. } | Fault::EmptyDisk { .. } | Fault::Recreate { .. });
+        let is_crash = |fault: &Fault| {
+            matches!(
+                fault,
+                Fault::Crash { .. }
+                    | Fault::EmptyDisk { .. }
+                    | Fault::RollBack { .. }
+                    | Fault::Damage { .. }
+                    | Fault::LoseFolder { .. }
+                    | Fault::Remove { .. }
+                    | Fault::Leave { .. }
+                    | Fault::Replace { .. }
+                    | Fault::Recreate { .. }
+            )
+        };
         !self.faults.iter().any(|(_, fault)| is_crash(fault))
     }
 }
@@ -214,29 +279,70 @@ pub(crate) const SPREAD: u64 = 1_000;
 /// When clients begin.
 pub(crate) const START: Duration = Duration::from_secs(5);
 
-fn fault(random: &mut fastrand::Rng, (nodes, clients): (usize, usize), busy: Duration, calm: bool, all: bool) -> Fault {
-    let node = random.usize(..nodes);
-    let other = (node + random.usize(1..nodes)) % nodes;
-    // Most are short beside the run, so that much happens; some are as long as they come.
-    let short = busy.mul_f64(0.02 + 0.5 * random.f64());
-    let length = if random.u8(..8) == 0 { Duration::from_secs(random.u64(1..60)) } else { short };
-    let kinds = if all { 16 } else { 13 };
-    match random.u32(..kinds) {
-        0 | 1 if !calm => Fault::Crash { node, off: length },
-        0 | 2 => Fault::Pause { node, length },
-        1 | 3 => Fault::Cut { from: node, to: other, length },
-        4 => Fault::Partition { side: random.u16(..), length },
-        5 => Fault::Flap { from: node, to: other, times: random.u32(2..8), period: length / 8 },
-        6 => Fault::Slow { factor: random.u32(2..50), length },
-        7 => {
-            let by = [50, 400, 2_000, 600_000, 3_600_000][random.usize(..5)];
-            Fault::ClockJump { node, by_ms: if random.bool() { by } else { -by } }
+/// What faults are drawn with.
+struct Draw {
+    nodes: usize,
+    clients: usize,
+    replicas: u32,
+    busy: Duration,
+    calm: bool,
+    /// One node of a mesh may be gone for good; a second one could take the last majority of a range along.
+    is_one_gone: bool,
+}
+
+impl Draw {
+    /// Most are short beside the run, so that much happens; some are as long as they come.
+    fn length(&self, random: &mut fastrand::Rng) -> Duration {
+        let short = self.busy.mul_f64(0.02 + 0.5 * random.f64());
+        if random.u8(..8) == 0 { Duration::from_secs(random.u64(1..60)) } else { short }
+    }
+
+    /// A fault that nothing may be lost for.
+    fn fault(&self, random: &mut fastrand::Rng) -> Fault {
+        let node = random.usize(..self.nodes);
+        let other = (node + random.usize(1..self.nodes)) % self.nodes;
+        let length = self.length(random);
+        match random.u32(..14) {
+            0 | 1 if !self.calm => Fault::Crash { node, off: length },
+            0 | 2 => Fault::Pause { node, length },
+            1 | 3 => Fault::Cut { from: node, to: other, length },
+            4 => Fault::Partition { side: random.u16(..), length },
+            5 => Fault::Flap { from: node, to: other, times: random.u32(2..8), period: length / 8 },
+            6 => Fault::Slow { factor: random.u32(2..50), length },
+            7 => {
+                let by = [50, 400, 2_000, 600_000, 3_600_000][random.usize(..5)];
+                Fault::ClockJump { node, by_ms: if random.bool() { by } else { -by } }
+            }
+            8 => Fault::ClockDrift { node, ppm: random.i64(-200_000..200_000) },
+            9 | 10 => Fault::Overload { node, length },
+            11 => Fault::ClientCut { client: random.usize(..self.clients), node, length },
+            12 => Fault::FullDisk { node, length },
+            _ => Fault::Create { node },
         }
-        8 => Fault::ClockDrift { node, ppm: random.i64(-200_000..200_000) },
-        9 | 10 => Fault::Overload { node, length },
-        11 => Fault::ClientCut { client: random.usize(..clients), node, length },
-        12 => Fault::Create { node },
-        13 | 14 => Fault::EmptyDisk { node, off: length },
-        _ => Fault::Recreate { node },
+    }
+
+    /// A fault whose rules come later.
+    fn later_fault(&mut self, random: &mut fastrand::Rng) -> Fault {
+        let node = random.usize(..self.nodes);
+        let off = self.length(random);
+        match random.u32(..9) {
+            0 => Fault::EmptyDisk { node, off },
+            1 => Fault::RollBack { node, by: self.busy.mul_f64(random.f64()), off },
+            2 => Fault::Damage { node, off },
+            3 => Fault::LoseFolder { node, off },
+            4 => Fault::Replicas { replicas: if self.replicas == 3 { 5 } else { 3 } },
+            5..=7 if !self.is_one_gone => {
+                self.is_one_gone = true;
+                match random.u8(..3) {
+                    0 => Fault::Remove { node },
+                    1 => Fault::Leave { node },
+                    _ => {
+                        self.nodes += 1;
+                        Fault::Replace { node, by: self.nodes - 1 }
+                    }
+                }
+            }
+            _ => Fault::Recreate { node },
+        }
     }
 }

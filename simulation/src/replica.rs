@@ -11,10 +11,10 @@ use vecino_model::message::{ReplicaHits, ReplicaScan, ReplicaScanReply, ReplicaS
 use vecino_model::{
     CollectionId, CollectionSchema, Outcome, Parts, PointId, RawHit, Record, ScanCursor, Version, position,
 };
-use vecino_storage::MemDisk;
+use vecino_storage::{Disk, Fault, FaultyDisk, MemDisk};
 
-/// Small, so that a log has several segments.
-const SEGMENT_BYTES: u64 = 64 * 1024;
+/// Small, so that a log has several segments, and a full disk is felt soon.
+const SEGMENT_BYTES: u64 = 8 * 1024;
 
 /// What a node does with its own part of a collection.
 pub(crate) trait Replica {
@@ -30,10 +30,22 @@ pub(crate) trait Replica {
     fn scan(&self, request: &ReplicaScan) -> ReplicaScanReply;
     /// Makes everything durable.
     fn flush(&mut self);
-    /// The power goes, and comes back.
+    /// The power goes.
     fn crash(&mut self, seed: u64);
+    /// The power is back: opens what is on the disk, if that can be.
+    fn open(&mut self);
+    /// Why it cannot be asked, if it cannot.
+    fn closed(&mut self) -> Option<String>;
     /// Every record, tombstones too.
     fn all(&self) -> Vec<Record>;
+    /// What is on its disk, with a history of its own from here on.
+    fn fork(&self) -> Box<dyn Replica>;
+    /// A byte on its disk changes while it is off.
+    fn damage(&mut self, random: &mut fastrand::Rng);
+    /// Its disk has room for so many bytes more.
+    fn fill(&mut self, room: u64);
+    /// Its disk has room.
+    fn make_room(&mut self);
 }
 
 /// Which kind of replicas a run has.
@@ -49,21 +61,22 @@ impl Kind {
     /// An empty replica.
     pub(crate) fn make(self, id: CollectionId, schema: &CollectionSchema) -> Box<dyn Replica> {
         if !self.is_engine {
-            return Box::new(MapReplica { id, schema: schema.clone(), kind: self, ..MapReplica::default_of(id) });
+            return Box::new(MapReplica::new(id, schema.clone(), self));
         }
         let mut schema = schema.clone();
         if !self.flushes_first {
             schema.fsync = vecino_model::Fsync::Never;
         }
-        let disk = MemDisk::new();
-        let collection = open(&disk, id, &schema);
-        Box::new(EngineReplica { disk, id, schema, collection: Some(collection), applied: 0 })
+        let mut replica = EngineReplica::on(MemDisk::new(), id, schema);
+        replica.open();
+        Box::new(replica)
     }
 }
 
 // ------------------------------------------------------------------------------------------------------------- a map
 
 /// A replica that is a map: quick, and exact.
+#[derive(Clone)]
 struct MapReplica {
     id: CollectionId,
     schema: CollectionSchema,
@@ -71,14 +84,14 @@ struct MapReplica {
     records: BTreeMap<ScanCursor, Record>,
     /// What a crash leaves, where it is not everything.
     flushed: BTreeMap<ScanCursor, Record>,
+    is_damaged: bool,
+    is_full: bool,
 }
 
 impl MapReplica {
-    fn default_of(id: CollectionId) -> Self {
-        let schema =
-            CollectionSchema { fields: BTreeMap::new(), replication_factor: 1, fsync: vecino_model::Fsync::Always };
-        let kind = Kind { is_engine: false, flushes_first: true };
-        Self { id, schema, kind, records: BTreeMap::new(), flushed: BTreeMap::new() }
+    fn new(id: CollectionId, schema: CollectionSchema, kind: Kind) -> Self {
+        let (records, flushed) = (BTreeMap::new(), BTreeMap::new());
+        Self { id, schema, kind, records, flushed, is_damaged: false, is_full: false }
     }
 
     fn cursor(&self, id: &PointId) -> ScanCursor {
@@ -92,6 +105,8 @@ impl Replica for MapReplica {
         for record in records {
             let at = self.cursor(&record.id);
             let outcome = match self.records.get(&at) {
+                // There is room for deletes, which is kept for them.
+                _ if self.is_full && record.value.is_some() => Outcome::Unavailable("the disk is full".to_owned()),
                 Some(known) if known.version == record.version && known.value != record.value => {
                     Outcome::Refused("another value has this version".to_owned())
                 }
@@ -161,8 +176,31 @@ impl Replica for MapReplica {
         }
     }
 
+    fn open(&mut self) {}
+
+    fn closed(&mut self) -> Option<String> {
+        self.is_damaged.then(|| "what is on its disk is damaged".to_owned())
+    }
+
     fn all(&self) -> Vec<Record> {
         self.records.values().cloned().collect()
+    }
+
+    fn fork(&self) -> Box<dyn Replica> {
+        Box::new(self.clone())
+    }
+
+    fn damage(&mut self, random: &mut fastrand::Rng) {
+        // Some bytes matter to nobody, or are there twice.
+        self.is_damaged |= random.bool();
+    }
+
+    fn fill(&mut self, _: u64) {
+        self.is_full = true;
+    }
+
+    fn make_room(&mut self) {
+        self.is_full = false;
     }
 }
 
@@ -171,36 +209,54 @@ impl Replica for MapReplica {
 /// A replica that is the engine.
 struct EngineReplica {
     disk: MemDisk,
+    /// The same disk, which may be full.
+    faulty: FaultyDisk,
+    is_full: bool,
     id: CollectionId,
     schema: CollectionSchema,
     collection: Option<LocalCollection>,
+    /// Why it could not be opened.
+    failed: String,
     applied: u32,
 }
 
 /// Batches after which a snapshot is taken, and the log cut.
 const BATCHES_PER_SNAPSHOT: u32 = 40;
 
-fn open(disk: &MemDisk, id: CollectionId, schema: &CollectionSchema) -> LocalCollection {
-    let share = Resources::unlimited().share("simulated");
-    let opened = LocalCollection::open(Arc::new(disk.clone()), "simulated", share, id, schema.clone(), SEGMENT_BYTES);
-    opened.unwrap_or_else(|error| panic!("a collection does not open after a crash: {error}"))
+impl EngineReplica {
+    fn on(disk: MemDisk, id: CollectionId, schema: CollectionSchema) -> Self {
+        let faulty = FaultyDisk::new(Arc::new(disk.clone()));
+        Self { disk, faulty, is_full: false, id, schema, collection: None, failed: String::new(), applied: 0 }
+    }
+
+    fn collection(&self) -> &LocalCollection {
+        self.collection.as_ref().expect("who asks looks first whether it is open")
+    }
 }
 
-impl EngineReplica {
-    fn collection(&self) -> &LocalCollection {
-        self.collection.as_ref().expect("it is open but for a moment")
+/// Every file below a folder, in order.
+fn files_below(disk: &MemDisk, folder: &str) -> Vec<String> {
+    let mut files = Vec::new();
+    for name in disk.list(folder).unwrap_or_default() {
+        let path = if folder.is_empty() { name } else { format!("{folder}/{name}") };
+        if disk.list(&path).is_ok() {
+            files.extend(files_below(disk, &path));
+        } else {
+            files.push(path);
+        }
     }
+    files
 }
 
 impl Replica for EngineReplica {
     fn apply(&mut self, records: Vec<Record>) -> Vec<Outcome> {
         self.applied += 1;
         let is_due = self.applied.is_multiple_of(BATCHES_PER_SNAPSHOT);
-        let collection = self.collection.as_mut().expect("it is open but for a moment");
+        let collection = self.collection.as_mut().expect("who asks looks first whether it is open");
         let outcomes = collection.apply(records);
         collection.link(4);
-        if is_due {
-            collection.snapshot().unwrap_or_else(|error| panic!("a snapshot cannot be taken: {error}"));
+        if is_due && let Err(error) = collection.snapshot() {
+            assert!(self.is_full, "a snapshot cannot be taken: {error}");
         }
         outcomes
     }
@@ -229,17 +285,65 @@ impl Replica for EngineReplica {
     }
 
     fn flush(&mut self) {
-        let collection = self.collection.as_mut().expect("it is open but for a moment");
-        collection.flush().unwrap_or_else(|error| panic!("a disk in memory cannot be flushed: {error}"));
+        if let Some(Err(error)) = self.collection.as_mut().map(LocalCollection::flush) {
+            assert!(self.is_full, "a disk in memory cannot be flushed: {error}");
+        }
     }
 
     fn crash(&mut self, seed: u64) {
-        self.disk.crash(seed);
         self.collection = None;
-        self.collection = Some(open(&self.disk, self.id, &self.schema));
+        self.disk.crash(seed);
+    }
+
+    fn open(&mut self) {
+        if self.collection.is_some() {
+            return;
+        }
+        let share = Resources::unlimited().share("simulated");
+        let (disk, schema) = (Arc::new(self.faulty.clone()), self.schema.clone());
+        match LocalCollection::open(disk, "simulated", share, self.id, schema, SEGMENT_BYTES) {
+            Ok(collection) => self.collection = Some(collection),
+            Err(error) => self.failed = error.to_string(),
+        }
+    }
+
+    fn closed(&mut self) -> Option<String> {
+        // Where there was no room to open it there may be by now.
+        self.open();
+        self.collection.is_none().then(|| self.failed.clone())
     }
 
     fn all(&self) -> Vec<Record> {
-        self.collection().scan_parts(None, usize::MAX >> 1, Parts::ALL).records
+        let all = |collection: &LocalCollection| collection.scan_parts(None, usize::MAX >> 1, Parts::ALL).records;
+        self.collection.as_ref().map(all).unwrap_or_default()
+    }
+
+    fn fork(&self) -> Box<dyn Replica> {
+        Box::new(Self::on(self.disk.fork(), self.id, self.schema.clone()))
+    }
+
+    fn damage(&mut self, random: &mut fastrand::Rng) {
+        let files = files_below(&self.disk, "");
+        let Some(path) = random.choice(&files) else { return };
+        let Ok(file) = self.disk.open_read(path) else { return };
+        let mut bytes = vec![0; file.len().unwrap_or(0) as usize];
+        if file.read_at(&mut bytes, 0).is_err() {
+            return;
+        }
+        // Room that nothing was written to yet is of no interest.
+        let used: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] != 0).collect();
+        if let Some(at) = random.choice(&used) {
+            self.disk.flip(path, *at as u64, 1 << random.u8(..8));
+        }
+    }
+
+    fn fill(&mut self, room: u64) {
+        self.is_full = true;
+        self.faulty.set(Fault::Room(room));
+    }
+
+    fn make_room(&mut self) {
+        self.is_full = false;
+        self.faulty.heal();
     }
 }

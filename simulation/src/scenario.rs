@@ -29,6 +29,18 @@ impl Scenario {
         self
     }
 
+    /// The same mesh, whose replicas are the engine on disks in memory.
+    pub fn over_the_engine(mut self) -> Self {
+        self.plan.is_engine = true;
+        self
+    }
+
+    /// The same nodes, which have no mesh in the beginning and find each other.
+    pub fn forming(mut self) -> Self {
+        self.plan.forms = true;
+        self
+    }
+
     /// One client more, which does these things one after the other, each after a pause. It asks node 0 first, and another
     /// where that one does not answer.
     pub fn client(mut self, deeds: impl IntoIterator<Item = (Duration, Deed)>) -> Self {
@@ -38,13 +50,13 @@ impl Scenario {
 
     /// Something goes wrong so long after the clients began.
     pub fn fault(mut self, after: Duration, fault: Fault) -> Self {
-        self.plan.faults.push((START + after, fault));
+        self.plan.add(START + after, fault);
         self
     }
 
     /// Something is wrong before the clients begin.
     pub fn fault_before(mut self, fault: Fault) -> Self {
-        self.plan.faults.push((START - Duration::from_secs(1), fault));
+        self.plan.add(START - Duration::from_secs(1), fault);
         self
     }
 

@@ -27,6 +27,9 @@ fn at(ms: u64) -> Time {
     Time::default() + Duration::from_millis(ms)
 }
 
+/// What a node goes on with.
+type Arrived = Option<(CallId, Arrival)>;
+
 /// A node that was started, or will be.
 struct Member {
     starts_at: Time,
@@ -41,7 +44,7 @@ struct Street {
     /// The nodes that each name stands for.
     names: BTreeMap<String, Vec<usize>>,
     members: Vec<Member>,
-    queue: BTreeMap<(Time, u64), (usize, Option<(CallId, Arrival)>)>,
+    queue: BTreeMap<(Time, u64), (usize, Arrived)>,
     scheduled: u64,
     /// Nodes that accept nobody.
     refusing: BTreeSet<usize>,
@@ -65,7 +68,7 @@ impl Street {
         street
     }
 
-    fn schedule(&mut self, at: Time, number: usize, arrived: Option<(CallId, Arrival)>) {
+    fn schedule(&mut self, at: Time, number: usize, arrived: Arrived) {
         self.scheduled += 1;
         self.queue.insert((at, self.scheduled), (number, arrived));
     }
@@ -85,7 +88,7 @@ impl Street {
         }
     }
 
-    fn step(&mut self, time: Time, number: usize, arrived: Option<(CallId, Arrival)>) {
+    fn step(&mut self, time: Time, number: usize, arrived: Arrived) {
         if self.members[number].joined.is_some() {
             return;
         }

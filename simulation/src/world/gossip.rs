@@ -17,16 +17,17 @@ impl World {
     pub(super) fn gossip(&mut self) {
         let now = self.now;
         let hears = |hosts: &[Host], links: &Links, from: usize, to: usize| {
-            hosts[from].is_up
-                && hosts[to].is_up
+            hosts[from].takes_part()
+                && hosts[to].takes_part()
+                && hosts[from].mesh() == hosts[to].mesh()
                 && hosts[from].paused_until <= now
                 && hosts[to].paused_until <= now
                 && links.is_open(End::Node(from), End::Node(to), now)
         };
-        let nodes = self.plan.nodes;
+        let nodes = self.hosts.len();
         let digests: Vec<String> = self.hosts.iter().map(Host::digest).collect();
         for to in 0..nodes {
-            if !self.hosts[to].is_up || self.hosts[to].paused_until > now {
+            if !self.hosts[to].takes_part() || self.hosts[to].paused_until > now {
                 continue;
             }
             for (from, digest) in digests.iter().enumerate() {
@@ -42,6 +43,7 @@ impl World {
             let is_new = self.hosts[to].node.as_ref().is_some_and(|node| **node.core().peers().view() != view);
             if is_new {
                 self.decide(to, Event::Members(Arc::new(view)));
+                self.hosts[to].remember_members();
             }
         }
         self.after(GOSSIP_EVERY, Happens::Gossip);
@@ -49,7 +51,7 @@ impl World {
 
     fn view_of(&self, node: usize) -> View {
         let host = &self.hosts[node];
-        let known = (0..self.plan.nodes).filter(|other| *other == node || host.heard[*other] > Time::default());
+        let known = (0..self.hosts.len()).filter(|other| *other == node || host.heard[*other] > Time::default());
         let member = |other: usize| {
             let is_up = other == node || self.now.since(host.heard[other]) < DOWN_AFTER;
             let id = self.hosts[other].id;

@@ -154,3 +154,125 @@ fn a_peer_that_does_not_answer_is_asked_last() {
     let (without, with) = (late(false), late(true));
     assert!(with > 0 && with <= without + 5, "{with} of 310 were late, and {without} where nothing was cut");
 }
+
+/// A new node looks for the mesh while clients work, and then answers for what was there before it came.
+#[test]
+fn a_node_that_joins_under_load_answers_for_everything() {
+    let traced = Options { trace: true, ..Options::default() };
+    let load = |scenario: Scenario| scenario.client(puts_and_gets(8, 40, 10 * MS)).client(puts_and_gets(8, 40, 7 * MS));
+    let report = load(Scenario::new(3, 8).with(traced))
+        .fault(200 * MS, Fault::Join { node: 3 })
+        // The seed that it asks first is silent.
+        .fault(190 * MS, Fault::Pause { node: 0, length: 2_000 * MS })
+        .fault(600 * MS, Fault::Join { node: 4 })
+        .fault(650 * MS, Fault::Crash { node: 4, off: 300 * MS })
+        .run();
+    all_done(&report);
+    let lines = |what: &str| report.trace.iter().filter(|line| line.contains(what)).count();
+    for node in [3, 4] {
+        assert_eq!(lines(&format!("node {node} joins through")), 1, "node {node}");
+        assert!(lines(&format!("sends Get to node {node}")) >= 8 && lines(&format!("sends Search to node {node}")) > 0);
+    }
+}
+
+#[test]
+fn nodes_that_have_no_mesh_yet_make_one() {
+    for seed in 0..10 {
+        let traced = Options { trace: true, ..Options::default() };
+        let scenario = Scenario::new(5, 4).seed(seed).forming().with(traced).client(puts_and_gets(4, 30, 10 * MS));
+        let report = scenario.run();
+        all_done(&report);
+        let lines = |what: &str| report.trace.iter().filter(|line| line.contains(what)).count();
+        assert_eq!((lines("starts a mesh"), lines("joins through")), (1, 4), "seed {seed}");
+    }
+}
+
+/// Puts wait for room, or fail; what was there before stays, on the full nodes too.
+#[test]
+fn a_full_disk_refuses_puts_and_loses_nothing() {
+    let fill = |scenario: Scenario, node: &usize| {
+        scenario.fault(300 * MS, Fault::FullDisk { node: *node, length: 2_500 * MS })
+    };
+    for over_the_engine in [false, true] {
+        let run = |full: &[usize]| {
+            let scenario = if over_the_engine { Scenario::new(3, 6).over_the_engine() } else { Scenario::new(3, 6) };
+            let scenario = scenario.client(puts_and_gets(6, 250, 10 * MS)).client(puts_and_gets(6, 250, 7 * MS));
+            let report = full.iter().fold(scenario, fill).run();
+            assert_eq!(report.violation, None);
+            report.operations - report.done + report.took.iter().filter(|took| **took > 100 * MS).count()
+        };
+        assert_eq!(run(&[1]), 0, "two replicas are enough");
+        assert!(run(&[1, 2]) > 0, "one is not");
+    }
+}
+
+/// A power cut while the disk is full: the engine opens when there is room again, with everything.
+#[test]
+fn a_node_whose_full_disk_loses_power_has_everything_when_there_is_room() {
+    for seed in 0..20 {
+        let scenario = Scenario::new(3, 6).seed(seed).over_the_engine().client(puts_and_gets(6, 60, 10 * MS));
+        let scenario = scenario
+            .fault(200 * MS, Fault::FullDisk { node: 1, length: 900 * MS })
+            .fault(400 * MS, Fault::Crash { node: 1, off: 100 * MS })
+            .fault(800 * MS, Fault::Overload { node: 2, length: 5_000 * MS })
+            .fault(1_200 * MS, Fault::Cut { from: 0, to: 2, length: 3_000 * MS });
+        assert_eq!(scenario.run().violation, None, "seed {seed}");
+    }
+}
+
+/// What is written is on two replicas; then the disk of one of them is harmed, and the other is paused.
+fn harmed(fault: Fault) -> Scenario {
+    let puts = (0..4).map(|point| (MS, Deed::Put(point)));
+    let gets = (0..4).map(|point| (if point == 0 { 900 * MS } else { MS }, Deed::Get(point)));
+    Scenario::new(3, 4)
+        .client(puts.chain(gets))
+        .fault_before(Fault::Overload { node: 2, length: 30_000 * MS })
+        .fault(500 * MS, fault)
+        .fault(700 * MS, Fault::Pause { node: 0, length: 5_000 * MS })
+}
+
+/// What is not promised yet: a replica that lost what it had acknowledged votes as if it had not. When that is mended,
+/// these faults join the others.
+#[test]
+fn a_disk_that_lost_what_was_acknowledged_still_votes() {
+    let (node, off) = (1, 50 * MS);
+    let by = 600 * MS;
+    for fault in [Fault::EmptyDisk { node, off }, Fault::LoseFolder { node, off }, Fault::RollBack { node, by, off }] {
+        for over_the_engine in [false, true] {
+            let scenario = harmed(fault.clone());
+            let scenario = if over_the_engine { scenario.over_the_engine() } else { scenario };
+            let violation = scenario.run().violation.unwrap_or_else(|| panic!("{fault:?} is not seen"));
+            assert_eq!(violation.checker, "linearizable", "{fault:?}: {violation}");
+        }
+    }
+}
+
+/// Runs in which a byte changes on the disk of a replica: how many of them see it refuse to answer.
+fn damaged(seeds: u64, mesh: impl Fn(Scenario) -> Scenario) -> usize {
+    let traced = Options { trace: true, ..Options::default() };
+    let run = |seed| mesh(harmed(Fault::Damage { node: 1, off: 50 * MS }).seed(seed).with(traced)).run();
+    let is_refusing = |report: &Report| {
+        assert_eq!(report.violation, None, "seed {}", report.seed);
+        report.trace.iter().any(|line| line.contains("is not open on node"))
+    };
+    (0..seeds).map(run).filter(is_refusing).count()
+}
+
+#[test]
+fn a_damaged_replica_refuses_to_answer_or_has_everything() {
+    let over_maps = damaged(20, |scenario| scenario);
+    assert!((5..=15).contains(&over_maps), "{over_maps} of 20");
+    let over_the_engine = damaged(40, Scenario::over_the_engine);
+    assert!(over_the_engine > 20, "the engine finds most of what is changed: {over_the_engine} of 40");
+}
+
+/// One node of three may be gone for good, and a new one in its place coordinates.
+#[test]
+fn a_node_that_is_gone_for_good_keeps_nobody_from_writing() {
+    for fault in [Fault::Remove { node: 0 }, Fault::Leave { node: 0 }, Fault::Replace { node: 0, by: 3 }] {
+        let scenario = Scenario::new(3, 4).client(puts_and_gets(4, 60, 10 * MS)).client(puts_and_gets(4, 60, 7 * MS));
+        let report = scenario.fault(200 * MS, fault.clone()).run();
+        assert_eq!(report.violation, None, "{fault:?}");
+        assert!(report.done + 2 >= report.operations, "{fault:?}: {} of {}", report.done, report.operations);
+    }
+}

@@ -5,6 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use vecino_simulation::{Options, Report, run};
 
+/// Most events of a run. One with more is busy with itself: once, each answer about the collection made two questions.
+const EVENTS_MAX: u64 = 500_000;
+
 /// Runs seeds on two threads; gives the first report with a violation, and how much was done in all.
 fn run_all(seeds: Vec<u64>, options: Options) -> (Option<Report>, usize, usize) {
     let next = AtomicU64::new(0);
@@ -18,6 +21,7 @@ fn run_all(seeds: Vec<u64>, options: Options) -> (Option<Report>, usize, usize) 
                     done.fetch_add(report.done as u64, Ordering::Relaxed);
                     faults.fetch_add(report.faults as u64, Ordering::Relaxed);
                     assert!(report.operations >= 200, "seed {seed}: {} operations", report.operations);
+                    assert!(report.events < EVENTS_MAX, "seed {seed}: {} events", report.events);
                     if report.violation.is_some() {
                         failed.lock().unwrap().get_or_insert(report);
                         return;
@@ -63,12 +67,13 @@ fn a_seed_gives_the_same_run_every_time() {
     assert_ne!(run(0, Options::default()).fingerprint, run(1, Options::default()).fingerprint);
 }
 
-/// What is not promised yet: disks that are emptied, and collections that are dropped and made again, lose acknowledged
-/// writes. When that is mended, these faults join the others.
+/// What is not promised yet: disks that are emptied, rolled back or damaged, folders that are lost, and collections that are
+/// dropped and made again lose acknowledged writes. When that is mended, these faults join the others.
 #[test]
-fn an_emptied_disk_and_a_drop_still_lose_writes() {
+fn harmed_disks_and_a_drop_still_lose_writes() {
     let options = Options { all_faults: true, ..Options::default() };
     let (failed, _, _) = run_all((0..100).collect(), options);
     let violation = failed.unwrap().violation.unwrap();
-    assert!(["linearizable", "search", "available"].contains(&violation.checker), "{violation}");
+    let checkers = ["linearizable", "search", "available", "versions"];
+    assert!(checkers.contains(&violation.checker), "{violation}");
 }
