@@ -107,11 +107,11 @@ pub use request::{
 pub use schema::{DEFAULT_EF_CONSTRUCTION, DEFAULT_M, field, named_point, named_schema, point, schema};
 pub use vecino_certs::{CertsError, Identity, Role};
 pub use vecino_model::{
-    CollectionId, CollectionSchema, CollectionStats, DEFAULT_FIELD, DecodePayloadError, FieldSchema, Fields, Fsync,
-    Hit, Level, MemoryUse, MeshId, Metric, NegativeId, NodeId, NodeState, Outcome, ParseNodeIdError, Payload,
-    PayloadError, Placement, Point, PointId, Profile, RangeInfo, RawPayload, RawPoint, RawStoredPoint, ScanCursor,
-    Serving, StoredPoint, UnknownLevel, UnknownMetric, UnknownProfile, Value, Vector, Version, limits, payload_as,
-    payload_of,
+    ClockStatus, CollectionId, CollectionSchema, CollectionStats, DEFAULT_FIELD, DecodePayloadError, FieldSchema,
+    Fields, Fsync, Hit, Level, MemoryUse, MeshId, Metric, NegativeId, NodeId, NodeState, Outcome, ParseNodeIdError,
+    Payload, PayloadError, Placement, Point, PointId, Profile, RangeInfo, RawPayload, RawPoint, RawStoredPoint,
+    ScanCursor, Serving, StoredPoint, UnknownLevel, UnknownMetric, UnknownProfile, Value, Vector, Version, limits,
+    payload_as, payload_of,
 };
 pub use vecino_net::endpoint::EndpointError;
 pub use vecino_net::error::{ErrorCode, Retry};

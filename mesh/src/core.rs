@@ -1,10 +1,10 @@
-//! What all requests of one node share: its clock, the other nodes, the collections, hints, chance.
+//! What all requests of one node share: its clock, the other nodes and their clocks, the collections, hints, chance.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use vecino_model::{MeshId, NodeId};
+use vecino_model::{MeshId, NodeId, NodeState};
 
 use crate::allocator::TokenAllocator;
 use crate::clock::Clock;
@@ -12,7 +12,8 @@ use crate::collections::Collections;
 use crate::hints::Hints;
 use crate::peers::Peers;
 use crate::plants::Plants;
-use crate::time::Time;
+use crate::time::{Now, Time};
+use crate::wall_clocks::{Standing, WallClocks};
 
 /// What a node knows when it starts.
 #[derive(Clone, Debug)]
@@ -44,6 +45,7 @@ pub struct Core {
     /// The catalog that is in effect.
     pub collections: Arc<Collections>,
     clock: Mutex<Clock>,
+    wall_clocks: Mutex<WallClocks>,
     peers: Mutex<Peers>,
     hints: Mutex<Hints>,
     chance: Mutex<fastrand::Rng>,
@@ -60,6 +62,7 @@ impl Core {
             plants,
             collections,
             clock: Mutex::new(Clock::new(node, start)),
+            wall_clocks: Mutex::default(),
             peers: Mutex::new(Peers::new(node, remembered, now)),
             hints: Mutex::default(),
             chance: Mutex::new(fastrand::Rng::with_seed(seed)),
@@ -70,6 +73,18 @@ impl Core {
     /// Its clock.
     pub fn clock(&self) -> MutexGuard<'_, Clock> {
         self.clock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The wall clocks of the other nodes.
+    pub fn wall_clocks(&self) -> MutexGuard<'_, WallClocks> {
+        self.wall_clocks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How its wall clock stands to those of the members that are up and heard.
+    pub fn clock_standing(&self, now: Now) -> Standing {
+        let view = Arc::clone(self.peers().view());
+        let is_up = |node: &NodeId| view.members.get(node).is_some_and(|member| member.state == NodeState::Up);
+        self.wall_clocks().standing(now, is_up)
     }
 
     /// The other nodes.

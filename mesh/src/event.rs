@@ -58,6 +58,13 @@ pub enum Event {
         /// The operation that waits for it.
         op: OpId,
     },
+    /// Another node has told its wall clock with what it sent; see [`WallClocks`](crate::wall_clocks::WallClocks).
+    ClockHeard {
+        /// The node.
+        node: NodeId,
+        /// What it told.
+        told: u32,
+    },
     /// Gossip shows other members than before, or others that are up.
     Members(Arc<View>),
 }

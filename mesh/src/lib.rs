@@ -29,3 +29,4 @@ pub mod roster;
 pub mod score;
 pub mod time;
 pub mod tokens;
+pub mod wall_clocks;

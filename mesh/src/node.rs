@@ -85,6 +85,7 @@ impl Node {
                     self.step(now, op, None, &mut commands);
                 }
             }
+            Event::ClockHeard { node, told } => self.core.wall_clocks().hear(node, told, now),
             Event::Members(view) => self.set_members(view, &mut commands),
         }
         commands
@@ -159,11 +160,11 @@ mod tests {
     use std::collections::BTreeMap;
     use std::time::Duration;
 
-    use vecino_model::error::{ErrorCode, RpcError};
-    use vecino_model::message::{Put, Query, ReplicaHits, ReplicaVersions, Search};
+    use vecino_model::error::{ErrorCode, Retry, RpcError};
+    use vecino_model::message::{Delete, Put, Query, ReplicaHits, ReplicaVersions, Search, Stamp};
     use vecino_model::{
         CatalogEntry, CollectionId, CollectionSchema, FieldSchema, Fields, Fsync, Level, LiveCollection, Member,
-        MeshId, Metric, Outcome, Point, RawPayload, Vector, Version,
+        MeshId, Metric, Outcome, RawPayload, RawPoint, Vector, Version,
     };
 
     use super::*;
@@ -173,6 +174,7 @@ mod tests {
     use crate::event::Caller;
     use crate::message::{Reply, Request};
     use crate::plants::Plants;
+    use crate::wall_clocks;
 
     const COLLECTION: CollectionId = CollectionId([4; 16]);
 
@@ -197,7 +199,12 @@ mod tests {
         Node::new(Arc::new(Core::new(start, Arc::new(collections), Time::default())))
     }
 
+    /// Nodes 1 and 2.
     fn view(other: NodeState) -> Event {
+        members(&[(1, NodeState::Up), (2, other)])
+    }
+
+    fn members(states: &[(u8, NodeState)]) -> Event {
         let member = |number: u8, state| Member {
             id: id(number),
             address: ([10, 0, 0, number], 1).into(),
@@ -210,7 +217,7 @@ mod tests {
             bytes: 0,
             catalog_digest: String::new(),
         };
-        let members = BTreeMap::from([(id(1), member(1, NodeState::Up)), (id(2), member(2, other))]);
+        let members = states.iter().map(|(number, state)| (id(*number), member(*number, *state))).collect();
         Event::Members(Arc::new(View { members }))
     }
 
@@ -249,15 +256,72 @@ mod tests {
         assert!(is_given_up(&node.handle(now(), view(NodeState::Down))));
     }
 
+    fn point() -> RawPoint {
+        let vectors = Fields::from([(String::new(), Vector(vec![1.0]))]);
+        RawPoint { id: 7.into(), vectors, payload: RawPayload::default() }
+    }
+
+    #[test]
+    fn a_clock_that_is_off_refuses_level_one_and_says_so() {
+        const HOUR_MS: i64 = 3_600_000;
+        let at = |second: u64, off_ms: i64| Now {
+            time: Time::default() + Duration::from_secs(second),
+            wall_ms: (1_700_000_000_000 + 1_000 * second).saturating_add_signed(off_ms),
+        };
+        let (collection, ids) = ("films".to_owned(), vec![7.into()]);
+        let requests = |level, stamps: Vec<Version>| -> [Request; 2] {
+            let (collection, ids) = (collection.clone(), ids.clone());
+            let put = Put { collection: collection.clone(), points: vec![point()], level, stamps: stamps.clone() };
+            [put.into(), Delete { collection, ids, level, stamps }.into()]
+        };
+        let stamp = |level| -> Request { Stamp { collection: collection.clone(), ids: ids.clone(), level }.into() };
+        // What node 1 answers at once, when its clock is off by so much.
+        let mut op = 0;
+        let mut refusal = |node: &mut Node, now: Now, request: Request| {
+            op += 1;
+            let event = Event::Request { op, caller: Caller::Client, request, deadline: Time::NEVER };
+            node.handle(now, event).into_iter().find_map(|command| match command {
+                Command::Answer { result, .. } => result.err(),
+                _ => None,
+            })
+        };
+        for off_ms in [HOUR_MS, -HOUR_MS, 501] {
+            let mut node = node(films(2));
+            node.handle(at(0, off_ms), members(&[(1, NodeState::Up), (2, NodeState::Up), (3, NodeState::Up)]));
+            assert_eq!(refusal(&mut node, at(1, off_ms), stamp(Level::One)), None, "nobody is heard yet");
+            for (second, other) in [(1, 2), (1, 3), (2, 2), (2, 3)] {
+                let told = wall_clocks::told(at(second, 0).wall_ms);
+                node.handle(at(second, off_ms), Event::ClockHeard { node: id(other), told });
+            }
+            let now = at(3, off_ms);
+            let standing = node.core().clock_standing(now);
+            assert_eq!((standing.ahead_ms, standing.heard, standing.is_off), (off_ms, 2, true));
+            for request in requests(Level::One, Vec::new()).into_iter().chain([stamp(Level::One)]) {
+                let error = refusal(&mut node, now, request).unwrap();
+                assert_eq!((error.code, error.retry), (ErrorCode::Unavailable, Retry::Safe));
+                let way = if off_ms < 0 { "behind" } else { "ahead of" };
+                let told = format!("{} ms {way} the median", off_ms.abs());
+                assert!(error.message.contains(&told) && error.message.contains("at most 500 ms"), "{error}");
+            }
+            // Where clocks do not decide, or another's did, they do not matter.
+            let given = vec![Version { time: 2, node: id(2), seq: 0 }];
+            let stamped = requests(Level::One, given).into_iter();
+            for request in stamped.chain(requests(Level::Quorum, Vec::new())).chain([stamp(Level::Quorum)]) {
+                assert_eq!(refusal(&mut node, now, request), None);
+            }
+            assert_eq!(refusal(&mut node, at(3, 0), stamp(Level::One)), None, "the clock was set right");
+            // Without node 3 nobody can tell which of two clocks is wrong.
+            node.handle(now, members(&[(1, NodeState::Up), (2, NodeState::Up), (3, NodeState::Down)]));
+            assert_eq!(refusal(&mut node, now, stamp(Level::One)), None);
+        }
+    }
+
     #[test]
     fn a_replica_that_does_not_know_a_new_collection_yet_gets_its_writes_later() {
         let mut node = node(films(2));
         node.handle(now(), view(NodeState::Up));
-
-        let vectors = Fields::from([(String::new(), Vector(vec![1.0]))]);
-        let point = Point { id: 7.into(), vectors, payload: RawPayload::default() };
         let stamps = vec![version(2)];
-        let request = Put { collection: "films".into(), points: vec![point], level: Level::One, stamps }.into();
+        let request = Put { collection: "films".into(), points: vec![point()], level: Level::One, stamps }.into();
         let asked =
             node.handle(now(), Event::Request { op: 1, caller: Caller::Client, request, deadline: Time::NEVER });
         let mut sent = None;

@@ -113,6 +113,25 @@ impl Serving {
     }
 }
 
+/// How a node's wall clock stands to the median of its own and those of the members that it hears.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ClockStatus {
+    /// Milliseconds that it is ahead of the median; less than 0 where it is behind.
+    pub ahead_ms: i64,
+    /// Number of other members that it hears.
+    pub heard: u32,
+    /// Whether it is so far off that the node gives no versions at level `one`, where clocks decide.
+    pub refuses_one: bool,
+}
+
+impl ClockStatus {
+    /// A clock that stands so.
+    pub fn new(ahead_ms: i64, heard: u32, refuses_one: bool) -> Self {
+        Self { ahead_ms, heard, refuses_one }
+    }
+}
+
 /// What a node takes of the memory that it may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemoryUse {

@@ -27,7 +27,8 @@ pub enum ErrorCode {
     NotFound,
     /// A collection of that name exists.
     AlreadyExists,
-    /// Too few replicas are reachable for the level; nothing was acknowledged.
+    /// Too few replicas are reachable for the level, or the node's clock is off and would decide; nothing was
+    /// acknowledged.
     Unavailable,
     /// Too much work is under way; nothing was done.
     Overloaded,

@@ -23,7 +23,9 @@ pub mod validate;
 mod vector;
 mod version;
 
-pub use collection::{CatalogEntry, CollectionId, CollectionStats, LiveCollection, MemoryUse, Placement, Serving};
+pub use collection::{
+    CatalogEntry, ClockStatus, CollectionId, CollectionStats, LiveCollection, MemoryUse, Placement, Serving,
+};
 pub use conversions::NegativeId;
 pub use level::{Level, UnknownLevel};
 pub use mesh::{LOOP_GENERATION_BITS, Member, MeshId, NodeState, Observation, RangeInfo, View};

@@ -17,8 +17,9 @@ use vecino_mesh::machine::CallId;
 use vecino_mesh::message::{Ask, Reply, Request};
 use vecino_mesh::node::Node;
 use vecino_mesh::time::{Now, Time};
+use vecino_mesh::wall_clocks::Standing;
 use vecino_model::message::{Dropped, NodeStats, NodeStatsReply};
-use vecino_model::{NodeId, View};
+use vecino_model::{ClockStatus, NodeId, View};
 use vecino_net::endpoint::Endpoint;
 use vecino_net::error::{ErrorCode, Retry, RpcError};
 use vecino_net::message::Rpc;
@@ -106,6 +107,18 @@ impl Driver {
         let (driver, view) = (self.clone(), view.clone());
         background.spawn(kept_running("following members", move || driver.clone().follow_members(view.clone())));
         self.happened(0, Event::Started);
+    }
+
+    /// Another node has told its wall clock with what it sent.
+    pub fn clock_heard(&self, node: NodeId, told: u32) {
+        // Any lane does it, and none does it for all.
+        let lane = usize::from(node.as_bytes()[0]) % self.shared.lanes.len();
+        self.happened(lane, Event::ClockHeard { node, told });
+    }
+
+    /// How this node's wall clock stands to those of the others that it hears.
+    pub fn clock_standing(&self) -> Standing {
+        self.core().clock_standing(self.now())
     }
 
     /// Makes a request of a caller, and gives its answer. Where the future is dropped, what only reads ends.
@@ -299,7 +312,7 @@ impl Driver {
             Request::ReplicaRead(request) => request.answer(store).await.map(Reply::Records),
             Request::ReplicaSearch(request) => request.answer(store).await.map(Reply::Hits),
             Request::ReplicaScan(request) => request.answer(store).await.map(Reply::RecordPage),
-            Request::NodeStats(NodeStats {}) => Ok(Reply::Stats(stats_of(store))),
+            Request::NodeStats(NodeStats {}) => Ok(Reply::Stats(stats_of(store, self.clock_standing()))),
             Request::NodeSnapshot(request) => {
                 snapshots::take(Arc::clone(store), self.shared.core.own, request).await.map(Reply::Snapshots)
             }
@@ -349,9 +362,15 @@ enum Work {
 }
 
 /// What this node holds of each collection, and what it takes in all.
-fn stats_of(store: &Store) -> NodeStatsReply {
-    let collections = store.stats().into_iter().collect();
-    NodeStatsReply { collections, memory: Some(store.memory()), panics: vecino_supervise::panics() }
+fn stats_of(store: &Store, clock: Standing) -> NodeStatsReply {
+    let Standing { ahead_ms, heard, is_off } = clock;
+    let heard = u32::try_from(heard).unwrap_or(u32::MAX);
+    NodeStatsReply {
+        collections: store.stats().into_iter().collect(),
+        memory: Some(store.memory()),
+        panics: vecino_supervise::panics(),
+        clock: Some(ClockStatus::new(ahead_ms, heard, is_off)),
+    }
 }
 
 fn unexpected(request: &Request) -> RpcError {

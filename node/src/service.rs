@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tracing::{debug, info};
 use vecino_mesh::message::Ask;
+use vecino_mesh::wall_clocks;
 use vecino_model::{MeshId, NodeId};
 use vecino_net::error::{ErrorCode, RpcError};
 use vecino_net::message::{
@@ -18,6 +19,7 @@ use vecino_net::rpc::{ChunkSender, RequestContext, Service, decode, encode};
 
 use crate::driver::Driver;
 use crate::scan_stream::scan_stream;
+use crate::wall_clock::{SystemClock, WallClock};
 
 /// What a node answers with.
 pub struct NodeService {
@@ -60,6 +62,16 @@ impl Service for NodeService {
             node_id: self.node_id,
             mesh_id: self.mesh_id.get().copied(),
             advertise: self.advertise.to_string(),
+        }
+    }
+
+    fn clock_told(&self) -> u32 {
+        wall_clocks::told(SystemClock.now_ms())
+    }
+
+    fn clock_heard(&self, node: NodeId, told: u32) {
+        if let Some(driver) = self.driver.get() {
+            driver.clock_heard(node, told);
         }
     }
 

@@ -122,8 +122,12 @@ impl Client {
                     *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(Ended::Written(written));
                 }))
             }
-            Deed::Get(_) | Deed::Search(..) => {
-                let kind = if matches!(deed, Deed::Get(_)) { KINDS[2] } else { KINDS[3] };
+            Deed::Get(_) | Deed::Search(..) | Deed::StampOne(_) => {
+                let kind = match deed {
+                    Deed::Get(_) => KINDS[2],
+                    Deed::StampOne(_) => KINDS[0],
+                    _ => KINDS[3],
+                };
                 let plan = Plan { effect: Effect::Read, kind, until, is_hedged: true, chance };
                 let (steps, result) = (Steps::new(now), Arc::clone(&ended));
                 Code::Read(Machine::new(steps.clone(), async move {
@@ -192,8 +196,12 @@ fn said(reply: Reply) -> Said {
 
 fn request_of_step(deed: Deed, value: u64, step: Step) -> Request {
     let (collection, level) = (COLLECTION.to_owned(), Level::Quorum);
-    let (Deed::Put(point) | Deed::PutAt(point, _) | Deed::Delete(point) | Deed::Get(point) | Deed::Search(_, point)) =
-        deed;
+    let (Deed::Put(point)
+    | Deed::PutAt(point, _)
+    | Deed::Delete(point)
+    | Deed::Get(point)
+    | Deed::Search(_, point)
+    | Deed::StampOne(point)) = deed;
     let id = PointId::Number(point);
     match step {
         Step::Stamp(_) => Stamp { collection, ids: vec![id], level }.into(),
@@ -222,6 +230,7 @@ fn request_of_read(deed: Deed) -> Request {
             exact: true,
         }
         .into(),
+        Deed::StampOne(point) => Stamp { collection, ids: vec![PointId::Number(point)], level: Level::One }.into(),
         Deed::Put(point) | Deed::PutAt(point, _) | Deed::Delete(point) | Deed::Get(point) => {
             Get { collection, ids: vec![PointId::Number(point)], level, with_vectors: false }.into()
         }

@@ -329,7 +329,7 @@ impl Host {
             let points = self.replicas.get(&entry.id)?.all().iter().filter(|record| record.value.is_some()).count();
             Some((entry.name.clone(), CollectionStats { points: points as u64, ..CollectionStats::default() }))
         });
-        NodeStatsReply { collections: held.collect(), memory: None, panics: 0 }
+        NodeStatsReply { collections: held.collect(), memory: None, panics: 0, clock: None }
     }
 
     /// Changes its catalog durably and puts it into effect.

@@ -29,6 +29,8 @@ pub enum Deed {
     Get(u64),
     /// Searches exactly, for so many points near this place.
     Search(u32, u64),
+    /// Asks for a version of a point at level `one`, and writes nothing.
+    StampOne(u64),
 }
 
 /// A client: what it does, one after the other, with these pauses before.

@@ -6,7 +6,7 @@ use std::fmt;
 use vecino_mesh::message::Reply;
 use vecino_mesh::time::Time;
 use vecino_model::error::Retry;
-use vecino_model::message::RawSearchReply;
+use vecino_model::message::{RawSearchReply, Stamped};
 use vecino_model::{NodeId, Outcome, PointId, Version};
 
 use crate::checkers::history::{History, Kind, OperationNumber};
@@ -49,6 +49,8 @@ pub(crate) struct Record {
     /// The newest version of each point whose write was acknowledged.
     pub acknowledged: BTreeMap<u64, Version>,
     pub violation: Option<Violation>,
+    /// The versions that were given at level `one`, as they came.
+    pub stamps: Vec<Version>,
     /// How long deeds took.
     pub took: Vec<std::time::Duration>,
 }
@@ -65,6 +67,7 @@ impl Record {
             versions: Versions::default(),
             acknowledged: BTreeMap::new(),
             violation: None,
+            stamps: Vec::new(),
             took: Vec::new(),
         }
     }
@@ -93,7 +96,7 @@ impl Record {
             Deed::Put(point) | Deed::PutAt(point, _) => Some((point, Kind::Put(value))),
             Deed::Delete(point) => Some((point, Kind::Delete)),
             Deed::Get(point) => Some((point, Kind::Get(None))),
-            Deed::Search(..) => None,
+            Deed::Search(..) | Deed::StampOne(_) => None,
         };
         if let Some((point, kind)) = operation {
             let number = self.history.begin(client, point, kind, now);
@@ -140,6 +143,12 @@ impl Record {
             (Ended::Read(Ok(answered)), Deed::Search(k, place), _) => {
                 let Reply::Found(found) = &answered.reply else { return false };
                 self.searched(client, (doing.began, now), (k, place), found);
+                true
+            }
+            (Ended::Read(Ok(answered)), Deed::StampOne(_), _) => {
+                let Reply::Stamps(stamps) = &answered.reply else { return false };
+                let [Stamped::Version(stamp)] = stamps[..] else { return false };
+                self.stamps.push(stamp);
                 true
             }
             (_, _, Some(number)) => {

@@ -17,6 +17,8 @@ pub struct Report {
     pub operations: usize,
     /// Number of operations that were acknowledged or answered.
     pub done: usize,
+    /// Versions that were given at level `one`, as they came.
+    pub stamps: Vec<vecino_model::Version>,
     /// How long each of them took, in the order in which they ended.
     pub took: Vec<std::time::Duration>,
     /// Number of faults.
@@ -40,7 +42,7 @@ pub(crate) fn run_plan(plan: Plan, options: Options) -> Report {
     judge(&mut world);
     let operations = world.record.history.operations();
     let done = operations.iter().filter(|operation| operation.done_at().is_some()).count();
-    let searches = world.record.searches.len();
+    let unwritten = world.record.searches.len() + world.record.stamps.len();
     let mut hasher = blake3::Hasher::new();
     hasher.update(&world.events.to_le_bytes());
     for operation in operations {
@@ -52,7 +54,8 @@ pub(crate) fn run_plan(plan: Plan, options: Options) -> Report {
         seed: world.plan().seed,
         violation: world.record.violation.take(),
         operations: world.deeds(),
-        done: done + searches,
+        done: done + unwritten,
+        stamps: std::mem::take(&mut world.record.stamps),
         took: std::mem::take(&mut world.record.took),
         faults: world.plan().faults.len(),
         events: world.events,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use vecino_client::{
-    MemoryUse, NodeId, NodeState, NodeStatus, RangeInfo, RingReply, Serving, SnapshotReport, StatusReply,
+    ClockStatus, MemoryUse, NodeId, NodeState, NodeStatus, RangeInfo, RingReply, Serving, SnapshotReport, StatusReply,
 };
 
 use super::args::{RingArgs, SnapshotArgs, StatusArgs};
@@ -13,6 +13,7 @@ use super::connection::connect_running;
 use super::failure::Failure;
 use super::output::{Style, Table, json, percent, print, printable};
 use vecino_engine::memory::Bytes;
+use vecino_mesh::wall_clocks::OFF_MS_MAX;
 
 /// `vecino status`.
 pub async fn status(args: StatusArgs, style: Style) -> Result<(), Failure> {
@@ -65,7 +66,8 @@ pub fn render_status(reply: &StatusReply, style: Style) -> String {
     let mut table = Table::new(&headings.collect::<Vec<_>>()).expendable(&["version", "#limit", "#owns"]);
     let mut troubles = String::new();
     for node in nodes {
-        let NodeStatus { id, address, state, points, owns, name, software, memory, panics, collections, .. } = node;
+        let NodeStatus { id, address, state, points, owns, name, software, memory, panics, clock, collections, .. } =
+            node;
         let panicked = panics.filter(|panics| *panics > 0).map(|panics| format!("{panics} panics: its log says where"));
         let of_collections = collections.iter().filter_map(|(name, stats)| match (&stats.error, stats.serving) {
             (Some(error), Serving::NeedsCopy) => Some(format!("{name}: {error} ({})", stats.serving.name())),
@@ -75,7 +77,8 @@ pub fn render_status(reply: &StatusReply, style: Style) -> String {
             }
             (None, _) => None,
         });
-        let trouble: Vec<String> = panicked.into_iter().chain(of_collections).collect();
+        let clock = clock.and_then(clock_trouble);
+        let trouble: Vec<String> = clock.into_iter().chain(panicked).chain(of_collections).collect();
         let trouble = printable(&trouble.join("; "));
         if style == Style::Terminal && !trouble.is_empty() {
             let name = if name.is_empty() { String::new() } else { format!("{} ", printable(name)) };
@@ -152,6 +155,22 @@ fn limit_text(limit_bytes: u64) -> String {
     if limit_bytes == u64::MAX { "none".to_owned() } else { Bytes(limit_bytes).to_string() }
 }
 
+/// What is wrong with a clock, as its node sees it.
+fn clock_trouble(clock: ClockStatus) -> Option<String> {
+    let ClockStatus { ahead_ms, heard, refuses_one, .. } = clock;
+    let (off_ms, way) = (ahead_ms.unsigned_abs(), if ahead_ms < 0 { "behind" } else { "ahead of" });
+    if refuses_one {
+        return Some(format!(
+            "clock {off_ms} ms {way} the median of {} nodes: set it; writes at level one are refused",
+            u64::from(heard) + 1
+        ));
+    }
+    // Half of those that are heard differ from the other half.
+    (off_ms > OFF_MS_MAX).then(|| {
+        format!("clock {off_ms} ms {way} those of half of the nodes, which may be right: set those that are wrong")
+    })
+}
+
 /// In the place of a figure of a node that did not answer.
 fn unheard() -> String {
     "?".to_owned()
@@ -183,7 +202,15 @@ struct NodeJson<'a> {
     software: &'a str,
     memory: Option<MemoryJson>,
     panics: Option<u64>,
+    clock: Option<ClockJson>,
     collections: BTreeMap<&'a str, StatsJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct ClockJson {
+    ahead_ms: i64,
+    heard: u32,
+    refuses_one: bool,
 }
 
 #[derive(Serialize)]
@@ -194,7 +221,10 @@ struct MemoryJson {
 
 impl<'a> From<&'a NodeStatus> for NodeJson<'a> {
     fn from(node: &'a NodeStatus) -> Self {
-        let NodeStatus { id, address, state, points, owns, name, software, memory, panics, collections, .. } = node;
+        let NodeStatus { id, address, state, points, owns, name, software, memory, panics, clock, collections, .. } =
+            node;
+        let clock =
+            clock.map(|ClockStatus { ahead_ms, heard, refuses_one, .. }| ClockJson { ahead_ms, heard, refuses_one });
         let memory = memory.map(|MemoryUse { used_bytes, limit_bytes }| MemoryJson { used_bytes, limit_bytes });
         Self {
             id: id.to_string(),
@@ -206,6 +236,7 @@ impl<'a> From<&'a NodeStatus> for NodeJson<'a> {
             software,
             memory,
             panics: *panics,
+            clock,
             collections: collections.iter().map(|(name, stats)| (name.as_str(), stats.into())).collect(),
         }
     }
@@ -278,6 +309,7 @@ mod tests {
         (one.name, one.software) = ("n1".into(), "0.1.0".into());
         one.memory = Some(MemoryUse { used_bytes: 3 << 29, limit_bytes: 4 << 30 });
         one.collections = BTreeMap::from([("films".into(), quarantined)]);
+        one.clock = Some(ClockStatus::new(-3_600_000, 2, true));
         let mut two = NodeStatus::new(node(2), String::new(), NodeState::Down);
         two.owns = 0.75;
         StatusReply::new(MeshId([0xcd; 16]), node(1), vec![one, two])
@@ -301,6 +333,8 @@ mod tests {
         assert_eq!(value["nodes"][1]["memory"], serde_json::Value::Null);
         assert_eq!(value["nodes"][0]["panics"], 2);
         assert_eq!(value["nodes"][0]["collections"]["films"]["state"], "needs copy from replicas");
+        let clock = serde_json::json!({ "ahead_ms": -3_600_000, "heard": 2, "refuses_one": true });
+        assert_eq!((&value["nodes"][0]["clock"], &value["nodes"][1]["clock"]), (&clock, &serde_json::Value::Null));
         assert_eq!(value["nodes"][1]["state"], "down");
         assert_eq!(value["nodes"][1]["points"], serde_json::Value::Null);
     }
@@ -322,8 +356,17 @@ mod tests {
         let text = render_status(&status(), Style::Terminal);
         let table = text.lines().filter(|line| line.contains('│')).collect::<Vec<_>>().join("\n");
         assert!(!table.contains("trouble") && !table.contains("bad page"), "{text}");
-        let troubles = "2 panics: its log says where; films: bad page (needs copy from replicas)";
+        let troubles = "clock 3600000 ms behind the median of 3 nodes: set it; writes at level one are refused; \
+                        2 panics: its log says where; films: bad page (needs copy from replicas)";
         assert!(text.ends_with(&format!("\nn1 01010101: {troubles}")), "{text}");
+    }
+
+    #[test]
+    fn a_clock_that_differs_is_named_where_nobody_can_tell_which_is_wrong() {
+        let text = |ahead_ms, refuses_one| clock_trouble(ClockStatus::new(ahead_ms, 1, refuses_one));
+        assert_eq!(text(500, false), None);
+        assert!(text(-501, false).unwrap().starts_with("clock 501 ms behind those of half of the nodes"));
+        assert!(text(501, true).unwrap().contains("ahead of the median of 2 nodes"));
     }
 
     #[test]

@@ -64,7 +64,8 @@ mod tests {
 
     fn holds(points: u64) -> NodeStatsReply {
         let stats = CollectionStats { points, ..CollectionStats::default() };
-        NodeStatsReply { collections: BTreeMap::from([("films".to_owned(), stats)]), memory: None, panics: 0 }
+        let collections = BTreeMap::from([("films".to_owned(), stats)]);
+        NodeStatsReply { collections, memory: None, panics: 0, clock: None }
     }
 
     #[test]

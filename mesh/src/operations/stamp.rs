@@ -7,7 +7,7 @@ use vecino_model::error::RpcError;
 use vecino_model::message::{ReplicaVersions, Stamp, Stamped};
 use vecino_model::{Level, Outcome, PointId, Version, validate};
 
-use super::checks::check_batch;
+use super::checks::{check_batch, check_clock};
 use super::get;
 use super::replica;
 use super::task::{Task, answer_of, failed};
@@ -17,10 +17,11 @@ use crate::quorum::PointIndex;
 use crate::quorum::write::{Command, Write};
 
 /// Gives each point a version newer than those that a majority of its replicas has; at level `one`, than the one that this
-/// node's own replica has.
+/// node's own replica has, unless its clock is off.
 pub(super) async fn stamp(task: &Task, request: Stamp) -> Result<Vec<Stamped>, RpcError> {
     let Stamp { collection, ids, level } = request;
     check_batch(ids.len())?;
+    check_clock(task, level)?;
     let route = task.route(&collection).await?;
     let mut stamps: Vec<Option<Stamped>> = Vec::with_capacity(ids.len());
     let mut valid: Vec<PointId> = Vec::with_capacity(ids.len());

@@ -36,14 +36,15 @@ pub(super) async fn status(task: &Task) -> StatusReply {
 fn status_of(member: &Member, told: Option<NodeStatsReply>, owns: Option<f64>) -> NodeStatus {
     let Member { id, address, state, points, name, software, .. } = member;
     let panics = told.as_ref().map(|told| told.panics);
+    let clock = told.as_ref().and_then(|told| told.clock);
     let (collections, memory) =
-        told.map(|NodeStatsReply { collections, memory, panics: _ }| (collections, memory)).unzip();
+        told.map(|NodeStatsReply { collections, memory, panics: _, clock: _ }| (collections, memory)).unzip();
     let counted = |held: &BTreeMap<String, CollectionStats>| held.values().map(|held| held.points).sum();
     let mut status = NodeStatus::new(*id, address.to_string(), *state);
     status.points = Some(collections.as_ref().map_or(*points, counted));
     status.owns = owns.unwrap_or(0.0);
     (status.name, status.software) = (name.clone(), software.clone());
-    (status.memory, status.panics) = (memory.flatten(), panics);
+    (status.memory, status.panics, status.clock) = (memory.flatten(), panics, clock);
     status.collections = collections.unwrap_or_default();
     status
 }

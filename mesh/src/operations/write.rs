@@ -7,7 +7,7 @@ use vecino_model::error::{ErrorCode, RpcError};
 use vecino_model::message::{Delete, Put, ReplicaApply, ReplicaVersions};
 use vecino_model::{CollectionId, Level, NodeId, Outcome, Point, PointId, Record, RecordValue, Version, validate};
 
-use super::checks::check_batch;
+use super::checks::{check_batch, check_clock};
 use super::stamp::{StampFault, check_stamps, own_versions, stamp_above};
 use super::task::{Arrival, Task, answer_of, failed};
 use crate::collections::Route;
@@ -23,7 +23,7 @@ type Value = (PointId, Option<RecordValue>);
 /// Writes points. Those that are not valid are refused; the others go to their replicas.
 pub(super) async fn put(task: &Task, request: Put) {
     let Put { collection, points, level, stamps } = request;
-    let begun = begin(task, &collection, points.len(), &stamps).await;
+    let begun = begin(task, &collection, points.len(), &stamps, level).await;
     let route = match begun {
         Ok(route) => route,
         Err(error) => return task.answer(Err(error)),
@@ -41,7 +41,7 @@ pub(super) async fn put(task: &Task, request: Put) {
 /// Deletes points; deleting what is absent succeeds.
 pub(super) async fn delete(task: &Task, request: Delete) {
     let Delete { collection, ids, level, stamps } = request;
-    let route = match begin(task, &collection, ids.len(), &stamps).await {
+    let route = match begin(task, &collection, ids.len(), &stamps, level).await {
         Ok(route) => route,
         Err(error) => return task.answer(Err(error)),
     };
@@ -52,11 +52,21 @@ pub(super) async fn delete(task: &Task, request: Delete) {
     write(task, &route, checked.collect(), stamps, level).await;
 }
 
-async fn begin(task: &Task, collection: &str, points: usize, stamps: &[Version]) -> Result<Arc<Route>, RpcError> {
+async fn begin(
+    task: &Task,
+    collection: &str,
+    points: usize,
+    stamps: &[Version],
+    level: Level,
+) -> Result<Arc<Route>, RpcError> {
     check_batch(points)?;
     if !stamps.is_empty() && stamps.len() != points {
         let message = format_args!("stamps has {} versions for {points} points: one for each, or none", stamps.len());
         return Err(RpcError::invalid(message));
+    }
+    // With stamps it is not this node's clock that decides.
+    if stamps.is_empty() {
+        check_clock(task, level)?;
     }
     task.route(collection).await
 }

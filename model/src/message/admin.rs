@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    CollectionId, CollectionSchema, CollectionStats, MemoryUse, MeshId, NodeId, NodeState, Placement, RangeInfo,
+    ClockStatus, CollectionId, CollectionSchema, CollectionStats, MemoryUse, MeshId, NodeId, NodeState, Placement,
+    RangeInfo,
 };
 use serde::{Deserialize, Serialize};
 
@@ -107,6 +108,9 @@ pub struct NodeStatus {
     /// Panics in its process since it was started, where it answered in time; its log says where.
     #[serde(default)]
     pub panics: Option<u64>,
+    /// Its clock as it sees it itself, where it answered in time.
+    #[serde(default)]
+    pub clock: Option<ClockStatus>,
     /// Its collections, from the answering node and from peers that answered in time.
     #[serde(default)]
     pub collections: BTreeMap<String, CollectionStats>,
@@ -125,6 +129,7 @@ impl NodeStatus {
             software: String::new(),
             memory: None,
             panics: None,
+            clock: None,
             collections: BTreeMap::new(),
         }
     }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    CatalogEntry, CollectionId, CollectionStats, MemoryUse, MeshId, NodeId, Parts, PointId, RawHit, Record, ScanCursor,
-    Vector,
+    CatalogEntry, ClockStatus, CollectionId, CollectionStats, MemoryUse, MeshId, NodeId, Parts, PointId, RawHit,
+    Record, ScanCursor, Vector,
 };
 use serde::{Deserialize, Serialize};
 
@@ -147,6 +147,9 @@ pub struct NodeStatsReply {
     /// Panics in its process since it was started.
     #[serde(default)]
     pub panics: u64,
+    /// Its clock as it sees it.
+    #[serde(default)]
+    pub clock: Option<ClockStatus>,
 }
 
 /// Asks whether a node answers at all.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use vecino_mesh::event::Event;
 use vecino_mesh::time::Time;
+use vecino_mesh::wall_clocks;
 use vecino_model::{Member, NodeId, NodeState, PointId, Version, View};
 
 use super::{DOWN_AFTER, GOSSIP_EVERY, Happens, World};
@@ -34,6 +35,10 @@ impl World {
                 let is_heard = hears(&self.hosts, &self.links, from, to)
                     || (0..nodes)
                         .any(|by| hears(&self.hosts, &self.links, from, by) && hears(&self.hosts, &self.links, by, to));
+                // What comes over a third node does not tell the clock of the first.
+                if from != to && hears(&self.hosts, &self.links, from, to) {
+                    self.hear_clock(End::Node(from), to, self.clock_told(End::Node(from)));
+                }
                 if is_heard {
                     self.hosts[to].heard[from] = now;
                     self.hosts[to].digests[from].clone_from(digest);
@@ -47,6 +52,22 @@ impl World {
             }
         }
         self.after(GOSSIP_EVERY, Happens::Gossip);
+    }
+
+    /// What a node tells of its clock with what it sends now; clients tell nothing.
+    pub(super) fn clock_told(&self, from: End) -> u32 {
+        match from {
+            End::Node(node) => wall_clocks::told(self.hosts[node].now(self.now).wall_ms),
+            End::Client(_) => wall_clocks::UNTOLD,
+        }
+    }
+
+    /// A node hears what another told of its clock.
+    pub(super) fn hear_clock(&mut self, from: End, to: usize, told: u32) {
+        if let End::Node(from) = from {
+            let node = self.hosts[from].id;
+            self.decide(to, Event::ClockHeard { node, told });
+        }
     }
 
     fn view_of(&self, node: usize) -> View {

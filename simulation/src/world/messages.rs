@@ -22,17 +22,18 @@ impl World {
             _ => false,
         };
         let times = if !is_single && self.random.u32(..1_000) < self.plan.duplicates { 2 } else { 1 };
+        let clock = self.clock_told(from);
         for _ in 0..times {
             if let Fate::Arrives(delay) = self.links.send(from, End::Node(to), self.now, &mut self.random) {
                 let (life, request) = (self.hosts[to].life, request.clone());
-                self.after(delay, Happens::Arrive { from, to, life, caller, request, deadline });
+                self.after(delay, Happens::Arrive { from, to, life, caller, request, deadline, clock });
             }
         }
     }
 
     pub(super) fn arrive(
         &mut self,
-        from: End,
+        (from, clock): (End, u32),
         (to, life): (usize, u32),
         caller: Caller,
         request: Request,
@@ -49,6 +50,8 @@ impl World {
             let starting = RpcError::new(ErrorCode::NotReady, "it is starting and not in its mesh yet");
             return self.answer(to, caller, Err(starting));
         }
+        self.hear_clock(from, to, clock);
+        let host = &mut self.hosts[to];
         let op = host.next_op;
         host.next_op += 1;
         host.callers.insert(op, caller);

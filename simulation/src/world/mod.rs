@@ -62,7 +62,7 @@ enum Happens {
     Engine { node: usize, life: u32, op: OpId, call: CallId, request: Request },
     Persist { node: usize, life: u32, op: OpId, call: CallId, change: Change },
     Flush { node: usize, life: u32 },
-    Arrive { from: End, to: usize, life: u32, caller: Caller, request: Request, deadline: Time },
+    Arrive { from: End, to: usize, life: u32, caller: Caller, request: Request, deadline: Time, clock: u32 },
     Reply { caller: Caller, result: Result<Reply, RpcError> },
     Timeout { caller: Caller },
     ClientNext { client: usize },
@@ -308,8 +308,8 @@ impl World {
                     self.hosts[node].replicas.values_mut().for_each(|replica| replica.flush());
                 }
             }
-            Happens::Arrive { from, to, life, caller, request, deadline } => {
-                self.arrive(from, (to, life), caller, request, deadline);
+            Happens::Arrive { from, to, life, caller, request, deadline, clock } => {
+                self.arrive((from, clock), (to, life), caller, request, deadline);
             }
             Happens::Reply { caller, result } => self.reply(caller, result),
             Happens::Timeout { caller } => {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use vecino_mesh::plants::{Plant, Plants};
+use vecino_model::NodeId;
 use vecino_simulation::{Deed, Fault, Options, Report, Scenario};
 
 const MS: Duration = Duration::from_millis(1);
@@ -274,5 +275,44 @@ fn a_node_that_is_gone_for_good_keeps_nobody_from_writing() {
         let report = scenario.fault(200 * MS, fault.clone()).run();
         assert_eq!(report.violation, None, "{fault:?}");
         assert!(report.done + 2 >= report.operations, "{fault:?}: {} of {}", report.done, report.operations);
+    }
+}
+
+/// The nodes that gave versions at level `one`, by the pauses of a client that asks them in turn, node 0 first.
+fn stamped_by(scenario: Scenario, pauses: &[Duration]) -> Vec<NodeId> {
+    let stamps = |pause: &Duration| [(*pause, Deed::StampOne(0)), (MS, Deed::StampOne(1))];
+    let report = pauses.iter().fold(scenario, |scenario, pause| scenario.client(stamps(pause))).run();
+    all_done(&report);
+    report.stamps.iter().map(|stamp| stamp.node).collect()
+}
+
+/// At level `one` clocks decide, so a node whose own is off leaves it to the others.
+#[test]
+fn a_node_whose_clock_is_off_gives_no_versions_at_level_one() {
+    let (early, late) = (100 * MS, 1_000 * MS);
+    let [first, ..] = stamped_by(Scenario::new(3, 2), &[early])[..] else { panic!("node 0 is asked first") };
+    for by_ms in [HOUR_MS, -HOUR_MS, 600, -600] {
+        let scenario = Scenario::new(3, 2)
+            .fault_before(Fault::ClockJump { node: 0, by_ms })
+            .fault(500 * MS, Fault::ClockJump { node: 0, by_ms: -by_ms });
+        let by = stamped_by(scenario, &[early, late]);
+        assert!(by[..2].iter().all(|node| *node != first), "{by:?}");
+        assert_eq!(by[2..], [first, first], "it was set right");
+    }
+    let near = Scenario::new(3, 2).fault_before(Fault::ClockJump { node: 0, by_ms: 400 });
+    assert_eq!(stamped_by(near, &[early]), [first, first]);
+}
+
+/// What has waited for a node while it was paused is late, and says nothing of clocks.
+#[test]
+fn a_node_that_was_paused_or_hears_late_gives_versions_at_level_one() {
+    let [first, ..] = stamped_by(Scenario::new(3, 2), &[MS])[..] else { panic!("node 0 is asked first") };
+    for seconds in [2, 20, 58] {
+        let length = Duration::from_secs(seconds);
+        let scenario = Scenario::new(3, 2)
+            .client(puts_and_gets(2, 200, 20 * MS))
+            .fault(100 * MS, Fault::Pause { node: 0, length });
+        let by = stamped_by(scenario, &[100 * MS + length + MS, 100 * MS + length + 700 * MS]);
+        assert_eq!(by, [first; 4], "after {seconds} s");
     }
 }
