@@ -12,6 +12,7 @@ mod demo;
 mod doctor;
 mod examples;
 mod faults;
+mod histories;
 mod joining;
 mod lab;
 mod limits;
