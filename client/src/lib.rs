@@ -83,6 +83,7 @@ mod client;
 mod collection;
 mod error;
 mod json;
+mod listening;
 mod payload;
 mod report;
 mod request;

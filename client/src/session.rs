@@ -12,7 +12,9 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::debug;
-use vecino_mesh::client::{self as decisions, Answered, Attempts, Call, Effect, Failed, Next, Nodes, Plan, Said, Step};
+use vecino_mesh::client::{
+    self as decisions, Answered, Attempts, Call, Effect, Failed, Hedge, Next, Nodes, Plan, Said, Step,
+};
 use vecino_mesh::machine::{Machine, Steps};
 use vecino_mesh::plants::Plants;
 use vecino_mesh::time::{Now, Time};
@@ -23,10 +25,13 @@ use vecino_net::message::{Members, Rpc, Stamp};
 use vecino_net::rpc::DEADLINE_MAX;
 
 use crate::error::ClientError;
+use crate::listening::{LOOK_EVERY, Listening, Shown};
 use crate::write::Batch;
 
-/// A larger write is not sent to a second node beside the first, however late that is: it would be what makes it late.
-const HEDGED_POINTS_MAX: usize = 64;
+/// A larger write is not sent to a second node while its node is alive, however late that is: it would be what makes it
+/// late.
+const SMALL_POINTS_MAX: usize = 64;
+const SMALL_BYTES_MAX: usize = 64 * 1024;
 /// How often the members of the mesh are asked for anew.
 const MEMBERS_EVERY: Duration = Duration::from_secs(30);
 /// How long a node may take to say who they are.
@@ -49,6 +54,7 @@ struct Shared {
     /// These, and the other members of the mesh behind them; it only grows.
     addresses: RwLock<Vec<SocketAddr>>,
     nodes: Arc<Nodes>,
+    listening: Listening,
     began: Instant,
     /// Whether what looks after the nodes runs.
     is_tended: AtomicBool,
@@ -73,6 +79,36 @@ impl Shared {
 
     fn address(&self, place: usize) -> SocketAddr {
         self.addresses.read().unwrap_or_else(PoisonError::into_inner)[place]
+    }
+
+    /// Makes a call, and notes meanwhile whether its node is alive.
+    async fn listening_to<T>(self: &Arc<Self>, place: usize, call: impl Future<Output = T>) -> T {
+        let listen = async {
+            loop {
+                self.listen(place);
+                sleep(LOOK_EVERY).await;
+            }
+        };
+        tokio::select! {
+            answer = call => answer,
+            () = listen => unreachable!("it listens for ever"),
+        }
+    }
+
+    fn listen(self: &Arc<Self>, place: usize) {
+        let received = self.endpoint.received(self.address(place));
+        match self.listening.look(place, received, Instant::now()) {
+            Shown::Nothing => {}
+            Shown::Life => self.nodes.was_heard(place, self.now().time),
+            Shown::Quiet => {
+                // A node that has nothing to say acknowledges at least this.
+                let session = Arc::clone(self);
+                tokio::spawn(async move {
+                    let _ = members_by(&session, place).await;
+                    session.listening.was_asked(place);
+                });
+            }
+        }
     }
 
     fn left(&self, until: Time) -> Duration {
@@ -133,7 +169,8 @@ impl Session {
         let nodes = Arc::new(Nodes::new(given.len()));
         let addresses = RwLock::new(given.clone());
         let (began, is_tended) = (Instant::now(), AtomicBool::new(false));
-        Self { shared: Arc::new(Shared { endpoint, given, addresses, nodes, began, is_tended }), timeout }
+        let listening = Listening::default();
+        Self { shared: Arc::new(Shared { endpoint, given, addresses, nodes, listening, began, is_tended }), timeout }
     }
 
     pub(crate) fn with_timeout(&self, timeout: Duration) -> Self {
@@ -154,23 +191,23 @@ impl Session {
     }
 
     pub(crate) async fn call<R: Rpc + Sync>(&self, request: &R, effect: Effect) -> Result<R::Reply, ClientError> {
-        self.ask_as(request, effect, false).await.map(|(reply, _)| reply)
+        self.ask_as(request, effect, Hedge::Never).await.map(|(reply, _)| reply)
     }
 
     /// Makes one request that only reads, and says which node answered it.
     pub(crate) async fn ask<R: Rpc + Sync>(&self, request: &R) -> Result<(R::Reply, SocketAddr), ClientError> {
-        self.ask_as(request, Effect::Read, true).await
+        self.ask_as(request, Effect::Read, Hedge::Late).await
     }
 
     async fn ask_as<R: Rpc + Sync>(
         &self,
         request: &R,
         effect: Effect,
-        is_hedged: bool,
+        hedge: Hedge,
     ) -> Result<(R::Reply, SocketAddr), ClientError> {
         let shared = &self.shared;
         let until = shared.time_of(Instant::now() + self.timeout);
-        let plan = Plan { effect, kind: R::KIND, until, is_hedged, chance: fastrand::f64() };
+        let plan = Plan { effect, kind: R::KIND, until, hedge, chance: fastrand::f64() };
         let nodes = Arc::clone(&shared.nodes);
         let code = move |task| async move { decisions::ask(&task, &nodes, plan, ()).await };
         let call = |Call { place, until, .. }: Call<()>| -> BoxFuture<'_, _> {
@@ -190,12 +227,13 @@ impl Session {
     /// had. The outcomes are in the order of the points.
     pub(crate) async fn write<B: Batch>(&self, batch: &B, repeat_unknown: bool) -> Result<Vec<Outcome>, ClientError> {
         let shared = &self.shared;
+        let is_large = batch.count() > SMALL_POINTS_MAX || batch.bytes() > SMALL_BYTES_MAX;
         let writing = decisions::Write {
             points: batch.count(),
             kinds: [Stamp::KIND, B::KIND],
             until: shared.time_of(Instant::now() + self.timeout),
             repeats_unknown: repeat_unknown,
-            is_hedged: batch.count() <= HEDGED_POINTS_MAX,
+            hedge: if is_large { Hedge::Quiet } else { Hedge::Late },
             chance: fastrand::f64(),
             plants: Plants::default(),
         };
@@ -203,7 +241,7 @@ impl Session {
         let code = move |task| async move { decisions::write(&task, &nodes, writing).await };
         let call = |Call { place, what, until, .. }: Call<Step>| -> BoxFuture<'_, _> {
             let (address, endpoint) = (shared.address(place), &shared.endpoint);
-            Box::pin(async move {
+            let call = async move {
                 match what {
                     Step::Stamp(places) => {
                         let request = batch.stamp(&places);
@@ -216,7 +254,8 @@ impl Session {
                         check_count::<B>(outcomes.len(), places.len()).map(|()| Said::Outcomes(outcomes))
                     }
                 }
-            })
+            };
+            if is_large { Box::pin(shared.listening_to(place, call)) } else { Box::pin(call) }
         };
         let outcomes = shared.carry_out(code, call).await.map_err(|failed| self.failed(B::NAME, failed))?;
         self.tend();

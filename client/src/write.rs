@@ -1,12 +1,14 @@
 //! Batches of writes, and how their parts are asked for.
 
-use vecino_model::{Level, Outcome, PointId, Version};
+use vecino_model::{Level, Outcome, PointId, RawPoint, Version};
 use vecino_net::message::{Delete, Put, Rpc, Stamp};
 
 /// A request whose answer has one outcome for each of its points.
 pub trait Batch: Rpc<Reply = Vec<Outcome>> + Sync {
     /// Number of points.
     fn count(&self) -> usize;
+    /// About how many bytes they take on their way.
+    fn bytes(&self) -> usize;
     /// The points' ids, in their order.
     fn ids(&self) -> Vec<PointId>;
     /// The same request, which waits for as many replicas as this level says.
@@ -20,6 +22,10 @@ pub trait Batch: Rpc<Reply = Vec<Outcome>> + Sync {
 impl Batch for Put {
     fn count(&self) -> usize {
         self.points.len()
+    }
+
+    fn bytes(&self) -> usize {
+        self.points.iter().map(RawPoint::bytes).sum()
     }
 
     fn ids(&self) -> Vec<PointId> {
@@ -45,6 +51,10 @@ impl Batch for Put {
 impl Batch for Delete {
     fn count(&self) -> usize {
         self.ids.len()
+    }
+
+    fn bytes(&self) -> usize {
+        self.ids.iter().map(PointId::bytes).sum()
     }
 
     fn ids(&self) -> Vec<PointId> {

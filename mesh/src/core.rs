@@ -13,6 +13,7 @@ use crate::hints::Hints;
 use crate::peers::Peers;
 use crate::plants::Plants;
 use crate::time::{Now, Time};
+use crate::turns::TurnLimits;
 use crate::wall_clocks::{Standing, WallClocks};
 
 /// What a node knows when it starts.
@@ -28,6 +29,8 @@ pub struct Start {
     pub remembered: BTreeMap<NodeId, SocketAddr>,
     /// What its choices by chance begin with.
     pub seed: u64,
+    /// What takes turns on each lane.
+    pub turns: TurnLimits,
     /// Rules that are broken on purpose.
     pub plants: Plants,
 }
@@ -40,6 +43,8 @@ pub struct Core {
     pub own: NodeId,
     /// Its mesh.
     pub mesh: MeshId,
+    /// What takes turns on each lane.
+    pub turns: TurnLimits,
     /// Rules that are broken on purpose.
     pub plants: Plants,
     /// The catalog that is in effect.
@@ -55,10 +60,11 @@ pub struct Core {
 impl Core {
     /// Of a node that starts now with these collections.
     pub fn new(start: Start, collections: Arc<Collections>, now: Time) -> Self {
-        let Start { node, mesh, start, remembered, seed, plants } = start;
+        let Start { node, mesh, start, remembered, seed, turns, plants } = start;
         Self {
             own: node,
             mesh,
+            turns,
             plants,
             collections,
             clock: Mutex::new(Clock::new(node, start)),

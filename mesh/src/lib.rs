@@ -29,4 +29,5 @@ pub mod roster;
 pub mod score;
 pub mod time;
 pub mod tokens;
+pub mod turns;
 pub mod wall_clocks;

@@ -7,14 +7,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use vecino_model::error::{ErrorCode, Retry, RpcError};
 use vecino_model::{NodeId, NodeState, View};
 
 use crate::core::Core;
-use crate::event::{Command, Event, OpId};
+use crate::event::{Caller, Command, Event, OpId};
 use crate::machine::{CallId, Machine, Steps};
+use crate::message::Request;
 use crate::operations::{self, Arrival, Asked, Task};
 use crate::time::{Now, Time};
+use crate::turns::{Entered, Next, Turns};
 
 /// Operations that no request began have numbers from here on.
 const OWN_OPERATIONS: OpId = 1 << 63;
@@ -26,6 +30,15 @@ pub struct Node {
     /// Calls of operations that have ended: how long they take is still of interest, and what they hold is given back.
     left_over: BTreeMap<(OpId, CallId), Asked>,
     own_operations: OpId,
+    /// The large writes of clients.
+    turns: Turns<Asks>,
+}
+
+/// A request whose operation has not begun.
+struct Asks {
+    caller: Caller,
+    request: Request,
+    deadline: Time,
 }
 
 struct Running {
@@ -38,7 +51,9 @@ struct Running {
 impl Node {
     /// A node without operations.
     pub fn new(core: Arc<Core>) -> Self {
-        Self { core, operations: BTreeMap::new(), left_over: BTreeMap::new(), own_operations: OWN_OPERATIONS }
+        let turns = Turns::new(core.turns);
+        let (operations, left_over) = (BTreeMap::new(), BTreeMap::new());
+        Self { core, operations, left_over, own_operations: OWN_OPERATIONS, turns }
     }
 
     /// What its operations share.
@@ -61,24 +76,35 @@ impl Node {
                 self.begin_own(now, &mut commands, operations::deliver_hints);
             }
             Event::Request { op, caller, request, deadline } => {
-                let is_kept = operations::outlives_its_caller(&request);
-                let begin = |task| operations::answer(task, caller, request);
-                self.begin(now, &mut commands, (op, deadline, is_kept), begin);
+                let bytes = operations::bytes_to_write(&request);
+                let asks = Asks { caller, request, deadline };
+                let entered = if self.turns.is_large(bytes) {
+                    self.turns.enter(op, bytes, deadline, now.time, asks)
+                } else {
+                    Entered::Goes(asks)
+                };
+                match entered {
+                    Entered::Goes(asks) => self.begin_asked(now, &mut commands, op, asks),
+                    Entered::Waits => {}
+                    Entered::Refused(after) => commands.push(self.overloaded(op, after)),
+                }
             }
             Event::Abandoned { op } => {
                 if self.operations.get(&op).is_some_and(|running| !running.is_kept) {
                     self.end(op);
                 }
+                self.turns.give_up(op);
             }
             Event::Answered { op, call, result, request } => {
                 if let Some(asked) = self.left_over.remove(&(op, call)) {
                     asked.settle(&self.core, now.time, result.is_ok());
                 }
-                let Some(running) = self.operations.get_mut(&op) else { return commands };
-                let Some(asked) = running.machine.answered(call) else { return commands };
-                asked.settle(&self.core, now.time, result.is_ok());
-                let arrival = Arrival { result, request };
-                self.step(now, op, Some((call, arrival)), &mut commands);
+                let asked = self.operations.get_mut(&op).and_then(|running| running.machine.answered(call));
+                if let Some(asked) = asked {
+                    asked.settle(&self.core, now.time, result.is_ok());
+                    let arrival = Arrival { result, request };
+                    self.step(now, op, Some((call, arrival)), &mut commands);
+                }
             }
             Event::Woken { op } => {
                 if self.operations.get(&op).is_some_and(|running| running.wake_at <= now.time) {
@@ -88,7 +114,33 @@ impl Node {
             Event::ClockHeard { node, told } => self.core.wall_clocks().hear(node, told, now),
             Event::Members(view) => self.set_members(view, &mut commands),
         }
+        self.take_turns(now, &mut commands);
         commands
+    }
+
+    /// Begins what has waited for its turn.
+    fn take_turns(&mut self, now: Now, commands: &mut Vec<Command>) {
+        while let Some(next) = self.turns.next(now.time) {
+            match next {
+                Next::Goes(op, asks) => self.begin_asked(now, commands, op, asks),
+                Next::Refused(op, after) => commands.push(self.overloaded(op, after)),
+            }
+        }
+    }
+
+    /// Nothing was done of a request, for it would have to wait for longer than its caller does.
+    fn overloaded(&self, op: OpId, after: Duration) -> Command {
+        // Many are refused at once, and are not to come back at once.
+        let after = after.mul_f64(1.0 + self.core.chance().f64() / 2.0);
+        let retry = Retry::AfterMs(u32::try_from(after.as_millis()).unwrap_or(u32::MAX));
+        let message = "the large writes that wait here would not leave time for this one; nothing was done of it";
+        Command::Answer { op, result: Err(RpcError::new(ErrorCode::Overloaded, message).with_retry(retry)) }
+    }
+
+    fn begin_asked(&mut self, now: Now, commands: &mut Vec<Command>, op: OpId, asks: Asks) {
+        let Asks { caller, request, deadline } = asks;
+        let is_kept = operations::outlives_its_caller(&request);
+        self.begin(now, commands, (op, deadline, is_kept), |task| operations::answer(task, caller, request));
     }
 
     fn set_members(&mut self, view: Arc<View>, commands: &mut Vec<Command>) {
@@ -141,6 +193,9 @@ impl Node {
     fn step(&mut self, now: Now, op: OpId, arrived: Option<(CallId, Arrival)>, commands: &mut Vec<Command>) {
         let Some(running) = self.operations.get_mut(&op) else { return };
         let stepped = running.machine.step(now, arrived);
+        if stepped.is_done || stepped.commands.iter().any(|command| matches!(command, Command::Answer { .. })) {
+            self.turns.answered(op, now.time);
+        }
         commands.extend(stepped.commands);
         if stepped.is_done {
             let is_waking = running.wake_at != Time::NEVER;
@@ -174,6 +229,7 @@ mod tests {
     use crate::event::Caller;
     use crate::message::{Reply, Request};
     use crate::plants::Plants;
+    use crate::turns::TurnLimits;
     use crate::wall_clocks;
 
     const COLLECTION: CollectionId = CollectionId([4; 16]);
@@ -194,6 +250,7 @@ mod tests {
             start: 1,
             remembered: BTreeMap::from([(id(2), ([10, 0, 0, 2], 1).into())]),
             seed: 1,
+            turns: TurnLimits::default(),
             plants: Plants::default(),
         };
         Node::new(Arc::new(Core::new(start, Arc::new(collections), Time::default())))

@@ -66,6 +66,16 @@ impl fmt::Debug for PointId {
     }
 }
 
+impl PointId {
+    /// About how many bytes it takes on its way.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Number(_) => 9,
+            Self::Text(text) => text.len() + 3,
+        }
+    }
+}
+
 /// A point as a client writes it. With a [`RawPayload`] it is a point as it travels.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Point<P = Payload> {
@@ -106,6 +116,12 @@ impl From<Point> for RawPoint {
 }
 
 impl RawPoint {
+    /// About how many bytes it takes on its way.
+    pub fn bytes(&self) -> usize {
+        let vectors: usize = self.vectors.values().map(|vector| vector.0.len() * 4).sum();
+        self.id.bytes() + vectors + self.payload.as_bytes().len()
+    }
+
     /// The point with its payload decoded.
     ///
     /// # Errors

@@ -34,11 +34,7 @@ impl Record {
         let value = self.value.as_ref().map_or(0, |RecordValue { vectors, payload }| {
             vectors.values().map(|vector| vector.0.len() * 4).sum::<usize>() + payload.as_bytes().len()
         });
-        let id = match &self.id {
-            PointId::Number(_) => 9,
-            PointId::Text(text) => text.len() + 3,
-        };
-        value + id + 32
+        value + self.id.bytes() + 32
     }
 }
 

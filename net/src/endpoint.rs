@@ -165,6 +165,12 @@ impl Endpoint {
         }
     }
 
+    /// Number of packets that have come from the node at `address` on the connection for ordinary requests, acknowledgements
+    /// among them; nothing where there is none. What does not rise is quiet: the node, or the way to it, may have gone.
+    pub fn received(&self, address: SocketAddr) -> Option<u64> {
+        self.handle.pool.received(address, ConnectionClass::Ordinary)
+    }
+
     /// Sends requests with this epoch from now on, unless a later one was set: the last agreed change of the mesh that is
     /// known here.
     pub fn raise_epoch(&self, epoch: u64) {

@@ -123,6 +123,14 @@ impl Pool {
         })
     }
 
+    /// Number of packets that have come on the open connection of this class to `address`; nothing where there is none.
+    pub(crate) fn received(&self, address: SocketAddr, class: ConnectionClass) -> Option<u64> {
+        match self.lock().get(&(address, class)) {
+            Some(Slot::Ready(connection)) => Some(connection.quic.stats().udp_rx.datagrams),
+            _ => None,
+        }
+    }
+
     /// Forgets all connections.
     pub(crate) fn clear(&self) {
         self.lock().clear();

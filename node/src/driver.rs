@@ -34,6 +34,8 @@ use crate::wall_clock::{SystemClock, WallClock};
 
 /// Most lanes; beyond it two requests rarely meet in one.
 const LANES_MAX: usize = 16;
+/// 2^64 divided by the golden ratio: multiples of it are spread evenly (Knuth, TAOCP 3, 6.4).
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 /// A timer looks again after this, whatever it was told.
 const LOOK_MAX: Duration = Duration::from_secs(60);
 
@@ -131,7 +133,7 @@ impl Driver {
             _ => event::Caller::Client,
         };
         let op = self.shared.operations.fetch_add(1, Ordering::Relaxed);
-        let lane = op as usize % self.shared.lanes.len();
+        let lane = self.lane_of(op);
         let (answer, answered) = oneshot::channel();
         let waiting = Waiting { answer: Some(answer), trace: context.trace };
         self.lane(lane).callers.insert(op, waiting);
@@ -143,6 +145,11 @@ impl Driver {
         let lost = |_| Err(RpcError::new(ErrorCode::Internal, "the request ended without an answer"));
         let reply = result.unwrap_or_else(lost)?;
         R::answer(reply).ok_or_else(|| RpcError::new(ErrorCode::Internal, "the request was answered as another kind"))
+    }
+
+    /// A client's writes follow each other at even distances, so the lane is not the remainder of the number.
+    fn lane_of(&self, op: OpId) -> usize {
+        (op.wrapping_mul(SPREAD) >> 32) as usize % self.shared.lanes.len()
     }
 
     fn lane(&self, lane: usize) -> MutexGuard<'_, LaneState> {

@@ -38,6 +38,7 @@ use vecino_mesh::core::Start;
 use vecino_mesh::joining::Joined;
 use vecino_mesh::plants::Plants;
 use vecino_mesh::roster::Roster;
+use vecino_mesh::turns::TurnLimits;
 
 /// How often a node tells the mesh what it holds, and looks at what it was told.
 const PUBLISH_EVERY: Duration = Duration::from_secs(1);
@@ -199,6 +200,7 @@ impl Node {
             start: state.starts,
             remembered,
             seed: fastrand::u64(..),
+            turns: TurnLimits::default(),
             plants: Plants::default(),
         };
         let driver = Driver::new(start, endpoint.clone(), Arc::clone(&store));

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use vecino_mesh::client::{
-    self as decisions, Answered, Arrival, Asking, Call, Effect, Failed, Nodes, Plan, Said, Step,
+    self as decisions, Answered, Arrival, Asking, Call, Effect, Failed, Hedge, Nodes, Plan, Said, Step,
 };
 use vecino_mesh::machine::{CallId, Machine, Steps};
 use vecino_mesh::message::{Reply, Request};
@@ -75,13 +75,15 @@ pub(crate) struct Client {
     learns: bool,
     plants: Plants,
     repeats_unknown: bool,
+    /// Whether what it writes is large.
+    is_large: bool,
 }
 
 impl Client {
     /// A client that knows these nodes.
     pub(crate) fn new(plan: ClientPlan, places: Vec<usize>, plants: Plants, repeats_unknown: bool) -> Self {
-        let nodes = Arc::new(Nodes::new(places.len()));
-        Self { plan, next: 0, doing: None, nodes, places, learns: true, plants, repeats_unknown }
+        let (nodes, is_large) = (Arc::new(Nodes::new(places.len())), plan.is_large);
+        Self { plan, next: 0, doing: None, nodes, places, learns: true, plants, repeats_unknown, is_large }
     }
 
     /// The same, which never asks another node than those.
@@ -112,7 +114,7 @@ impl Client {
                     until,
                     // Some clients leave it to the node to stamp what they write, and never send it again.
                     repeats_unknown: self.repeats_unknown,
-                    is_hedged: true,
+                    hedge: if self.is_large { Hedge::Quiet } else { Hedge::Late },
                     chance,
                     plants: self.plants,
                 };
@@ -128,7 +130,7 @@ impl Client {
                     Deed::StampOne(_) => KINDS[0],
                     _ => KINDS[3],
                 };
-                let plan = Plan { effect: Effect::Read, kind, until, is_hedged: true, chance };
+                let plan = Plan { effect: Effect::Read, kind, until, hedge: Hedge::Late, chance };
                 let (steps, result) = (Steps::new(now), Arc::clone(&ended));
                 Code::Read(Machine::new(steps.clone(), async move {
                     let read = decisions::ask(&steps, &nodes, plan, ()).await;
@@ -177,6 +179,13 @@ impl Client {
     pub(crate) fn is_there(&self, node: usize) {
         if let Some(place) = self.places.iter().position(|known| *known == node) {
             self.nodes.is_there(place);
+        }
+    }
+
+    /// A node is alive on its connection.
+    pub(crate) fn hears(&self, node: usize, now: Time) {
+        if let Some(place) = self.places.iter().position(|known| *known == node) {
+            self.nodes.was_heard(place, now);
         }
     }
 

@@ -16,6 +16,7 @@ use vecino_mesh::message::{Reply, Request};
 use vecino_mesh::node::Node;
 use vecino_mesh::plants::{Plant, Plants};
 use vecino_mesh::time::{Now, Time};
+use vecino_mesh::turns::TurnLimits;
 use vecino_model::error::{ErrorCode, RpcError};
 use vecino_model::message::{Dropped, NodeStatsReply, ReplicaApply};
 use vecino_model::{CatalogEntry, CollectionId, CollectionStats, MeshId, NodeId, Outcome};
@@ -82,6 +83,8 @@ pub(crate) struct Host {
     pub full_until: Time,
     /// How it finds a mesh, while it has none.
     pub joining: Option<Joining>,
+    /// When its engine has done all that it was told to apply.
+    pub applied_at: Time,
     pub node: Option<Node>,
     pub callers: BTreeMap<OpId, Caller>,
     pub calls: BTreeMap<(OpId, CallId), Outstanding>,
@@ -101,11 +104,12 @@ pub(crate) struct Host {
     pub replicas: BTreeMap<CollectionId, Box<dyn Replica>>,
     collections: Arc<Collections>,
     kind: Kind,
+    turns: TurnLimits,
     plants: Plants,
 }
 
 impl Host {
-    pub(crate) fn new(number: usize, tokens: Vec<u64>, kind: Kind, plants: Plants) -> Self {
+    pub(crate) fn new(number: usize, tokens: Vec<u64>, kind: Kind, turns: TurnLimits, plants: Plants) -> Self {
         Self {
             number,
             id: id_of(number),
@@ -118,6 +122,7 @@ impl Host {
             refuses_until: Time::default(),
             full_until: Time::default(),
             joining: None,
+            applied_at: Time::default(),
             node: None,
             callers: BTreeMap::new(),
             calls: BTreeMap::new(),
@@ -134,6 +139,7 @@ impl Host {
             replicas: BTreeMap::new(),
             collections: Arc::new(Collections::new()),
             kind,
+            turns,
             plants,
         }
     }
@@ -188,6 +194,7 @@ impl Host {
             start: self.starts,
             remembered: self.remembered.clone(),
             seed: seed ^ u64::from(self.starts) << 8 ^ self.number as u64,
+            turns: self.turns,
             plants: self.plants,
         };
         let core = Arc::new(Core::new(start, Arc::clone(&self.collections), now));
@@ -202,6 +209,7 @@ impl Host {
         self.callers.clear();
         self.calls.clear();
         self.paused_until = Time::default();
+        self.applied_at = Time::default();
         self.replicas.values_mut().for_each(|replica| replica.crash(seed));
     }
 
@@ -371,6 +379,12 @@ impl Host {
     /// Whether what it applies is acknowledged before it is flushed.
     pub(crate) fn acknowledges_early(&self) -> bool {
         self.plants.has(Plant::AcknowledgedBeforeTheFlush)
+    }
+
+    /// When its engine has applied one batch more, each of which takes so long.
+    pub(crate) fn apply_at(&mut self, takes: Duration, now: Time) -> Time {
+        self.applied_at = self.applied_at.max(now) + takes;
+        self.applied_at
     }
 
     /// How long its engine takes, about.

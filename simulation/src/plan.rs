@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use vecino_mesh::plants::Plants;
+use vecino_mesh::turns::TurnLimits;
 
 /// What is asked of a run beside its seed.
 #[derive(Clone, Copy, Debug, Default)]
@@ -36,6 +37,8 @@ pub enum Deed {
 /// A client: what it does, one after the other, with these pauses before.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ClientPlan {
+    /// Whether what it writes counts as large.
+    pub is_large: bool,
     pub deeds: Vec<(Duration, Deed)>,
 }
 
@@ -141,6 +144,10 @@ pub(crate) struct Plan {
     pub is_encoded: bool,
     /// Whether the nodes have no mesh in the beginning, and find each other.
     pub forms: bool,
+    /// Which writes take turns on a node, and how many at a time.
+    pub turns: TurnLimits,
+    /// How long a replica takes for each batch that it applies, one after the other; hardly anything where it is not said.
+    pub apply_takes: Option<Duration>,
 }
 
 /// Operations of a run, over all clients.
@@ -187,6 +194,9 @@ impl Plan {
             let pause = think.mul_f64(random.f64() * 2.0);
             plans[client].deeds.push((pause, deed(&mut random, operation)));
         }
+        // In some runs what is written is large, to some clients and to the nodes.
+        let takes_turns = seed % 4 == 1;
+        plans.iter_mut().step_by(2).for_each(|client| client.is_large = takes_turns);
         let busy = think.mul_f64(OPERATIONS as f64 / clients as f64 * 1.5) + Duration::from_millis(500);
         let calm = random.u8(..4) == 0;
         let mut faults: Vec<(Duration, Fault)> = Vec::new();
@@ -225,6 +235,8 @@ impl Plan {
             is_engine: seed % 10 == 7,
             is_encoded: seed % 10 == 3,
             forms: random.u8(..8) == 0,
+            turns: if takes_turns { TurnLimits { large_bytes: 0, at_once: 2 } } else { TurnLimits::default() },
+            apply_takes: None,
         }
     }
 
@@ -244,6 +256,8 @@ impl Plan {
             is_engine: false,
             is_encoded: false,
             forms: false,
+            turns: TurnLimits::default(),
+            apply_takes: None,
         }
     }
 

@@ -53,6 +53,8 @@ pub(crate) struct Record {
     pub stamps: Vec<Version>,
     /// How long deeds took.
     pub took: Vec<std::time::Duration>,
+    /// When the last of them ended.
+    pub ended_at: Time,
 }
 
 impl Record {
@@ -69,6 +71,7 @@ impl Record {
             violation: None,
             stamps: Vec::new(),
             took: Vec::new(),
+            ended_at: Time::default(),
         }
     }
 

@@ -1,7 +1,9 @@
 //! One run: a seed, what came of it, and what of its plan is needed for that.
 
+use vecino_mesh::time::Time;
+
 use crate::checkers::{linearizable, search};
-use crate::plan::{Options, Plan};
+use crate::plan::{Options, Plan, START};
 use crate::record::{SearchOf, Violation};
 use crate::value;
 use crate::world::World;
@@ -21,6 +23,8 @@ pub struct Report {
     pub stamps: Vec<vecino_model::Version>,
     /// How long each of them took, in the order in which they ended.
     pub took: Vec<std::time::Duration>,
+    /// How long it was from the beginning of the first to the end of the last.
+    pub lasted: std::time::Duration,
     /// Number of faults.
     pub faults: usize,
     /// Number of events.
@@ -57,6 +61,7 @@ pub(crate) fn run_plan(plan: Plan, options: Options) -> Report {
         done: done + unwritten,
         stamps: std::mem::take(&mut world.record.stamps),
         took: std::mem::take(&mut world.record.took),
+        lasted: world.record.ended_at.since(Time::default() + START),
         faults: world.plan().faults.len(),
         events: world.events,
         trace: std::mem::take(&mut world.record.lines),

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use vecino_mesh::turns::TurnLimits;
+
 use crate::plan::{ClientPlan, Deed, Fault, Options, Plan, START};
 use crate::run::{Report, run_plan};
 
@@ -44,7 +46,20 @@ impl Scenario {
     /// One client more, which does these things one after the other, each after a pause. It asks node 0 first, and another
     /// where that one does not answer.
     pub fn client(mut self, deeds: impl IntoIterator<Item = (Duration, Deed)>) -> Self {
-        self.plan.clients.push(ClientPlan { deeds: deeds.into_iter().collect() });
+        self.plan.clients.push(ClientPlan { is_large: false, deeds: deeds.into_iter().collect() });
+        self
+    }
+
+    /// What all clients write counts as large, to them and to the nodes, which work on so much of it at a time.
+    pub fn large(mut self, at_once: usize) -> Self {
+        self.plan.clients.iter_mut().for_each(|client| client.is_large = true);
+        self.plan.turns = TurnLimits { large_bytes: 0, at_once };
+        self
+    }
+
+    /// Replicas take so long for each batch that they apply, one after the other.
+    pub fn apply_takes(mut self, takes: Duration) -> Self {
+        self.plan.apply_takes = Some(takes);
         self
     }
 

@@ -135,3 +135,93 @@ async fn a_client_does_not_wait_for_a_silent_node() {
     // One wait of a fifth of a second at the most, and then the other is asked first; the half of ten seconds before.
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
 }
+
+/// Points whose put is large.
+fn many_points() -> Vec<vecino_client::Point> {
+    (0..100).map(|id| point(id, vec![0.5], payload! {})).collect()
+}
+
+fn answer(put: Put) -> Result<Vec<u8>, RpcError> {
+    reply::<Put>(put.stamps.into_iter().map(Outcome::Written).collect())
+}
+
+/// Named after what went wrong: a batch was sent to a second node after half of the time, though the first was at work on it,
+/// and so all nodes did twice what they could not do once.
+#[tokio::test]
+async fn a_large_put_is_left_to_the_node_that_has_it_while_that_is_alive() {
+    let mesh = FakeMesh::new();
+    let second_puts = Arc::new(AtomicU32::new(0));
+    let first = mesh.node(|asked| async move {
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        answer(asked.read())
+    });
+    let counter = Arc::clone(&second_puts);
+    let second = mesh.quick_node(move |asked| {
+        counter.fetch_add(1, Ordering::SeqCst);
+        answer(asked.read())
+    });
+    let client = mesh.client(&[first.address, second.address]).await.with_timeout(Duration::from_millis(2_500));
+    client.collection("films").put(many_points()).await.unwrap();
+    assert_eq!(second_puts.load(Ordering::SeqCst), 0);
+}
+
+/// A node that is paused acknowledges nothing.
+#[tokio::test]
+async fn a_large_put_goes_to_a_second_node_where_the_first_says_nothing_at_all() {
+    let mesh = FakeMesh::new();
+    let begun = Arc::new(tokio::sync::Notify::new());
+    let first = mesh.node({
+        let begun = Arc::clone(&begun);
+        move |_| {
+            begun.notify_one();
+            std::future::pending()
+        }
+    });
+    let second = mesh.quick_node(|asked| answer(asked.read()));
+    let relay = Relay::to(first.address).await;
+    let client = mesh.client(&[relay.address, second.address]).await;
+    let put = tokio::spawn({
+        let films = client.collection("films");
+        async move { films.put(many_points()).await }
+    });
+    begun.notified().await;
+    relay.is_cut.store(true, Ordering::SeqCst);
+    let cut = Instant::now();
+    put.await.unwrap().unwrap();
+    assert!(cut.elapsed() < Duration::from_secs(2), "{:?}", cut.elapsed());
+}
+
+/// Passes packets on to a node and back, until it is cut.
+struct Relay {
+    address: std::net::SocketAddr,
+    is_cut: Arc<std::sync::atomic::AtomicBool>,
+}
+
+impl Relay {
+    async fn to(node: std::net::SocketAddr) -> Self {
+        let bind = || tokio::net::UdpSocket::bind((node.ip(), 0));
+        let (outside, inside) = (Arc::new(bind().await.unwrap()), Arc::new(bind().await.unwrap()));
+        inside.connect(node).await.unwrap();
+        let relay = Self { address: outside.local_addr().unwrap(), is_cut: Arc::default() };
+        let is_cut = Arc::clone(&relay.is_cut);
+        tokio::spawn(async move {
+            let (mut there, mut back, mut client) = ([0; 2048], [0; 2048], None);
+            while !is_cut.load(Ordering::SeqCst) {
+                tokio::select! {
+                    Ok((bytes, from)) = outside.recv_from(&mut there) => {
+                        client = Some(from);
+                        let _ = inside.send(&there[..bytes]).await;
+                    }
+                    Ok(bytes) = inside.recv(&mut back) => {
+                        if let Some(client) = client {
+                            let _ = outside.send_to(&back[..bytes], client).await;
+                        }
+                    }
+                }
+            }
+            // The sockets stay open: a closed port would say that nobody is there.
+            std::future::pending::<()>().await;
+        });
+        relay
+    }
+}

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use vecino_model::error::{ErrorCode, Retry, RpcError};
 
@@ -40,6 +41,18 @@ pub struct Asking {
     pub since: Time,
 }
 
+/// When a request goes to a second node while the first still has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hedge {
+    /// Only when the first has not answered in half of the time that is left.
+    Never,
+    /// When the first is late.
+    Late,
+    /// When nothing at all comes from the first on its connection. For what is large: a node that is alive does it in its
+    /// turn, and doing it twice helps least where all have too much to do.
+    Quiet,
+}
+
 /// How a request is made.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
@@ -49,8 +62,8 @@ pub struct Plan {
     pub kind: u16,
     /// When its caller stops waiting.
     pub until: Time,
-    /// Whether it may go to a second node beside the first, where that is late.
-    pub is_hedged: bool,
+    /// When it goes to a second node beside the first.
+    pub hedge: Hedge,
     /// A number from 0 to 1 that spreads the pauses of many clients.
     pub chance: f64,
 }
@@ -89,22 +102,33 @@ pub async fn ask<Q: Clone, P>(
     plan: Plan,
     what: Q,
 ) -> Result<Answered<P>, Failed> {
-    let Plan { effect, kind, until, is_hedged, chance } = plan;
+    let Plan { effect, kind, until, hedge, chance } = plan;
     let mut attempts = Attempts::new(effect, nodes.count().max(1), nodes.first(), task.now().time, until);
     let mut under_way: BTreeMap<CallId, Asking> = BTreeMap::new();
     // What a node said that answered says more than that another one did not.
     let mut said: Option<(RpcError, usize)> = None;
-    let may_hedge = is_hedged && effect != Effect::SingleWrite && nodes.count() > 1;
+    let may_hedge = hedge != Hedge::Never && effect != Effect::SingleWrite && nodes.count() > 1;
+    let is_large = hedge == Hedge::Quiet;
+    if is_large {
+        // What they said to others of this client holds for this request, too.
+        let now = task.now().time;
+        let pause = attempts.begin(&nodes.resting(), now).mul_f64(1.0 + chance / 2.0);
+        task.pause(now + pause.min(until.since(now) / 2)).await;
+    }
     loop {
         let place = attempts.node();
         let since = task.now().time;
-        let attempt_until = since + attempts.patience(since);
+        let attempt_until = if is_large { until } else { since + attempts.patience(since) };
         let send = |place: usize, since: Time| {
             let asking = Asking { place, since };
             (task.call(asking, |call| Call { call, place, what: what.clone(), until: attempt_until }), asking)
         };
         under_way.extend([send(place, since)]);
-        let mut hedge_at = if may_hedge { since + nodes.late_after(place, kind) } else { Time::NEVER };
+        let mut hedge_at = match hedge {
+            _ if !may_hedge => Time::NEVER,
+            Hedge::Quiet => nodes.quiet_at(place, since),
+            Hedge::Late | Hedge::Never => since + nodes.late_after(place, kind),
+        };
         let mut is_overloaded = false;
         let (error, place) = loop {
             match task.next(hedge_at.min(attempt_until)).await {
@@ -128,14 +152,20 @@ pub async fn ask<Q: Clone, P>(
                 }
                 None if task.now().time >= attempt_until => {
                     // They may still do it.
-                    under_way.values().for_each(|asking| nodes.was_late(asking.place));
+                    if !is_large {
+                        under_way.values().for_each(|asking| nodes.was_late(asking.place));
+                    }
                     under_way.clear();
                     let message = "no reply within the time for this attempt";
                     break (RpcError::new(ErrorCode::Timeout, message), place);
                 }
+                // Something has come from one of them meanwhile.
+                None if is_large && quiet_at(nodes, &under_way) > task.now().time => {
+                    hedge_at = quiet_at(nodes, &under_way);
+                }
                 None => {
                     nodes.was_late(place);
-                    hedge_at = Time::NEVER;
+                    hedge_at = if is_large { task.now().time + LATE_MAX } else { Time::NEVER };
                     let second = attempts.beside(|other| {
                         nodes.is_silent(other) || under_way.values().any(|asking| asking.place == other)
                     });
@@ -150,6 +180,12 @@ pub async fn ask<Q: Clone, P>(
         let is_said = is_said(&error);
         if is_said {
             said = Some((error.clone(), place));
+        }
+        if let (true, ErrorCode::Overloaded, Retry::AfterMs(ms)) = (is_large, error.code, error.retry) {
+            nodes.rests(place, task.now().time + Duration::from_millis(u64::from(ms)));
+        }
+        if is_large {
+            attempts.rest(&nodes.resting());
         }
         match attempts.failed(&error, task.now().time, chance, |place| nodes.is_silent(place)) {
             Next::Try(pause) => task.pause(task.now().time + pause).await,
@@ -167,6 +203,12 @@ fn is_said(error: &RpcError) -> bool {
     !matches!(error.code, ErrorCode::Timeout | ErrorCode::Connection)
 }
 
+/// When all nodes that have a request have been quiet for too long, if nothing more comes from them.
+fn quiet_at(nodes: &Nodes, under_way: &BTreeMap<CallId, Asking>) -> Time {
+    let quiet = under_way.values().map(|asking| nodes.quiet_at(asking.place, asking.since));
+    quiet.max().unwrap_or(Time::NEVER)
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
@@ -181,7 +223,7 @@ mod tests {
         let at = |ms: u64| Now { time: Time::default() + Duration::from_millis(ms), wall_ms: 0 };
         let nodes = Arc::new(Nodes::new(2));
         let (effect, until) = (Effect::Read, at(1_000).time);
-        let plan = Plan { effect, kind: 1, until, is_hedged: true, chance: 0.0 };
+        let plan = Plan { effect, kind: 1, until, hedge: Hedge::Late, chance: 0.0 };
         let steps: Task<(), ()> = Task::new(at(0));
         let told = Arc::new(Mutex::new(None));
         let mut machine = Machine::new(steps.clone(), {

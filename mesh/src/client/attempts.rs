@@ -75,6 +75,22 @@ impl Attempts {
         self.count
     }
 
+    /// Begins with the node that rests for the shortest, as others have found. Gives the pause before it may be asked.
+    pub fn begin(&mut self, resting: &[Time], now: Time) -> Duration {
+        self.rest(resting);
+        let in_turn = (0..self.nodes.len()).map(|step| (self.current + step) % self.nodes.len());
+        let first = in_turn.min_by_key(|node| self.nodes[*node].rests_until.max(now));
+        self.current = first.unwrap_or(self.current);
+        self.nodes[self.current].rests_until.since(now)
+    }
+
+    /// Takes over until when each node rests.
+    pub fn rest(&mut self, resting: &[Time]) {
+        for (node, until) in self.nodes.iter_mut().zip(resting) {
+            node.rests_until = node.rests_until.max(*until);
+        }
+    }
+
     /// How long the attempt may take.
     pub fn patience(&self, now: Time) -> Duration {
         let left = self.until.since(now);
@@ -128,7 +144,7 @@ impl Attempts {
             .filter(|node| !self.nodes[*node].barred)
             .min_by_key(|node| (is_silent(*node), self.nodes[*node].rests_until.max(now)));
         match next {
-            Some(next) if self.nodes[next].rests_until < self.until => {
+            Some(next) if self.nodes[next].rests_until.max(now) < self.until => {
                 self.current = next;
                 Next::Try(self.nodes[next].rests_until.since(now))
             }

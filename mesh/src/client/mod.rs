@@ -7,7 +7,7 @@ mod attempts;
 mod nodes;
 mod write;
 
-pub use asking::{Answered, Arrival, Asking, Call, Failed, Plan, Task, ask};
+pub use asking::{Answered, Arrival, Asking, Call, Failed, Hedge, Plan, Task, ask};
 pub use attempts::{ATTEMPTS_MAX, Attempts, Effect, Next, SETBACKS_MAX};
 pub use nodes::{Nodes, PROBE_EVERY};
 pub use write::{Said, Step, Write, write};

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::peers::{LATE_MAX, LATE_MIN};
+use crate::time::Time;
 
 /// How often a silent node is asked whether it answers again.
 pub const PROBE_EVERY: Duration = Duration::from_millis(500);
@@ -35,6 +36,10 @@ struct State {
 struct Place {
     usual: BTreeMap<u16, Duration>,
     is_silent: bool,
+    /// When something last came on its connection, whatever it was.
+    heard: Time,
+    /// Until when it has asked to be sent no large request.
+    rests_until: Time,
 }
 
 impl Nodes {
@@ -95,6 +100,32 @@ impl Nodes {
         }
     }
 
+    /// Something came from a node on its connection, be it an acknowledgement: it is alive, however long it takes for its
+    /// answers.
+    pub fn was_heard(&self, place: usize, now: Time) {
+        if let Some(place) = self.lock().places.get_mut(place) {
+            place.heard = place.heard.max(now);
+        }
+    }
+
+    /// When a node that was asked at `since`, and from which nothing more comes, has been quiet for too long.
+    pub fn quiet_at(&self, place: usize, since: Time) -> Time {
+        let heard = self.lock().places.get(place).map_or(since, |place| place.heard);
+        heard.max(since) + LATE_MAX
+    }
+
+    /// A node has too much to do, and asked to be sent nothing large until then.
+    pub fn rests(&self, place: usize, until: Time) {
+        if let Some(place) = self.lock().places.get_mut(place) {
+            place.rests_until = place.rests_until.max(until);
+        }
+    }
+
+    /// Until when each node has asked to be sent nothing large.
+    pub fn resting(&self) -> Vec<Time> {
+        self.lock().places.iter().map(|place| place.rests_until).collect()
+    }
+
     /// A node was late: it is asked last until it answers.
     pub fn was_late(&self, place: usize) {
         if let Some(place) = self.lock().places.get_mut(place) {
@@ -147,6 +178,17 @@ mod tests {
         assert_eq!(nodes.late_after(0, 9), LATE_MIN);
         nodes.answered(0, 7, Duration::from_secs(3));
         assert_eq!(nodes.late_after(0, 7), LATE_MAX);
+    }
+
+    #[test]
+    fn a_node_is_quiet_when_nothing_has_come_for_as_long_as_the_slowest_may_take() {
+        let nodes = Nodes::new(2);
+        let asked = Time::default() + Duration::from_secs(1);
+        assert_eq!(nodes.quiet_at(0, asked), asked + LATE_MAX);
+        nodes.was_heard(0, asked + LATE_MAX / 2);
+        nodes.was_heard(0, asked);
+        assert_eq!(nodes.quiet_at(0, asked), asked + LATE_MAX / 2 + LATE_MAX);
+        assert_eq!(nodes.quiet_at(1, asked), asked + LATE_MAX, "each node is heard by itself");
     }
 
     #[test]

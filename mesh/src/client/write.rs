@@ -7,7 +7,7 @@ use std::time::Duration;
 use vecino_model::message::Stamped;
 use vecino_model::{Outcome, Version};
 
-use super::asking::{Failed, Plan, Task, ask};
+use super::asking::{Failed, Hedge, Plan, Task, ask};
 use super::attempts::Effect;
 use super::nodes::Nodes;
 use crate::plants::{Plant, Plants};
@@ -46,8 +46,8 @@ pub struct Write {
     pub until: Time,
     /// Whether what may have been written is written again. Then its points get their versions first.
     pub repeats_unknown: bool,
-    /// Whether it may go to a second node beside the first, where that is late.
-    pub is_hedged: bool,
+    /// When it goes to a second node beside the first.
+    pub hedge: Hedge,
     /// A number from 0 to 1 that spreads the pauses of many clients.
     pub chance: f64,
     /// Rules that are broken on purpose.
@@ -108,8 +108,8 @@ impl Writing<'_> {
     }
 
     fn plan(&self, effect: Effect, kind: u16) -> Plan {
-        let Write { until, is_hedged, chance, .. } = self.batch;
-        Plan { effect, kind, until, is_hedged, chance }
+        let Write { until, hedge, chance, .. } = self.batch;
+        Plan { effect, kind, until, hedge, chance }
     }
 
     async fn round(&mut self, places: &[usize]) -> Result<(), Failed> {

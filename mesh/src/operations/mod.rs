@@ -19,6 +19,7 @@ pub(crate) use background::{deliver_hints, follow_catalogs, probe_silent};
 pub(crate) use task::{Arrival, Asked, Task};
 
 use vecino_model::message::{MembersReply, ProbeReply};
+use vecino_model::{Point, PointId};
 
 use crate::event::Caller;
 use crate::message::{Reply, Request};
@@ -35,6 +36,15 @@ pub(crate) fn outlives_its_caller(request: &Request) -> bool {
             | Request::CatalogApply(_)
             | Request::ReplicaApply(_)
     )
+}
+
+/// About how many bytes a client asks to write, or to delete.
+pub(crate) fn bytes_to_write(request: &Request) -> usize {
+    match request {
+        Request::Put(put) => put.points.iter().map(Point::bytes).sum(),
+        Request::Delete(delete) => delete.ids.iter().map(PointId::bytes).sum(),
+        _ => 0,
+    }
 }
 
 /// Does a request and answers it.

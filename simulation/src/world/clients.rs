@@ -34,6 +34,11 @@ impl World {
 
     pub(super) fn client_step(&mut self, client: usize, arrived: Option<(CallId, Result<Reply, RpcError>)>) {
         let now = vecino_mesh::time::Now { time: self.now, wall_ms: 0 };
+        for node in 0..self.hosts.len() {
+            if self.hears(client, node) {
+                self.clients[client].hears(node, self.now);
+            }
+        }
         let stepped = self.clients[client].step(now, arrived);
         let Some(number) = self.clients[client].doing.as_ref().map(|doing| doing.number) else { return };
         for Wanted { call, node, request, until } in stepped.wanted {
@@ -53,6 +58,7 @@ impl World {
         let Some(doing) = self.clients[client].doing.take() else { return };
         if self.phase == Phase::Busy {
             self.record.took.push(self.now.since(doing.since));
+            self.record.ended_at = self.now;
         }
         self.trace(|| format!("client {client} has ended {:?}: {}", doing.deed, crate::record::told(ended)));
         let is_done = self.record.end(client, &doing, ended);
@@ -73,14 +79,21 @@ impl World {
         for client in 0..self.clients.len() {
             self.clients[client].learn(&members);
             for node in self.clients[client].silent() {
-                let (there, back) = ((End::Client(client), End::Node(node)), (End::Node(node), End::Client(client)));
-                let is_open =
-                    self.links.is_open(there.0, there.1, self.now) && self.links.is_open(back.0, back.1, self.now);
-                if is_open && self.hosts[node].is_up && self.hosts[node].paused_until <= self.now {
+                if self.hears(client, node) {
                     self.clients[client].is_there(node);
                 }
             }
         }
         self.after(PROBE_EVERY, Happens::ClientProbe);
+    }
+
+    /// Whether a client hears a node that it asks something.
+    fn hears(&self, client: usize, node: usize) -> bool {
+        let (client, host) = (End::Client(client), &self.hosts[node]);
+        let is_open = |from, to| self.links.is_open(from, to, self.now);
+        is_open(client, End::Node(node))
+            && is_open(End::Node(node), client)
+            && host.is_up
+            && host.paused_until <= self.now
     }
 }

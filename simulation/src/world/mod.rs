@@ -156,7 +156,7 @@ impl World {
         let flushes_first = !options.plants.has(vecino_mesh::plants::Plant::AcknowledgedBeforeTheFlush);
         let kind = Kind { is_engine: plan.is_engine, flushes_first };
         let mut hosts: Vec<Host> = (0..plan.nodes_in_all)
-            .map(|number| Host::new(number, (0..4).map(|_| random.u64(..)).collect(), kind, options.plants))
+            .map(|number| Host::new(number, (0..4).map(|_| random.u64(..)).collect(), kind, plan.turns, options.plants))
             .collect();
         if !plan.forms {
             hosts[..plan.nodes].iter_mut().for_each(|host| host.is_member_from_the_beginning(plan.nodes));

@@ -74,8 +74,11 @@ impl World {
                 self.after(Duration::ZERO, Happens::Node { node, life, event });
             }
             Command::Engine { op, call, request } => {
-                let delay = Host::engine_delay(&mut self.random);
-                self.after(delay, Happens::Engine { node, life, op, call, request });
+                let mut at = self.now + Host::engine_delay(&mut self.random);
+                if let (Some(takes), Request::ReplicaApply(_)) = (self.plan.apply_takes, &request) {
+                    at = self.hosts[node].apply_at(takes, self.now);
+                }
+                self.at(at, Happens::Engine { node, life, op, call, request });
             }
             Command::Persist { op, call, change } => {
                 let delay = Host::engine_delay(&mut self.random) * 4;

@@ -42,6 +42,7 @@ impl World {
 
     pub(super) fn mend(&mut self) {
         self.links.mend();
+        self.plan.apply_takes = None;
         for node in 0..self.hosts.len() {
             self.hosts[node].paused_until = self.now;
             self.hosts[node].refuses_until = self.now;
@@ -61,7 +62,7 @@ impl World {
         let again = points.map(|point| (Duration::ZERO, Deed::Get(point)));
         let deeds = reads.chain(writes).chain(again).collect();
         let members: Vec<usize> = (0..self.hosts.len()).filter(|node| self.hosts[*node].takes_part()).collect();
-        self.clients[self.looker] = self.client(ClientPlan { deeds }, members);
+        self.clients[self.looker] = self.client(ClientPlan { is_large: false, deeds }, members);
         self.after(Duration::ZERO, Happens::ClientNext { client: self.looker });
         for node in self.plan.nodes..self.hosts.len() {
             if self.hosts[node].is_begun && !self.hosts[node].is_gone {
@@ -69,7 +70,7 @@ impl World {
                 let reads = points.map(|point| (Duration::ZERO, Deed::Get(point)));
                 let search = (Duration::ZERO, Deed::Search(SEARCHED, self.random.u64(..SPREAD)));
                 let deeds = reads.chain([search]).collect();
-                let client = self.client(ClientPlan { deeds }, vec![node]).faithful();
+                let client = self.client(ClientPlan { is_large: false, deeds }, vec![node]).faithful();
                 self.clients.push(client);
                 self.after(Duration::ZERO, Happens::ClientNext { client: self.clients.len() - 1 });
             }

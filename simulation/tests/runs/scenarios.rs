@@ -316,3 +316,49 @@ fn a_node_that_was_paused_or_hears_late_gives_versions_at_level_one() {
         assert_eq!(by, [first; 4], "after {seconds} s");
     }
 }
+
+/// Named after what went wrong: clients sent their batches again that were still under way, all of them did twice what could
+/// not even be done once, and goodput fell to a fifth.
+#[test]
+fn overload_is_refused_in_time_and_goodput_stays() {
+    // A replica does five batches a second, and a client waits for ten seconds.
+    let load = |clients: u64, deeds: u64, is_bounded: bool| {
+        let scenario = (0..clients).fold(Scenario::new(3, clients), |scenario, client| {
+            scenario.client((0..deeds).map(move |_| (MS, Deed::Put(client))))
+        });
+        let scenario = if is_bounded { scenario.large(4) } else { scenario };
+        scenario.apply_takes(200 * MS).run()
+    };
+    let goodput = |report: &Report, clients: usize| {
+        assert_eq!(report.violation, None);
+        // In the end each point is read, written and read once more.
+        (report.done - 3 * clients) as f64 / report.lasted.as_secs_f64()
+    };
+    let best = load(16, 30, true);
+    all_done(&best);
+    let best = goodput(&best, 16);
+    assert!(best > 4.5, "{best} batches a second");
+    let over = goodput(&load(128, 12, true), 128);
+    assert!(over >= 0.8 * best, "{over} batches a second, and {best} at the best");
+    let once = goodput(&load(128, 12, false), 128);
+    assert!(once < 0.2 * best, "{once} batches a second, where all is begun at once and sent again");
+}
+
+/// A node that does nothing for a minute, and then goes on with what it had.
+#[test]
+fn a_paused_node_neither_blocks_the_mesh_nor_harms_it_when_it_wakes() {
+    for node in 0..3 {
+        let pause = Duration::from_secs(60);
+        let scenario = (0..3).fold(Scenario::new(3, 8), |scenario, client| {
+            let deeds = (0..900).map(move |time| {
+                let point = (time + 3 * client) % 8;
+                (100 * MS, if time % 2 == 0 { Deed::Put(point) } else { Deed::Get(point) })
+            });
+            scenario.client(deeds)
+        });
+        let report = scenario.fault(Duration::from_secs(5), Fault::Pause { node, length: pause }).run();
+        all_done(&report);
+        let slowest = report.took.iter().max().unwrap();
+        assert!(*slowest < Duration::from_secs(1), "{slowest:?} while node {node} was paused");
+    }
+}
