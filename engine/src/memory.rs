@@ -293,6 +293,18 @@ impl Account {
         }
     }
 
+    /// What it is for holds this number of bytes from now on, if they fit or are fewer than before. One thread at a time.
+    pub fn try_hold(&self, bytes: u64) -> Result<(), OverLimit> {
+        let more = bytes.saturating_sub(self.held());
+        if more == 0 {
+            self.hold(bytes);
+            return Ok(());
+        }
+        self.budget.take(more, self.budget.limit).map_err(|used| self.over(more, used))?;
+        self.held.store(bytes, Ordering::Release);
+        Ok(())
+    }
+
     /// The collection is being opened and will hold this number of bytes, if they fit. One thread at a time.
     pub fn open_with(&self, bytes: u64) -> Result<(), OverLimit> {
         let before = self.held();
@@ -416,6 +428,20 @@ mod tests {
         account.open_with(10).unwrap();
         assert_eq!(account.held(), 1700, "it only grows while it is opened");
         account.reserve(&mut None, 0).unwrap_err();
+    }
+
+    #[test]
+    fn what_is_held_on_trial_is_counted_where_it_fits() {
+        let budget = Budget::new(1000, 0);
+        let account = budget.account("hints");
+        account.try_hold(600).unwrap();
+        account.try_hold(1001).unwrap_err();
+        assert_eq!((account.held(), budget.used()), (600, 600));
+        account.try_hold(1000).unwrap();
+        let _other = budget.count(500);
+        account.try_hold(900).unwrap();
+        account.try_hold(901).unwrap_err();
+        assert_eq!((account.held(), budget.used()), (900, 1400));
     }
 
     #[test]

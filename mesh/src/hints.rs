@@ -1,7 +1,7 @@
 //! Writes that reached their level and not every replica: what each replica missed, kept until it takes it.
 //!
-//! They are in memory, so they end with the process; and they are bounded in bytes and in age. Beyond that the oldest are
-//! forgotten, and the replica is behind until it is repaired.
+//! They are in memory, so they end with the process; and they are bounded in bytes and in age, and by the memory that the
+//! node has for them. Beyond that the oldest are forgotten, and the replica is behind until it is repaired.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -19,12 +19,17 @@ const DELIVERY_RECORDS_MAX: usize = 1_000;
 /// Bytes after which a delivery is not made larger.
 const DELIVERY_BYTES: usize = 1024 * 1024;
 
+/// Counts so many bytes in all for hints from now on; refuses to where these are more than before and the node has no memory
+/// for them.
+pub type HoldMemory = dyn Fn(usize) -> bool + Send + Sync;
+
 /// What replicas have missed.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Hints {
     by_node: BTreeMap<NodeId, VecDeque<Hint>>,
     bytes: usize,
     forgotten: u64,
+    memory: Option<Box<HoldMemory>>,
 }
 
 #[derive(Debug)]
@@ -35,13 +40,23 @@ struct Hint {
 }
 
 impl Hints {
+    /// Counts what is kept against the memory of the node.
+    pub fn count_memory(&mut self, memory: Box<HoldMemory>) {
+        self.memory = Some(memory);
+    }
+
+    /// Counts what is kept now; whether there is memory for it.
+    fn hold(&self) -> bool {
+        self.memory.as_ref().is_none_or(|hold| hold(self.bytes))
+    }
+
     /// Keeps what a replica missed. Says whether it had missed nothing before.
     pub fn add(&mut self, node: NodeId, collection: CollectionId, record: Record, now: Time) -> bool {
         self.bytes += record.bytes();
         let missed = self.by_node.entry(node).or_default();
         let is_first = missed.is_empty();
         missed.push_back(Hint { collection, record, since: now });
-        while self.bytes > HINT_BYTES_MAX && self.forget_oldest() {}
+        while (self.bytes > HINT_BYTES_MAX || !self.hold()) && self.forget_oldest() {}
         is_first
     }
 
@@ -62,6 +77,8 @@ impl Hints {
             self.bytes -= missed.pop_front().map_or(0, |hint| hint.record.bytes());
             self.forgotten += 1;
         }
+        self.hold();
+        let missed = self.by_node.get(&node)?;
         let Some(collection) = missed.front().map(|hint| hint.collection) else {
             self.by_node.remove(&node);
             return None;
@@ -88,6 +105,7 @@ impl Hints {
                 self.bytes -= record.bytes();
             }
         }
+        self.hold();
     }
 
     /// Number of records that are kept for each replica.
@@ -98,6 +116,12 @@ impl Hints {
     /// Number of hints that were forgotten for their age or their number.
     pub fn forgotten(&self) -> u64 {
         self.forgotten
+    }
+}
+
+impl std::fmt::Debug for Hints {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hints").field("bytes", &self.bytes).field("forgotten", &self.forgotten).finish_non_exhaustive()
     }
 }
 
@@ -134,6 +158,32 @@ mod tests {
         assert_eq!((collection, rest[0].id.clone()), (OTHER, 3.into()));
         hints.delivered(node(1), &rest);
         assert_eq!((hints.delivery(node(1), now), hints.bytes), (None, 0));
+    }
+
+    #[test]
+    fn hints_make_way_where_the_node_has_no_memory_for_them() {
+        use std::sync::Arc;
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        let held = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&held);
+        let mut hints = Hints::default();
+        hints.count_memory(Box::new(move |bytes| {
+            let fits = bytes <= 1_000 || bytes <= counted.load(Ordering::SeqCst);
+            if fits {
+                counted.store(bytes, Ordering::SeqCst);
+            }
+            fits
+        }));
+        let now = Time::default();
+        (0..10).for_each(|id| {
+            hints.add(node(1), ONE, record(id, 300), now);
+        });
+        assert_eq!((hints.counts()[&node(1)], hints.forgotten()), (2, 8));
+        assert_eq!(held.load(Ordering::SeqCst), hints.bytes);
+        let (_, newest) = hints.delivery(node(1), now).unwrap();
+        assert_eq!(newest[1].id, 9.into());
+        hints.delivered(node(1), &newest);
+        assert_eq!(held.load(Ordering::SeqCst), 0);
     }
 
     #[test]

@@ -219,7 +219,7 @@ mod tests {
     use vecino_model::message::{Delete, Put, Query, ReplicaHits, ReplicaVersions, Search, Stamp};
     use vecino_model::{
         CatalogEntry, CollectionId, CollectionSchema, FieldSchema, Fields, Fsync, Level, LiveCollection, Member,
-        MeshId, Metric, Outcome, RawPayload, RawPoint, Vector, Version,
+        MeshId, Metric, Outcome, RawPayload, RawPoint, Record, Vector, Version,
     };
 
     use super::*;
@@ -242,13 +242,13 @@ mod tests {
         Now { time: Time::default() + Duration::from_millis(1), wall_ms: 1_000 }
     }
 
-    /// Node 1, which remembers where node 2 was.
+    /// Node 1, which remembers where nodes 2 and 3 were.
     fn node(collections: Collections) -> Node {
         let start = Start {
             node: id(1),
             mesh: MeshId([1; 16]),
             start: 1,
-            remembered: BTreeMap::from([(id(2), ([10, 0, 0, 2], 1).into())]),
+            remembered: [2, 3].map(|number| (id(number), ([10, 0, 0, number], 1).into())).into(),
             seed: 1,
             turns: TurnLimits::default(),
             plants: Plants::default(),
@@ -440,5 +440,30 @@ mod tests {
         let told = error.to_string();
         assert!(told.contains("range 0000000000000002..=") || told.contains("..=0000000000000002"), "{told}");
         assert!(told.contains(&format!("node {} did not answer before the deadline", id(2).short())), "{told}");
+    }
+
+    /// Named after what went wrong: what was kept for all other nodes waited for up to ten seconds for the one that took
+    /// nothing.
+    #[test]
+    fn a_node_that_takes_no_hints_does_not_hold_up_the_others() {
+        let mut node = node(Collections::new());
+        let record = |number: u64| Record { id: number.into(), version: Version::ZERO, value: None };
+        let at = |ms| Now { time: Time::default() + Duration::from_millis(ms), wall_ms: 1_000 };
+        let core = Arc::clone(node.core());
+        [2, 3].map(|other| core.hints().add(id(other), COLLECTION, record(1), at(1).time));
+        let sends = |commands: Vec<Command>| -> Vec<(NodeId, OpId, CallId)> {
+            let sends = commands.into_iter().filter_map(|command| match command {
+                Command::Send { to, op, call, request: Request::ReplicaApply(_), .. } => Some((to, op, call)),
+                _ => None,
+            });
+            sends.collect()
+        };
+        let first = sends(node.handle(at(1), Event::Started));
+        assert_eq!(first.iter().map(|(to, ..)| *to).collect::<Vec<_>>(), [id(2), id(3)]);
+        let (_, op, call) = first[0];
+        core.hints().add(id(2), COLLECTION, record(2), at(1).time);
+        let result = Ok(Reply::Outcomes(vec![Outcome::Written(Version::ZERO)]));
+        let second = sends(node.handle(at(5), Event::Answered { op, call, result, request: None }));
+        assert_eq!(second.iter().map(|(to, ..)| *to).collect::<Vec<_>>(), [id(2)], "node 3 has not answered");
     }
 }

@@ -79,6 +79,8 @@ impl Driver {
     /// A driver of a node that starts now.
     pub fn new(start: Start, endpoint: Endpoint, store: Arc<Store>) -> Self {
         let core = Arc::new(Core::new(start, Arc::clone(store.known()), Time::default()));
+        let account = store.resources().memory.account("hints");
+        core.hints().count_memory(Box::new(move |bytes| account.try_hold(bytes as u64).is_ok()));
         let lanes = std::thread::available_parallelism().map_or(1, usize::from).min(LANES_MAX);
         let lane = |_| Lane {
             state: Mutex::new(LaneState {

@@ -56,6 +56,10 @@ fn not_applied(error: ApplyError) -> RpcError {
     match error {
         ApplyError::Closed(_) => RpcError::new(ErrorCode::NotReady, error),
         ApplyError::Broken { .. } => RpcError::new(ErrorCode::Unavailable, error),
+        ApplyError::Busy { retry_after, .. } => {
+            let ms = u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX);
+            RpcError::new(ErrorCode::Overloaded, error).with_retry(Retry::AfterMs(ms))
+        }
         ApplyError::Lost(_) => RpcError::new(ErrorCode::Internal, error).with_retry(Retry::Unknown),
     }
 }

@@ -11,13 +11,14 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 use vecino_model::{CollectionId, CollectionSchema, Outcome, Record};
 use vecino_storage::{Disk, SnapshotSummary};
 use vecino_supervise::caught;
 
+use crate::collection::backlog::{self, Backlog, TooMuch};
 use crate::collection::errors::ApplyError;
 use crate::collection::tended::Tended;
 use crate::collection::thread::{self, Command};
@@ -30,8 +31,8 @@ use crate::progress::Progress;
 use crate::resources::Share;
 use crate::writer::Writer;
 
-/// Batches that may wait for the writer; one more waits outside, which is what slows its sender down.
-const QUEUE_BATCHES_MAX: usize = 32;
+/// Commands that may wait for the writer: the batches, and what snapshots ask for.
+const QUEUE_COMMANDS_MAX: usize = backlog::BATCHES_MAX + 16;
 
 /// Pause between attempts to open a log anew.
 const HEAL_PAUSE: Duration = Duration::from_secs(1);
@@ -46,6 +47,7 @@ pub struct Collection {
 /// The writer's queue; its last holder stops the thread.
 struct WriterHandle {
     queue: Mutex<Option<mpsc::Sender<Command>>>,
+    backlog: Arc<Backlog>,
     thread: Mutex<Option<JoinHandle<()>>>,
     tended: Arc<Tended>,
 }
@@ -112,7 +114,7 @@ impl Collection {
         let writer = Writer::new(opened, id, schema, HEAL_PAUSE);
         let core = Arc::clone(writer.core());
         let tended = Tended::new(Arc::clone(&core), indexers);
-        let (queue, mut commands) = mpsc::channel(QUEUE_BATCHES_MAX);
+        let (queue, mut commands) = mpsc::channel(QUEUE_COMMANDS_MAX);
         let thread = std::thread::Builder::new()
             .name(format!("writer-{}", core.name))
             .spawn({
@@ -127,7 +129,8 @@ impl Collection {
             })
             .map_err(OpenError::Thread)?;
         tended.wake_all();
-        let writer = WriterHandle { queue: Mutex::new(Some(queue)), thread: Mutex::new(Some(thread)), tended };
+        let (queue, thread, backlog) = (Mutex::new(Some(queue)), Mutex::new(Some(thread)), Arc::default());
+        let writer = WriterHandle { queue, backlog, thread, tended };
         Ok(Self { core, writer: Arc::new(writer) })
     }
 
@@ -152,21 +155,29 @@ impl Collection {
     /// point had one; [`Outcome::Refused`] where the vectors do not fit the schema; [`Outcome::Unavailable`] where there is
     /// no memory, no room on the disk, or no way to write to it, and nothing was written; [`Outcome::Unknown`] where the
     /// disk failed in a way that leaves open what it has.
+    ///
+    /// # Errors
+    /// [`ApplyError::Busy`] at once where more waits for the writer than it can soon write.
     pub async fn apply(&self, records: Vec<Record>) -> Result<Vec<Outcome>, ApplyError> {
         let closed = || match self.core.faults.writer() {
             Some(reason) => ApplyError::Broken { collection: self.core.name.clone(), reason },
             None => ApplyError::Closed(self.core.name.clone()),
         };
         let memory = self.core.share.account.budget();
-        if records.iter().any(|record| record.value.is_some()) && !memory.delay().is_zero() {
+        let is_put = records.iter().any(|record| record.value.is_some());
+        if is_put && !memory.delay().is_zero() {
             tokio::time::sleep(memory.delay()).await;
         }
         let bytes: usize = records.iter().map(Record::bytes).sum();
-        // Each record is there as it came and as it is logged.
-        let _queued = memory.count(2 * bytes as u64);
+        let entered = self.writer.backlog.enter(bytes, is_put, memory, Instant::now());
+        let place = entered.map_err(|TooMuch { waiting_bytes, retry_after }| ApplyError::Busy {
+            collection: self.core.name.clone(),
+            waiting_bytes,
+            retry_after,
+        })?;
         let queue = self.writer.queue.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (answer, answered) = oneshot::channel();
-        let batch = Command::Apply { records, answer };
+        let batch = Command::Apply { records, answer, place };
         queue.ok_or_else(closed)?.send(batch).await.map_err(|_| closed())?;
         answered.await.map_err(|_| ApplyError::Lost(self.core.name.clone()))
     }

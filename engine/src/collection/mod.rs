@@ -1,6 +1,7 @@
 //! A collection that is open: the handle that tasks hold, the thread that writes, the indexers that it has work for it.
 
-pub(crate) mod errors;
+pub(crate) mod backlog;
+mod errors;
 mod handle;
 mod reads;
 mod tended;

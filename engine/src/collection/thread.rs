@@ -2,13 +2,14 @@
 //! it, and answers.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error};
 use vecino_model::{Fsync, Outcome, Record};
 use vecino_storage::LogError;
 
+use crate::collection::backlog::Place;
 use crate::collection::tended::Tended;
 use crate::group::Group;
 use crate::writer::Writer;
@@ -24,6 +25,8 @@ pub(crate) enum Command {
         records: Vec<Record>,
         /// Where the outcomes go.
         answer: oneshot::Sender<Vec<Outcome>>,
+        /// Its place among what waits; it outlives a sender that gives up.
+        place: Place,
     },
     /// Make everything logged so far durable and say what lsn comes next.
     Flush {
@@ -42,7 +45,7 @@ pub(crate) enum Command {
 struct Round {
     group: Group,
     /// Where the outcomes of each batch of the group go.
-    answers: Vec<oneshot::Sender<Vec<Outcome>>>,
+    answers: Vec<(oneshot::Sender<Vec<Outcome>>, Place)>,
     /// Where to say that the log was flushed after the batches.
     flushes: Vec<oneshot::Sender<Result<u64, LogError>>>,
     /// Where the log is to be cut after all that.
@@ -92,9 +95,9 @@ impl Round {
         match command {
             Command::CutLog { before } => self.cut = Some(before),
             Command::Flush { answer } => self.flushes.push(answer),
-            Command::Apply { records, answer } => {
+            Command::Apply { records, answer, place } => {
                 writer.admit(records, &mut self.group);
-                self.answers.push(answer);
+                self.answers.push((answer, place));
             }
         }
     }
@@ -104,7 +107,9 @@ impl Round {
         if writer.write(&mut group) {
             tended.wake();
         }
-        for (answer, outcomes) in answers.into_iter().zip(group.into_outcomes()) {
+        let now = Instant::now();
+        for ((answer, place), outcomes) in answers.into_iter().zip(group.into_outcomes()) {
+            place.done(now);
             // The sender may have given up; what was written stays written.
             let _ = answer.send(outcomes);
         }
@@ -129,7 +134,9 @@ mod tests {
     use vecino_storage::{FaultyDisk, MemDisk};
 
     use super::*;
+    use crate::collection::backlog::Backlog;
     use crate::indexers::Indexers;
+    use crate::memory::Budget;
     use crate::persist::opening::{self, SEGMENT_BYTES};
     use crate::progress::Progress;
     use crate::resources::Resources;
@@ -147,6 +154,7 @@ mod tests {
         let writer = Writer::new(opened, id, schema, Duration::ZERO);
         let tended = Tended::new(Arc::clone(writer.core()), Arc::new(Indexers::start(1).unwrap()));
         let (queue, mut commands) = mpsc::channel(batches as usize);
+        let (backlog, memory) = (Arc::new(Backlog::default()), Budget::unlimited());
         let mut answered = Vec::new();
         for id in 0..batches {
             let vectors = Fields::from([(String::new(), Vector(vec![1.0]))]);
@@ -154,7 +162,8 @@ mod tests {
             let version = Version { time: id + 1, node: NodeId::from_bytes([3; 16]), seq: 0 };
             let (answer, outcomes) = oneshot::channel();
             let records = vec![Record { id: id.into(), version, value }];
-            queue.try_send(Command::Apply { records, answer }).ok().unwrap();
+            let place = backlog.enter(1, true, &memory, Instant::now()).unwrap();
+            queue.try_send(Command::Apply { records, answer, place }).ok().unwrap();
             answered.push(outcomes);
         }
         drop(queue);

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use vecino_model::error::ErrorCode;
 use vecino_model::message::{Probe, ReplicaApply};
-use vecino_model::{NodeId, NodeState};
+use vecino_model::{CollectionId, NodeId, NodeState, Record};
 
 use super::task::{Task, answer_of};
+use crate::machine::CallId;
 use crate::time::Time;
 
 /// How often a node looks at what the others gossip of their catalogs.
@@ -60,39 +61,35 @@ struct Rest {
     pause: Duration,
 }
 
-/// Delivers what replicas have missed, to each one batch after the other.
-pub(crate) async fn deliver_hints(task: Task) {
-    let mut rests: BTreeMap<NodeId, Rest> = BTreeMap::new();
-    loop {
-        task.pause(DELIVER_EVERY).await;
-        loop {
-            let now = task.now().time;
-            let waiting = task.core().hints().counts();
-            rests.retain(|node, _| waiting.contains_key(node));
-            let due = waiting.into_keys().filter(|node| {
-                task.core().peers().is_up(*node, now) && rests.get(node).is_none_or(|rest| rest.until <= now)
-            });
-            let due: Vec<NodeId> = due.collect();
-            if due.is_empty() {
-                break;
-            }
-            deliver_to(&task, &due, &mut rests).await;
-        }
-    }
+/// A delivery that is under way.
+struct Delivery {
+    node: NodeId,
+    collection: CollectionId,
+    records: Vec<Record>,
 }
 
-async fn deliver_to(task: &Task, nodes: &[NodeId], rests: &mut BTreeMap<NodeId, Rest>) {
-    let deadline = task.now().time + DELIVERY_TIMEOUT;
-    let mut waiting = BTreeMap::new();
-    for node in nodes {
-        let delivery = task.core().hints().delivery(*node, task.now().time);
-        let Some((collection, records)) = delivery else { continue };
-        let request = ReplicaApply { collection, records: records.clone() };
-        waiting.insert(task.ask(*node, request, deadline), (*node, collection, records));
-    }
-    while !waiting.is_empty() {
-        let Some((call, arrival)) = task.next(deadline).await else { break };
-        let Some((node, collection, records)) = waiting.remove(&call) else { continue };
+/// Delivers what replicas have missed, to each one batch after the other. None of them holds up the others.
+pub(crate) async fn deliver_hints(task: Task) {
+    let mut rests: BTreeMap<NodeId, Rest> = BTreeMap::new();
+    let mut under_way: BTreeMap<CallId, Delivery> = BTreeMap::new();
+    loop {
+        let now = task.now().time;
+        let waiting = task.core().hints().counts();
+        rests.retain(|node, _| waiting.contains_key(node));
+        for node in waiting.into_keys() {
+            let is_busy = under_way.values().any(|delivery| delivery.node == node);
+            let rests_still = rests.get(&node).is_some_and(|rest| rest.until > now);
+            if is_busy || rests_still || !task.core().peers().is_up(node, now) {
+                continue;
+            }
+            let delivery = task.core().hints().delivery(node, now);
+            let Some((collection, records)) = delivery else { continue };
+            let request = ReplicaApply { collection, records: records.clone() };
+            let call = task.ask(node, request, now + DELIVERY_TIMEOUT);
+            under_way.insert(call, Delivery { node, collection, records });
+        }
+        let Some((call, arrival)) = task.next(now + DELIVER_EVERY).await else { continue };
+        let Some(Delivery { node, collection, records }) = under_way.remove(&call) else { continue };
         let is_taken = match answer_of::<ReplicaApply>(arrival.result) {
             // What is refused will be refused again.
             Ok(outcomes) => outcomes.iter().all(|outcome| {
@@ -105,11 +102,8 @@ async fn deliver_to(task: &Task, nodes: &[NodeId], rests: &mut BTreeMap<NodeId, 
             task.core().hints().delivered(node, &records);
             rests.remove(&node);
         } else {
-            rest(rests, node, task.now().time);
+            rest(&mut rests, node, task.now().time);
         }
-    }
-    for (node, ..) in waiting.into_values() {
-        rest(rests, node, task.now().time);
     }
 }
 
