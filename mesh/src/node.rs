@@ -450,7 +450,9 @@ mod tests {
         let record = |number: u64| Record { id: number.into(), version: Version::ZERO, value: None };
         let at = |ms| Now { time: Time::default() + Duration::from_millis(ms), wall_ms: 1_000 };
         let core = Arc::clone(node.core());
-        [2, 3].map(|other| core.hints().add(id(other), COLLECTION, record(1), at(1).time));
+        for other in [2, 3] {
+            core.hints().add(id(other), COLLECTION, record(1), at(1).time);
+        }
         let sends = |commands: Vec<Command>| -> Vec<(NodeId, OpId, CallId)> {
             let sends = commands.into_iter().filter_map(|command| match command {
                 Command::Send { to, op, call, request: Request::ReplicaApply(_), .. } => Some((to, op, call)),
