@@ -166,10 +166,14 @@ impl Writing<'_> {
                 if failed.retry == vecino_model::error::Retry::Unknown {
                     let is_first = self.outcomes.iter().all(Option::is_none);
                     if !is_first {
-                        let reason = failed.error.message.clone();
-                        places.into_iter().for_each(|place| {
-                            self.settle(place, Outcome::Unknown(reason.clone()), true);
-                        });
+                        for place in places {
+                            // What a node said of it says more than that one said nothing now.
+                            let reason = match &self.outcomes[place] {
+                                Some(Outcome::Unavailable(said) | Outcome::Unknown(said)) => said.clone(),
+                                _ => failed.error.message.clone(),
+                            };
+                            self.settle(place, Outcome::Unknown(reason), true);
+                        }
                     }
                 }
                 Err(failed)
