@@ -78,7 +78,7 @@ async fn main() -> Result<()> {
                 if is_over.load(Ordering::Relaxed) {
                     break;
                 }
-                let first = (writer as u64) << 40 | batch * BATCH;
+                let first = ((writer as u64) << 40) + batch * BATCH;
                 let points = (first..first + BATCH).map(|id| point(id, vector(), Payload::new()));
                 let points: Vec<_> = points.collect();
                 let began = Instant::now();
