@@ -25,10 +25,11 @@ use support::Result;
 /// The collection that is made.
 const NAME: &str = "measured";
 const DIM: usize = 128;
-/// Puts of a round of `puts`, after as many as warm the mesh up.
+/// Puts of a round of `puts` that are measured.
 const PUTS: u64 = 3_000;
+/// Puts before these, which are not measured.
 const WARM_UP: u64 = 300;
-/// Loaders of a round of `loaders`, what each has under way, and points of all of them.
+/// Loaders of a round of `loaders`, puts that each has under way, and points of all of them together.
 const LOADERS: u64 = 8;
 const UNDER_WAY: u64 = 64;
 const LOADED: u64 = 9_600;
@@ -65,6 +66,9 @@ async fn main() -> Result<()> {
         }
         Ok(true)
     })?;
+    if !["puts", "stalls", "loaders"].contains(&options.what.as_str()) {
+        return Err(format!("--what {:?}: use puts, stalls or loaders", options.what).into());
+    }
     std::fs::create_dir_all(&options.dir)?;
     for round in 0..options.rounds {
         let dir = options.dir.join(round.to_string());
@@ -72,11 +76,12 @@ async fn main() -> Result<()> {
         match options.what.as_str() {
             "puts" => puts(&mesh).await?,
             "stalls" => stalls(mesh, round).await?,
-            "loaders" => loaders(&mesh).await?,
-            what => return Err(format!("--what {what:?}: puts, stalls or loaders").into()),
+            _ => loaders(&mesh).await?,
         }
         std::fs::remove_dir_all(&dir)?;
     }
+    // Whatever else is in it stays.
+    let _ = std::fs::remove_dir(&options.dir);
     Ok(())
 }
 

@@ -28,10 +28,11 @@ use crate::error::ClientError;
 use crate::listening::{LOOK_EVERY, Listening, Shown};
 use crate::write::Batch;
 
-/// A larger write is not sent to a second node while its node is alive, however late that is: it would be what makes it
+/// A larger request is not sent to a second node while its node is alive, however late that is: it would be what makes it
 /// late.
-const SMALL_POINTS_MAX: usize = 64;
 const SMALL_BYTES_MAX: usize = 64 * 1024;
+/// A write of more points is as good as larger.
+const SMALL_POINTS_MAX: usize = 64;
 /// How often the members of the mesh are asked for anew.
 const MEMBERS_EVERY: Duration = Duration::from_secs(30);
 /// How long a node may take to say who they are.
@@ -194,9 +195,14 @@ impl Session {
         self.ask_as(request, effect, Hedge::Never).await.map(|(reply, _)| reply)
     }
 
-    /// Makes one request that only reads, and says which node answered it.
-    pub(crate) async fn ask<R: Rpc + Sync>(&self, request: &R) -> Result<(R::Reply, SocketAddr), ClientError> {
-        self.ask_as(request, Effect::Read, Hedge::Late).await
+    /// Makes one request of about this size that only reads, and says which node answered it.
+    pub(crate) async fn ask<R: Rpc + Sync>(
+        &self,
+        request: &R,
+        bytes: usize,
+    ) -> Result<(R::Reply, SocketAddr), ClientError> {
+        let hedge = if bytes > SMALL_BYTES_MAX { Hedge::Quiet } else { Hedge::Late };
+        self.ask_as(request, Effect::Read, hedge).await
     }
 
     async fn ask_as<R: Rpc + Sync>(
@@ -212,7 +218,8 @@ impl Session {
         let code = move |task| async move { decisions::ask(&task, &nodes, plan, ()).await };
         let call = |Call { place, until, .. }: Call<()>| -> BoxFuture<'_, _> {
             let (address, left) = (shared.address(place), shared.left(until));
-            Box::pin(shared.endpoint.call(address, None, request, left))
+            let call = shared.endpoint.call(address, None, request, left);
+            if hedge == Hedge::Quiet { Box::pin(shared.listening_to(place, call)) } else { Box::pin(call) }
         };
         match shared.carry_out(code, call).await {
             Ok(Answered { reply, place, .. }) => {

@@ -19,8 +19,8 @@ const DELIVERY_RECORDS_MAX: usize = 1_000;
 /// Bytes after which a delivery is not made larger.
 const DELIVERY_BYTES: usize = 1024 * 1024;
 
-/// Counts so many bytes in all for hints from now on; refuses to where these are more than before and the node has no memory
-/// for them.
+/// Sets the number of bytes that count as hints in the node's memory. Gives `false`, and changes nothing, where that number
+/// is greater than before and the node has no memory for it.
 pub type HoldMemory = dyn Fn(usize) -> bool + Send + Sync;
 
 /// What replicas have missed.

@@ -1,8 +1,8 @@
 //! Finding the mesh: whom a node without one asks, for how long, and when it starts one.
 //!
 //! Identical nodes with one list of seeds may start in any order: each asks the seeds for a mesh, and only the first seed
-//! of the list starts one, where none of the others has any. A name may stand for several nodes; of those that the first
-//! seed's name stands for, the one with the lowest address is the first.
+//! of the list starts one, where none of the others has any. The first seed may be a name with the addresses of several
+//! nodes: then the node with the lowest of these addresses is the first.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -185,8 +185,8 @@ async fn find(steps: Waiting, stranger: Stranger) -> Joined {
     }
 }
 
-/// Whether a node is the first of those that a name stands for. Only addresses of its own family count: a name often has
-/// one of each for the same node.
+/// Whether a node's own address is the lowest of a name's addresses. Only addresses of its own family, IPv4 or IPv6, are
+/// compared: a name often has an address of each family for the same node.
 fn is_first_of(addresses: &[SocketAddr], own: SocketAddr) -> bool {
     addresses.iter().filter(|address| address.is_ipv4() == own.is_ipv4()).min() == Some(&own)
 }

@@ -1,5 +1,5 @@
-//! Turns for large writes: so many are worked on at a time, others wait, and one that would not be done before its
-//! deadline is refused at once, with a time to come back.
+//! Turns for large writes: a lane works on a few of them at a time, the others wait, and a write that would not be done
+//! before its deadline is refused at once, with a time to come back.
 //!
 //! What waits is bounded in number, in bytes and in time. How long it will wait follows from how quick those before it
 //! were. Everything that is small goes past: reads, searches, stamps, small writes, and what replicas are asked.
@@ -119,8 +119,8 @@ impl<W> Turns<W> {
         Entered::Waits
     }
 
-    /// A write was answered, or nobody waits for it any more while it waited. One that has its turn keeps it until it is
-    /// answered: its work goes on.
+    /// A write that had its turn was answered. Until then it keeps its turn, though its caller may have gone: its work goes
+    /// on.
     pub(crate) fn answered(&mut self, op: OpId, now: Time) {
         let Some(Turn { bytes, since }) = self.under_way.remove(&op) else { return };
         self.done_bytes = self.done_bytes * MEMORY + bytes as f64;
@@ -158,7 +158,7 @@ impl<W> Turns<W> {
         Duration::from_secs_f64(bytes as f64 * self.done_seconds / self.done_bytes)
     }
 
-    /// How long it takes until so many bytes were done.
+    /// How long a lane takes to do writes of this size together, by all of its turns.
     fn wait_for(&self, bytes: usize) -> Duration {
         self.takes(bytes) / u32::try_from(self.limits.at_once).unwrap_or(u32::MAX).max(1)
     }

@@ -10,7 +10,7 @@ use vecino_model::NodeId;
 
 use crate::time::{Now, Time};
 
-/// A clock further than this from the median of those that are heard is off.
+/// A clock is off that differs from the median by more than this number of milliseconds.
 pub const OFF_MS_MAX: u64 = 500;
 /// What is told where no clock is.
 pub const UNTOLD: u32 = 0;

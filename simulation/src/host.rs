@@ -144,7 +144,7 @@ impl Host {
         }
     }
 
-    /// It belongs to the mesh when the run begins, as so many other nodes do.
+    /// It belongs to the mesh when the run begins, as the first of all nodes do, up to this number.
     pub(crate) fn is_member_from_the_beginning(&mut self, nodes: usize) {
         self.mesh = Some(MESH);
         self.remembered = (0..nodes).map(|number| (id_of(number), address_of(number))).collect();
@@ -254,7 +254,7 @@ impl Host {
         }
     }
 
-    /// Its disk has room for so many bytes more.
+    /// Its disk has room for this number of bytes more.
     pub(crate) fn fill(&mut self, room: u64) {
         self.replicas.values_mut().for_each(|replica| replica.fill(room));
     }
@@ -381,7 +381,7 @@ impl Host {
         self.plants.has(Plant::AcknowledgedBeforeTheFlush)
     }
 
-    /// When its engine has applied one batch more, each of which takes so long.
+    /// When its engine has applied one batch more, if each batch takes this long.
     pub(crate) fn apply_at(&mut self, takes: Duration, now: Time) -> Time {
         self.applied_at = self.applied_at.max(now) + takes;
         self.applied_at

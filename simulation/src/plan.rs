@@ -72,7 +72,7 @@ pub enum Fault {
     Join { node: usize },
     /// The disk of a node that is off is emptied.
     EmptyDisk { node: usize, off: Duration },
-    /// The disk of a node that is off is as it was so long before.
+    /// The disk of a node that is off is again as it was this time before.
     RollBack { node: usize, by: Duration, off: Duration },
     /// A byte changes on the disk of a node that is off.
     Damage { node: usize, off: Duration },
@@ -146,7 +146,7 @@ pub(crate) struct Plan {
     pub forms: bool,
     /// Which writes take turns on a node, and how many at a time.
     pub turns: TurnLimits,
-    /// How long a replica takes for each batch that it applies, one after the other; hardly anything where it is not said.
+    /// How long a replica takes to apply a batch, one after the other. Without it a batch takes hardly any time.
     pub apply_takes: Option<Duration>,
 }
 

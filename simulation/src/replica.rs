@@ -42,7 +42,7 @@ pub(crate) trait Replica {
     fn fork(&self) -> Box<dyn Replica>;
     /// A byte on its disk changes while it is off.
     fn damage(&mut self, random: &mut fastrand::Rng);
-    /// Its disk has room for so many bytes more.
+    /// Its disk has room for this number of bytes more.
     fn fill(&mut self, room: u64);
     /// Its disk has room.
     fn make_room(&mut self);
@@ -230,7 +230,7 @@ impl EngineReplica {
     }
 
     fn collection(&self) -> &LocalCollection {
-        self.collection.as_ref().expect("who asks looks first whether it is open")
+        self.collection.as_ref().expect("callers look first whether it is open")
     }
 }
 
@@ -252,7 +252,7 @@ impl Replica for EngineReplica {
     fn apply(&mut self, records: Vec<Record>) -> Vec<Outcome> {
         self.applied += 1;
         let is_due = self.applied.is_multiple_of(BATCHES_PER_SNAPSHOT);
-        let collection = self.collection.as_mut().expect("who asks looks first whether it is open");
+        let collection = self.collection.as_mut().expect("callers look first whether it is open");
         let outcomes = collection.apply(records);
         collection.link(4);
         if is_due && let Err(error) = collection.snapshot() {

@@ -50,14 +50,14 @@ impl Scenario {
         self
     }
 
-    /// What all clients write counts as large, to them and to the nodes, which work on so much of it at a time.
+    /// All writes count as large, to clients and to nodes. A node works on this number of them at a time.
     pub fn large(mut self, at_once: usize) -> Self {
         self.plan.clients.iter_mut().for_each(|client| client.is_large = true);
         self.plan.turns = TurnLimits { large_bytes: 0, at_once };
         self
     }
 
-    /// Replicas take so long for each batch that they apply, one after the other.
+    /// Replicas take this long to apply a batch, one after the other.
     pub fn apply_takes(mut self, takes: Duration) -> Self {
         self.plan.apply_takes = Some(takes);
         self

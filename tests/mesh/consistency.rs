@@ -76,7 +76,7 @@ async fn levels_need_as_many_nodes_as_they_say() {
     create_films(&client, 3).await;
     put_films(&client, 0..50, 1, Level::All).await;
     mesh.remove(2).kill().await.unwrap();
-    lab.await_nodes(&client, 2, NodeState::Up).await;
+    lab.await_all(&mesh, 2, NodeState::Up).await;
     put_films(&client, 50..60, 1, Level::Quorum).await;
     let outcome = put(&client, vec![film(60, 1)], Level::All).await.remove(0);
     assert!(
@@ -120,9 +120,7 @@ async fn a_range_without_a_live_replica_is_an_error_that_names_it() {
     let gone = mesh.remove(1);
     let gone_id = gone.node_id().to_owned();
     gone.kill().await.unwrap();
-    for node in &mesh {
-        lab.await_nodes(&lab.client(node).await, 2, NodeState::Up).await;
-    }
+    lab.await_all(&mesh, 2, NodeState::Up).await;
     let short = client.with_timeout(std::time::Duration::from_secs(2));
     let error = short.collection(FILMS).search(vector(1, 1)).await.unwrap_err();
     assert_eq!(error.code(), Some(ErrorCode::Unavailable), "{error}");

@@ -73,55 +73,37 @@ impl Shared {
         look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    async fn put(&self, client: &Client, number: usize, at: u64, value: u64) {
+    /// Puts a value, or deletes the point where there is none.
+    async fn write(&self, client: &Client, number: usize, at: u64, value: Option<u64>) {
         let begun = self.with(|record| {
             let now = record.tick();
-            record.history.begin(number, at, Kind::Put(value), now)
+            record.history.begin(number, at, value.map_or(Kind::Delete, Kind::Put), now)
         });
-        let put = client.collection(FILMS).put([point(at, [place(value) as f32], payload! { "value": value })]);
-        let ended = put.each().await;
+        let films = client.collection(FILMS);
+        let ended = match value {
+            Some(value) => films.put([point(at, [place(value) as f32], payload! { "value": value })]).each().await,
+            None => films.delete([at]).each().await,
+        };
         self.with(|record| {
             let now = record.tick();
             match ended.map(|report| report.outcomes()[0].clone()) {
                 Ok(Outcome::Written(version)) => {
                     record.history.done(begun, now);
-                    record.versions.observe(at, version, Some(value), versions::Place::Answer(number)).unwrap();
+                    record.versions.observe(at, version, value, versions::Place::Answer(number)).unwrap();
                     record.done += 1;
                 }
                 Ok(Outcome::Unavailable(reason)) => {
                     record.history.nothing(begun, now);
-                    record.failed.push(format!("put: {reason}"));
+                    record.failed.push(format!("write: {reason}"));
                 }
                 Ok(Outcome::Refused(reason)) => panic!("{reason}"),
                 Ok(Outcome::Unknown(reason)) => {
                     record.history.unknown(begun, now);
-                    record.failed.push(format!("put: {reason}"));
+                    record.failed.push(format!("write: {reason}"));
                 }
                 Err(error) => {
                     record.history.unknown(begun, now);
-                    record.failed.push(format!("put: {error}"));
-                }
-            }
-        });
-    }
-
-    async fn delete(&self, client: &Client, number: usize, at: u64) {
-        let begun = self.with(|record| {
-            let now = record.tick();
-            record.history.begin(number, at, Kind::Delete, now)
-        });
-        let ended = client.collection(FILMS).delete([at]).each().await;
-        self.with(|record| {
-            let now = record.tick();
-            match ended.map(|report| report.outcomes()[0].clone()) {
-                Ok(Outcome::Written(version)) => {
-                    record.history.done(begun, now);
-                    record.versions.observe(at, version, None, versions::Place::Answer(number)).unwrap();
-                    record.done += 1;
-                }
-                ended => {
-                    record.history.unknown(begun, now);
-                    record.failed.push(format!("delete: {ended:?}"));
+                    record.failed.push(format!("write: {error}"));
                 }
             }
         });
@@ -183,9 +165,9 @@ impl Shared {
             match random.u8(..10) {
                 0..=3 => {
                     count += 1;
-                    self.put(&client, number, at, (number as u64 + 1) << 32 | count).await;
+                    self.write(&client, number, at, Some((number as u64 + 1) << 32 | count)).await;
                 }
-                4 => self.delete(&client, number, at).await,
+                4 => self.write(&client, number, at, None).await,
                 5..=7 => drop(self.get(&client, number, at).await),
                 _ => self.search(&client, number, random.u64(..PLACES)).await,
             }

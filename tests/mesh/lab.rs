@@ -69,10 +69,15 @@ impl Lab {
             let seeds: Vec<_> = mesh.first().map(NodeProcess::address).into_iter().collect();
             mesh.push(self.node(&format!("n{number}"), &seeds).start().await.unwrap());
         }
-        for node in &mesh {
-            self.await_nodes(&self.client(node).await, nodes, NodeState::Up).await;
-        }
+        self.await_all(&mesh, nodes, NodeState::Up).await;
         mesh
+    }
+
+    /// Waits until each of these nodes sees this number of nodes in a state.
+    pub async fn await_all(&self, mesh: &[NodeProcess], count: usize, state: NodeState) {
+        for node in mesh {
+            self.await_nodes(&self.client(node).await, count, state).await;
+        }
     }
 
     /// A client that asks this node first.

@@ -43,7 +43,8 @@ impl GetRequest {
 
     async fn send(self) -> Result<Vec<Option<StoredPoint>>, ClientError> {
         let Self { session, message } = self;
-        let (found, node) = session.ask(&message).await?;
+        let bytes = message.ids.iter().map(PointId::bytes).sum();
+        let (found, node) = session.ask(&message, bytes).await?;
         if found.len() != message.ids.len() {
             return Err(nonsense::<Get>(node, format_args!("{} points for {} ids", found.len(), message.ids.len())));
         }

@@ -127,7 +127,11 @@ impl IntoFuture for SearchRequest {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let (found, node) = self.session.ask(&self.message).await?;
+            let bytes = match &self.message.query {
+                Query::Vector(vector) => 4 * vector.0.len(),
+                Query::Id(id) => id.bytes(),
+            };
+            let (found, node) = self.session.ask(&self.message, bytes).await?;
             found.decode().map_err(|error| nonsense::<Search>(node, format_args!("a hit whose {error}")))
         })
     }

@@ -9,7 +9,7 @@ use vecino_client::{ErrorCode, NodeId, Outcome, Retry, Version, payload, point};
 use vecino_net::error::RpcError;
 use vecino_net::message::{Delete, Get, Put, Rpc, Stamp, Stamped};
 
-use crate::fake::{Clients, FakeMesh, reply};
+use crate::fake::{Asked, Clients, FakeMesh, reply};
 
 fn stamp(time: u64) -> Version {
     Version { time, node: NodeId::from_bytes([5; 16]), seq: 7 }
@@ -163,6 +163,32 @@ async fn a_large_put_is_left_to_the_node_that_has_it_while_that_is_alive() {
     let client = mesh.client(&[first.address, second.address]).await.with_timeout(Duration::from_millis(2_500));
     client.collection("films").put(many_points()).await.unwrap();
     assert_eq!(second_puts.load(Ordering::SeqCst), 0);
+}
+
+/// Reads that are large are as much work to send as writes are.
+#[tokio::test]
+async fn a_large_get_is_left_to_the_node_that_has_it_while_that_is_alive() {
+    let mesh = FakeMesh::new();
+    let second_gets = Arc::new(AtomicU32::new(0));
+    let nothing = |asked: Asked| {
+        let Get { ids, .. } = asked.read();
+        reply::<Get>(vec![None; ids.len()])
+    };
+    let first = mesh.node(move |asked| async move {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        nothing(asked)
+    });
+    let counter = Arc::clone(&second_gets);
+    let second = mesh.quick_node(move |asked| {
+        counter.fetch_add(1, Ordering::SeqCst);
+        nothing(asked)
+    });
+    let client = mesh.client(&[first.address, second.address]).await;
+    let ids = |count: usize| (0..count).map(|id| format!("{id:0>100}"));
+    client.collection("films").get(ids(1_000)).await.unwrap();
+    assert_eq!(second_gets.load(Ordering::SeqCst), 0);
+    client.collection("films").get(ids(1)).await.unwrap();
+    assert!(second_gets.load(Ordering::SeqCst) > 0, "a small one goes to a second node when the first is late");
 }
 
 /// A node that is paused acknowledges nothing.

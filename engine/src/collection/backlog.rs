@@ -56,9 +56,9 @@ impl Backlog {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a place for a batch of so many bytes, and memory for the records as they came and as they are logged. Where the
-    /// node has no memory, puts make way for the batches that are here already. One that is alone is taken nevertheless, and
-    /// so are deletes: whether what they bring can stay is for the writer to say.
+    /// Takes a place for a batch of this size, and memory for its records twice: as they came, and as they are logged. Where
+    /// the node has no memory, a put is refused while other batches are here. A put that is alone is taken all the same, and
+    /// so is every delete: the writer says whether there is memory for what they bring.
     pub(crate) fn enter(
         self: &Arc<Self>,
         bytes: usize,

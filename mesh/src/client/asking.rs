@@ -48,8 +48,8 @@ pub enum Hedge {
     Never,
     /// When the first is late.
     Late,
-    /// When nothing at all comes from the first on its connection. For what is large: a node that is alive does it in its
-    /// turn, and doing it twice helps least where all have too much to do.
+    /// When nothing at all comes from the first on its connection. This is for large requests: a node that is alive does them
+    /// in its turn, and to do them twice helps least where all nodes have too much to do.
     Quiet,
 }
 
@@ -177,8 +177,8 @@ pub async fn ask<Q: Clone, P>(
                 }
             }
         };
-        let is_said = is_said(&error);
-        if is_said {
+        let is_of_node = is_said(&error);
+        if is_of_node {
             said = Some((error.clone(), place));
         }
         if let (true, ErrorCode::Overloaded, Retry::AfterMs(ms)) = (is_large, error.code, error.retry) {
@@ -191,7 +191,7 @@ pub async fn ask<Q: Clone, P>(
             Next::Try(pause) => task.pause(task.now().time + pause).await,
             Next::GiveUp => {
                 let retry = attempts.verdict(error.retry);
-                let (error, place) = said.filter(|_| !is_said).unwrap_or((error, place));
+                let (error, place) = said.filter(|_| !is_of_node).unwrap_or((error, place));
                 return Err(Failed { error, retry, place, attempts: attempts.count() });
             }
         }

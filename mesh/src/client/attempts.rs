@@ -266,6 +266,20 @@ mod tests {
         let (mut late, now) = attempts(Effect::Read, 1);
         let patient = error(ErrorCode::Overloaded, Retry::AfterMs(10_000));
         assert_eq!(late.failed(&patient, now, 0.0, |_| false), Next::GiveUp, "the pause would outlast the deadline");
+        let (mut over, now) = attempts(Effect::Read, 2);
+        let lost = error(ErrorCode::Timeout, Retry::Safe);
+        assert_eq!(over.failed(&lost, now + SECOND * 10, 0.0, |_| false), Next::GiveUp, "the deadline is now");
+    }
+
+    #[test]
+    fn a_large_request_begins_with_the_node_that_rests_for_the_shortest_as_others_have_found() {
+        let (mut attempts, now) = attempts(Effect::RepeatableWrite, 3);
+        assert_eq!((attempts.begin(&[now; 3], now), attempts.node()), (Duration::ZERO, 0));
+        let resting = [now + SECOND * 3, now + SECOND * 2, now + SECOND * 4];
+        assert_eq!((attempts.begin(&resting, now), attempts.node()), (SECOND * 2, 1));
+        let overloaded = error(ErrorCode::Overloaded, Retry::AfterMs(9_000));
+        assert_eq!(attempts.failed(&overloaded, now, 0.0, |_| false), Next::Try(SECOND * 3));
+        assert_eq!(attempts.node(), 0, "it rests for shorter than the others");
     }
 
     #[test]
