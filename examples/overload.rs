@@ -2,7 +2,7 @@
 //! them. `tests/measure/overload` starts a mesh for it.
 //!
 //! ```text
-//! overload --certs DIR --connect ADDRESS... [--writers 64] [--seconds 30] [--collection NAME]
+//! overload --certs DIR --connect ADDRESS... [--writers 64] [--seconds 30] [--searchers 1] [--collection NAME]
 //! ```
 //! Each writer puts one batch of 1,000 points of 128 dimensions after the other at `quorum`, with the default settings of the
 //! client library; up to eight clients share them, each with its own connections. It prints one line of JSON: batches that
@@ -40,10 +40,16 @@ impl Tally {
         }
     }
 
+    fn add(&mut self, Self { took, failed, reason }: Self) {
+        self.took.extend(took);
+        self.failed += failed;
+        self.reason = self.reason.take().or(reason);
+    }
+
     /// What this share of them took at the most, in milliseconds; they are in order.
-    fn ms(&self, share: f64) -> f64 {
+    fn ms(&self, share: f64) -> String {
         let at = ((self.took.len() as f64 * share) as usize).min(self.took.len().saturating_sub(1));
-        self.took.get(at).map_or(f64::NAN, |took| took.as_secs_f64() * 1e3)
+        self.took.get(at).map_or_else(|| "null".into(), |took| format!("{:.1}", took.as_secs_f64() * 1e3))
     }
 }
 
@@ -51,6 +57,7 @@ struct Options {
     certs: String,
     nodes: Vec<String>,
     writers: usize,
+    searchers: usize,
     seconds: u64,
     collection: String,
 }
@@ -88,9 +95,9 @@ async fn main() -> Result<()> {
         })
     });
     let writers: Vec<_> = writers.collect();
-    let searcher = tokio::spawn({
-        let (films, is_over) = (made[0].collection(&options.collection), Arc::clone(&is_over));
-        async move {
+    let searchers = (0..options.searchers).map(|searcher| {
+        let (films, is_over) = (made[searcher % clients].collection(&options.collection), Arc::clone(&is_over));
+        tokio::spawn(async move {
             let mut tally = Tally::default();
             while !is_over.load(Ordering::Relaxed) {
                 let began = Instant::now();
@@ -98,26 +105,26 @@ async fn main() -> Result<()> {
                 tokio::time::sleep(SEARCH_EVERY).await;
             }
             tally
-        }
+        })
     });
+    let searchers: Vec<_> = searchers.collect();
     tokio::time::sleep(Duration::from_secs(options.seconds)).await;
     is_over.store(true, Ordering::Relaxed);
-    let mut puts = Tally::default();
+    let (mut puts, mut searches) = (Tally::default(), Tally::default());
     for writer in writers {
-        let Tally { took, failed, reason } = writer.await?;
-        puts.took.extend(took);
-        puts.failed += failed;
-        puts.reason = puts.reason.or(reason);
+        puts.add(writer.await?);
     }
     let seconds = began.elapsed().as_secs_f64();
-    let mut searches = searcher.await?;
+    for searcher in searchers {
+        searches.add(searcher.await?);
+    }
     puts.took.sort();
     searches.took.sort();
     println!(
         concat!(
             r#"{{"writers":{},"seconds":{:.1},"batches":{},"batches_per_s":{:.2},"failed":{},"#,
-            r#""put_p50_ms":{:.0},"put_p99_ms":{:.0},"searches":{},"searches_failed":{},"#,
-            r#""search_p50_ms":{:.1},"search_p99_ms":{:.1}}}"#
+            r#""put_p50_ms":{},"put_p99_ms":{},"searches":{},"searches_failed":{},"#,
+            r#""search_p50_ms":{},"search_p99_ms":{}}}"#
         ),
         options.writers,
         seconds,
@@ -143,7 +150,8 @@ fn vector() -> Vec<f32> {
 
 fn parse() -> Result<Options> {
     let collection = format!("overload{}", fastrand::u32(..));
-    let mut options = Options { certs: String::new(), nodes: Vec::new(), writers: 64, seconds: 30, collection };
+    let (certs, nodes) = (String::new(), Vec::new());
+    let mut options = Options { certs, nodes, writers: 64, searchers: 1, seconds: 30, collection };
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
         let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;
@@ -151,13 +159,16 @@ fn parse() -> Result<Options> {
             "--certs" => options.certs = value,
             "--connect" => options.nodes.push(value),
             "--writers" => options.writers = value.parse()?,
+            "--searchers" => options.searchers = value.parse()?,
             "--seconds" => options.seconds = value.parse()?,
             "--collection" => options.collection = value,
             other => return Err(format!("{other} is not known").into()),
         }
     }
     if options.nodes.is_empty() || options.certs.is_empty() {
-        return Err("usage: overload --certs DIR --connect ADDRESS... [--writers N] [--seconds S]".into());
+        return Err(
+            "usage: overload --certs DIR --connect ADDRESS... [--writers N] [--searchers N] [--seconds S]".into()
+        );
     }
     Ok(options)
 }

@@ -128,7 +128,7 @@ impl LocalCollection {
     /// # Errors
     /// As [`Self::search`].
     pub fn search_with_horizon(&self, request: &SearchRequest) -> Result<ReplicaHits, SearchError> {
-        self.core().search(request)
+        self.core().search(request, None)
     }
 
     /// Counts and sizes.

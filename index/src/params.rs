@@ -1,5 +1,7 @@
 //! What an index is made with, and the limits on it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::error::{IndexError, VectorError};
 use crate::filter::SlotFilter;
 use crate::kernel::Kernel;
@@ -182,12 +184,19 @@ pub struct SearchOptions<'a> {
     pub threshold: Option<f32>,
     /// Only slots of this set are hits.
     pub filter: Option<&'a dyn SlotFilter>,
+    /// Set once nobody waits for the hits any more: a scan then ends with those that it has found.
+    pub stop: Option<&'a AtomicBool>,
 }
 
 impl SearchOptions<'_> {
     /// The best `k`, walking with `ef`, without threshold or filter.
     pub fn new(k: usize, ef: usize) -> Self {
-        Self { k, ef, threshold: None, filter: None }
+        Self { k, ef, threshold: None, filter: None, stop: None }
+    }
+
+    /// Whether nobody waits for the hits any more.
+    pub fn is_stopped(&self) -> bool {
+        self.stop.is_some_and(|stop| stop.load(Ordering::Relaxed))
     }
 
     pub(crate) fn check(&self) -> Result<(), IndexError> {

@@ -136,7 +136,7 @@ pub enum Change {
     Merge(Vec<CatalogEntry>),
 }
 
-/// The failure of a call that was given up since its node is down.
+/// The failure of a call that was given up, since its node is down or nobody waits for what it finds.
 pub fn given_up() -> RpcError {
     RpcError::new(ErrorCode::Connection, "it went down while it was asked")
 }

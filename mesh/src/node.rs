@@ -91,7 +91,7 @@ impl Node {
             }
             Event::Abandoned { op } => {
                 if self.operations.get(&op).is_some_and(|running| !running.is_kept) {
-                    self.end(op);
+                    self.end(now, op, &mut commands);
                 }
                 self.turns.give_up(op);
             }
@@ -158,11 +158,16 @@ impl Node {
         self.core.peers().set_view(view);
     }
 
-    /// An operation is over; its calls may not be.
-    fn end(&mut self, op: OpId) {
+    /// An operation is over; its calls may not be. Searches among them are given up: nobody waits for what they find.
+    fn end(&mut self, now: Now, op: OpId, commands: &mut Vec<Command>) {
         let Some(running) = self.operations.remove(&op) else { return };
-        let under_way = running.machine.into_under_way();
-        self.left_over.extend(under_way.into_iter().map(|(call, asked)| ((op, call), asked)));
+        for (call, asked) in running.machine.into_under_way() {
+            if asked.is_search() {
+                asked.is_given_up(&self.core, now.time);
+                commands.push(Command::GiveUp { op, call });
+            }
+            self.left_over.insert((op, call), asked);
+        }
     }
 
     fn begin_own<F>(&mut self, now: Now, commands: &mut Vec<Command>, code: impl FnOnce(Task) -> F)
@@ -199,7 +204,7 @@ impl Node {
         commands.extend(stepped.commands);
         if stepped.is_done {
             let is_waking = running.wake_at != Time::NEVER;
-            self.end(op);
+            self.end(now, op, commands);
             if is_waking {
                 commands.push(Command::Wake { op, at: Time::NEVER });
             }
@@ -403,11 +408,9 @@ mod tests {
         assert_eq!(node.operations(), 0);
     }
 
-    #[test]
-    fn a_search_that_a_range_does_not_answer_in_time_names_the_range() {
-        let mut node = node(films(1));
-        node.handle(now(), view(NodeState::Up));
-        let request = Search {
+    /// For one hit in `films`.
+    fn search() -> Request {
+        let search = Search {
             collection: "films".into(),
             field: String::new(),
             query: Query::Vector(Vector(vec![1.0])),
@@ -420,8 +423,32 @@ mod tests {
             allow_partial: false,
             exact: false,
         };
+        search.into()
+    }
+
+    #[test]
+    fn a_search_that_nobody_waits_for_is_given_up_on_every_node_and_a_write_is_not() {
+        let mut node = node(films(2));
+        node.handle(now(), view(NodeState::Up));
+        let put =
+            Put { collection: "films".into(), points: vec![point()], level: Level::Quorum, stamps: vec![version(2)] };
+        for (op, request, given_up) in [(1, search(), 2), (2, put.into(), 0)] {
+            let caller = Caller::Client;
+            let asked = node.handle(now(), Event::Request { op, caller, request, deadline: Time::NEVER });
+            let calls = |command: &&Command| matches!(command, Command::Send { .. } | Command::Engine { .. });
+            assert_eq!(asked.iter().filter(calls).count(), 2, "{asked:?}");
+            let ended = node.handle(now(), Event::Abandoned { op });
+            let gives_up = |command: &&Command| matches!(command, Command::GiveUp { op: of, .. } if *of == op);
+            assert_eq!(ended.iter().filter(gives_up).count(), given_up, "{ended:?}");
+        }
+    }
+
+    #[test]
+    fn a_search_that_a_range_does_not_answer_in_time_names_the_range() {
+        let mut node = node(films(1));
+        node.handle(now(), view(NodeState::Up));
         let deadline = now().time + Duration::from_secs(1);
-        let (caller, request) = (Caller::Client, request.into());
+        let (caller, request) = (Caller::Client, search());
         let asked = node.handle(now(), Event::Request { op: 1, caller, request, deadline });
         let own = asked.iter().find_map(|command| match command {
             Command::Engine { call, .. } => Some(*call),

@@ -133,6 +133,12 @@ impl Peers {
         *usual = (*usual * 7 + took) / 8;
     }
 
+    /// A node was not waited for any more when it had taken this long.
+    pub fn took_longer(&mut self, node: NodeId, pace: Pace, than: Duration) {
+        let usual = self.usual.entry((node, pace)).or_insert(than);
+        *usual = (*usual * 7 + than.max(*usual)) / 8;
+    }
+
     /// A node was late: it is asked last until it answers.
     pub fn was_late(&mut self, node: NodeId) {
         if node != self.own {
@@ -197,6 +203,12 @@ mod tests {
         assert!(!peers.is_silent(node(2)));
         assert_eq!(peers.late_after(node(2), Pace::Read), Duration::from_millis(45));
         assert_eq!(peers.late_after(node(2), Pace::Search), LATE_MAX, "each kind of work has a pace of its own");
+        peers.was_late(node(2));
+        peers.took_longer(node(2), Pace::Read, Duration::from_millis(23));
+        assert_eq!(peers.late_after(node(2), Pace::Read), Duration::from_millis(48), "it took longer than usual");
+        peers.took_longer(node(2), Pace::Read, Duration::from_millis(1));
+        assert_eq!(peers.late_after(node(2), Pace::Read), Duration::from_millis(48), "that says nothing");
+        assert!(peers.is_silent(node(2)), "it has not answered");
     }
 
     /// Named after what went wrong: the majority that agrees to a create shrank when gossip forgot a node that was away.

@@ -4,9 +4,10 @@
 //! The operations of a node are spread over lanes, each behind a lock that is held while one event is handled, so that
 //! requests wait for each other no longer than that.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot, watch};
@@ -63,7 +64,7 @@ struct Lane {
 struct LaneState {
     node: Node,
     callers: HashMap<OpId, Waiting>,
-    /// What ends the wait for a call to another node.
+    /// What ends the wait for a call.
     calls: HashMap<(OpId, CallId), oneshot::Sender<()>>,
     wakes: BTreeSet<(Time, OpId)>,
     wake_of: HashMap<OpId, Time>,
@@ -170,8 +171,29 @@ impl Driver {
         self.shared.began + time.since(Time::default())
     }
 
-    /// Has the node decide about an event, and carries out what it decides.
+    /// Has the node decide about an event, and carries out what it decides: at once what takes next to no time, and what else
+    /// there is in tasks of their own.
     fn happened(&self, lane: usize, event: Event) {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            for (trace, work) in self.decide(lane, event) {
+                let (driver, is_brief) = (self.clone(), work.is_brief());
+                let work = trace.scope(self.clone().work(work));
+                if !is_brief {
+                    tokio::spawn(async move { driver.happened(lane, work.await) });
+                    continue;
+                }
+                let mut work = Box::pin(work);
+                match work.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                    Poll::Ready(done) => events.push_back(done),
+                    Poll::Pending => drop(tokio::spawn(async move { driver.happened(lane, work.await) })),
+                }
+            }
+        }
+    }
+
+    /// Has the node decide about an event, and gives the work that follows from it.
+    fn decide(&self, lane: usize, event: Event) -> Vec<(TraceId, Work)> {
         let now = self.now();
         let mut state = self.lane(lane);
         if let Event::Answered { op, call, .. } = &event {
@@ -200,8 +222,10 @@ impl Driver {
                     rest.push((trace, Work::Send { op, call, to, request, deadline, given_up }));
                 }
                 Command::Engine { op, call, request } => {
+                    let (give_up, given_up) = oneshot::channel();
+                    state.calls.insert((op, call), give_up);
                     let trace = state.callers.get(&op).map_or_else(TraceId::random, |waiting| waiting.trace);
-                    rest.push((trace, Work::Engine { op, call, request }));
+                    rest.push((trace, Work::Engine { op, call, request, given_up }));
                 }
                 Command::Persist { op, call, change } => {
                     let trace = state.callers.get(&op).map_or_else(TraceId::random, |waiting| waiting.trace);
@@ -209,11 +233,7 @@ impl Driver {
                 }
             }
         }
-        drop(state);
-        for (trace, work) in rest {
-            let driver = self.clone();
-            tokio::spawn(trace.scope(async move { driver.work(lane, work).await }));
-        }
+        rest
     }
 
     fn set_wake(&self, lane: usize, state: &mut LaneState, op: OpId, at: Time) {
@@ -271,7 +291,7 @@ impl Driver {
         }
     }
 
-    async fn work(&self, lane: usize, work: Work) {
+    async fn work(self, work: Work) -> Event {
         let (op, call, result, request) = match work {
             Work::Send { op, call, to, request, deadline, given_up } => {
                 let left = deadline.since(self.now().time);
@@ -282,10 +302,16 @@ impl Driver {
                 let request = matches!(request, Request::ReplicaApply(_)).then_some(request);
                 (op, call, result, request)
             }
-            Work::Engine { op, call, request } => (op, call, self.engine(request).await, None),
+            Work::Engine { op, call, request, given_up } => {
+                let result = tokio::select! {
+                    result = self.engine(request) => result,
+                    Ok(()) = given_up => Err(event::given_up()),
+                };
+                (op, call, result, None)
+            }
             Work::Persist { op, call, change } => (op, call, self.persist(change).await, None),
         };
-        self.happened(lane, Event::Answered { op, call, result, request });
+        Event::Answered { op, call, result, request }
     }
 
     /// Sends a request to another node.
@@ -360,14 +386,24 @@ impl Driver {
     }
 }
 
+/// Versions of no more points than this are looked up at once.
+const BRIEF_POINTS_MAX: usize = 64;
+
 /// How often a node that stops looks whether writes are still on their way.
 const DRAIN_LOOK: Duration = Duration::from_millis(10);
 
-/// What a task of its own is started for.
+/// What takes time, or may.
 enum Work {
     Send { op: OpId, call: CallId, to: NodeId, request: Request, deadline: Time, given_up: oneshot::Receiver<()> },
-    Engine { op: OpId, call: CallId, request: Request },
+    Engine { op: OpId, call: CallId, request: Request, given_up: oneshot::Receiver<()> },
     Persist { op: OpId, call: CallId, change: Change },
+}
+
+impl Work {
+    /// Whether it is as good as done where the collection is open: to look versions up takes less than to start a task.
+    fn is_brief(&self) -> bool {
+        matches!(self, Self::Engine { request: Request::ReplicaVersions(asked), .. } if asked.ids.len() <= BRIEF_POINTS_MAX)
+    }
 }
 
 /// What this node holds of each collection, and what it takes in all.

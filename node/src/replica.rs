@@ -3,6 +3,7 @@
 //! A coordinator that is a replica itself calls these directly, without a network between ([`ReplicaRequest::answer`]).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use vecino_model::message::ReplicaHits;
 use vecino_model::{Outcome, Record, Version, limits};
@@ -73,15 +74,28 @@ impl ReplicaRequest for ReplicaApply {
     }
 }
 
+/// Tells work on another thread when nobody waits for it any more.
+#[derive(Default)]
+struct StopOnDrop(Arc<AtomicBool>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 impl ReplicaRequest for ReplicaSearch {
     async fn answer(self, store: &Arc<Store>) -> Result<ReplicaHits, RpcError> {
         let collection = store.collection(self.collection).await?;
         let permit = store.search_permit().await;
+        // Where this future is dropped, the search ends as soon as it looks.
+        let stop = StopOnDrop::default();
+        let is_stopped = Arc::clone(&stop.0);
         let searched = blocking(move || {
             let _permit = permit;
             let Self { collection: _, field, vector, k, ef, threshold, with_payload, with_vectors, exact } = self;
             let request = SearchRequest { field, vector, k, ef, threshold, with_payload, with_vectors, exact };
-            collection.search_with_horizon(&request)
+            collection.search_until(&request, Some(&is_stopped))
         });
         searched.await?.map_err(|error| match error {
             SearchError::UnknownField(_) | SearchError::Index(_) | SearchError::TooLarge => RpcError::invalid(error),

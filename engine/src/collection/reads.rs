@@ -1,5 +1,7 @@
 //! What is asked of an open collection, by whoever holds it.
 
+use std::sync::atomic::AtomicBool;
+
 use vecino_model::message::ReplicaHits;
 use vecino_model::{CollectionStats, Parts, PointId, RawHit, Record, Version};
 
@@ -35,15 +37,16 @@ impl Collection {
 
     /// The best hits of this node's index. Blocks for as long as the search takes.
     pub fn search(&self, request: &SearchRequest) -> Result<Vec<RawHit>, SearchError> {
-        self.search_with_horizon(request).map(|found| found.hits)
+        self.search_until(request, None).map(|found| found.hits)
     }
 
-    /// [`Self::search`], and how good what was left out may be.
+    /// [`Self::search`], and how good what was left out may be. A scan ends soon after `stop` is set; nobody must wait for
+    /// the hits then.
     ///
     /// # Errors
     /// As [`Self::search`].
-    pub fn search_with_horizon(&self, request: &SearchRequest) -> Result<ReplicaHits, SearchError> {
-        self.core.search(request)
+    pub fn search_until(&self, request: &SearchRequest, stop: Option<&AtomicBool>) -> Result<ReplicaHits, SearchError> {
+        self.core.search(request, stop)
     }
 
     /// Counts and sizes.

@@ -1,6 +1,7 @@
 //! Searching one collection on one node.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use vecino_index::SearchOptions;
 use vecino_model::message::ReplicaHits;
@@ -35,11 +36,17 @@ pub struct SearchRequest {
 }
 
 impl Core {
-    /// The best hits of this node's index, and what is known of the others. Blocks for as long as the search takes.
-    pub(crate) fn search(&self, request: &SearchRequest) -> Result<ReplicaHits, SearchError> {
+    /// The best hits of this node's index, and what is known of the others. Blocks for as long as the search takes. Once it is
+    /// to stop, the hits are any.
+    pub(crate) fn search(
+        &self,
+        request: &SearchRequest,
+        stop: Option<&AtomicBool>,
+    ) -> Result<ReplicaHits, SearchError> {
         let SearchRequest { field, vector, k, ef, threshold, with_payload, with_vectors, exact } = request;
         let index = self.fields.get(field).ok_or_else(|| SearchError::UnknownField(field.clone()))?;
-        let options = SearchOptions { k: *k as usize, ef: (*ef).max(*k) as usize, threshold: *threshold, filter: None };
+        let (k, ef) = (*k as usize, (*ef).max(*k) as usize);
+        let options = SearchOptions { k, ef, threshold: *threshold, filter: None, stop };
         let mut live: Vec<(f32, Arc<Live>)> = Vec::new();
         let mut horizon = None;
         // From the search to the last look at a slot that it gave: none of them is used again meanwhile.
@@ -49,11 +56,11 @@ impl Core {
             // to replace one that it finds too.
             let held = (tries == SEARCH_TRIES).then(|| self.tables());
             let found = index.search(vector, &options, *exact)?;
-            horizon = found.last().filter(|_| found.len() == *k as usize).map(|last| last.score);
+            horizon = found.last().filter(|_| found.len() == k).map(|last| last.score);
             let tables = held.unwrap_or_else(|| self.tables());
             live = found.iter().filter_map(|hit| Some((hit.score, Arc::clone(tables.in_slot(hit.slot)?)))).collect();
             // A point that was overwritten since the index looked is in a slot that the index did not look at.
-            if live.len() == found.len() {
+            if live.len() == found.len() || options.is_stopped() {
                 break;
             }
         }

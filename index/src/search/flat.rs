@@ -55,6 +55,9 @@ impl Flat<'_> {
             batch.push(slot);
             if batch.len() == SCAN_BATCH {
                 measure(batch, pool, distances);
+                if options.is_stopped() {
+                    break;
+                }
             }
         }
         measure(batch, pool, distances);

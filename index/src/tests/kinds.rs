@@ -1,5 +1,7 @@
 //! When a graph is made, and that both kinds answer alike.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::*;
 
 #[test]
@@ -44,5 +46,21 @@ fn a_tail_that_is_longer_than_the_graph_is_searched_with_everything_else() {
     for query in &vectors[..50] {
         let options = SearchOptions::new(10, 20);
         assert_eq!(index.search(query, &options).unwrap(), index.search_exact(query, &options).unwrap());
+    }
+}
+
+#[test]
+fn a_search_that_nobody_waits_for_ends_before_it_has_looked_at_every_slot() {
+    let vectors = clustered(4_000, 12, 82);
+    let index = Index::new(params(12, Metric::Euclidean)).unwrap();
+    store_all(&index, 0..4_000, &vectors);
+    let stop = AtomicBool::new(false);
+    let options = SearchOptions { stop: Some(&stop), ..SearchOptions::new(1, 10) };
+    for search in [Index::search, Index::search_exact] {
+        stop.store(false, Ordering::Relaxed);
+        assert_eq!(search(&index, &vectors[3_999], &options).unwrap()[0].slot, 3_999);
+        stop.store(true, Ordering::Relaxed);
+        let hits = search(&index, &vectors[3_999], &options).unwrap();
+        assert!(hits.iter().all(|hit| hit.slot < 100), "{hits:?}");
     }
 }

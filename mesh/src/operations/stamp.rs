@@ -1,20 +1,19 @@
 //! Giving points the versions that they are to be written with, before anything is written.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use vecino_model::error::RpcError;
 use vecino_model::message::{ReplicaVersions, Stamp, Stamped};
-use vecino_model::{Level, Outcome, PointId, Version, validate};
+use vecino_model::{Level, PointId, Version, validate};
 
 use super::checks::{check_batch, check_clock};
 use super::get;
 use super::replica;
-use super::task::{Task, answer_of, failed};
+use super::task::{Task, answer_of};
 use crate::collections::Route;
 use crate::plants::Plant;
 use crate::quorum::PointIndex;
-use crate::quorum::write::{Command, Write};
 
 /// Gives each point a version newer than those that a majority of its replicas has; at level `one`, than the one that this
 /// node's own replica has, unless its clock is off.
@@ -53,54 +52,15 @@ fn give(task: &Task, above: Version) -> Stamped {
     stamp_above(task, above).map_or_else(Stamped::Refused, Stamped::Version)
 }
 
-/// Asks all replicas of each point for its version, and gives a newer one as soon as a majority has answered. All are asked
-/// at once, so that none is waited for.
+/// Gives each point a version newer than those that a majority of its replicas has. As many are asked as are needed, this node
+/// and quick ones first, and another where one is late.
 async fn by_majorities(task: &Task, route: &Arc<Route>, ids: &[PointId]) -> Vec<Stamped> {
-    let (mut asking, commands) = Write::new(route.replicas(ids), Level::Quorum);
-    let mut commands = VecDeque::from(commands);
-    let mut given: Vec<Option<Stamped>> = vec![None; ids.len()];
-    let (mut open, mut waiting) = (ids.len(), BTreeMap::new());
-    let deadline = task.replica_deadline();
-    loop {
-        while let Some(command) = commands.pop_front() {
-            match command {
-                Command::AskVersions { node, points } => {
-                    let ids = points.iter().map(|point| ids[*point].clone()).collect();
-                    waiting.insert(task.ask(node, ReplicaVersions { collection: route.id, ids }, deadline), node);
-                }
-                Command::Stamp { points } => {
-                    open -= points.len();
-                    for (point, above) in points {
-                        given[point] = Some(give(task, above));
-                    }
-                }
-                // Nothing is written yet.
-                Command::Write { .. } | Command::Finish => {}
-            }
-        }
-        let undecided = (0..ids.len()).filter(|point| given[*point].is_none() && asking.outcome_of(*point).is_none());
-        if open == 0 || undecided.count() == 0 {
-            break;
-        }
-        commands = match task.next(deadline).await {
-            Some((call, arrival)) => match waiting.remove(&call) {
-                Some(node) => {
-                    let answer = answer_of::<ReplicaVersions>(arrival.result).map_err(failed);
-                    asking.on_versions(node, answer).into()
-                }
-                None => VecDeque::new(),
-            },
-            None => asking.on_deadline().into(),
-        };
-    }
-    let unavailable = |point: usize| {
-        let reason = match asking.outcome_of(point) {
-            Some(Outcome::Unavailable(reason) | Outcome::Unknown(reason) | Outcome::Refused(reason)) => reason.clone(),
-            Some(Outcome::Written(_)) | None => "the replicas did not answer".to_owned(),
-        };
-        Stamped::Unavailable(reason)
+    let newest = get::versions(task, route, ids, |_| false, Level::Quorum).await;
+    let stamp = |newest: Result<Option<Version>, String>| match newest {
+        Ok(newest) => give(task, newest.unwrap_or(Version::ZERO)),
+        Err(reason) => Stamped::Unavailable(reason),
     };
-    given.into_iter().enumerate().map(|(point, given)| given.unwrap_or_else(|| unavailable(point))).collect()
+    newest.into_iter().map(stamp).collect()
 }
 
 /// A version newer than this one.

@@ -44,7 +44,10 @@ pub(crate) enum Asked {
         bytes: usize,
     },
     /// Of this node's own engine or disk.
-    Own,
+    Own {
+        /// What kind of work it is.
+        pace: Pace,
+    },
 }
 
 impl Asked {
@@ -52,7 +55,20 @@ impl Asked {
     pub(crate) fn node(&self) -> Option<&NodeId> {
         match self {
             Self::Node { node, .. } => Some(node),
-            Self::Own => None,
+            Self::Own { .. } => None,
+        }
+    }
+
+    /// Whether it costs much and changes nothing, so that it is given up when nobody waits for it any more.
+    pub(crate) fn is_search(&self) -> bool {
+        let (Self::Node { pace, .. } | Self::Own { pace }) = self;
+        *pace == Pace::Search
+    }
+
+    /// Takes note of how long it has taken so far.
+    pub(crate) fn is_given_up(&self, core: &Core, now: Time) {
+        if let Self::Node { node, pace, since, .. } = self {
+            core.peers().took_longer(*node, *pace, now.since(*since));
         }
     }
 
@@ -118,7 +134,8 @@ impl Task {
     pub(crate) fn ask(&self, node: NodeId, request: impl Into<Request>, deadline: Time) -> CallId {
         let (request, now) = (request.into(), self.now().time);
         if node == self.core.own {
-            return self.steps.call(Asked::Own, |call| Command::Engine { op: self.op, call, request });
+            let asked = Asked::Own { pace: pace(&request) };
+            return self.steps.call(asked, |call| Command::Engine { op: self.op, call, request });
         }
         let pace = pace(&request);
         let bytes = if let Request::ReplicaApply(apply) = &request { bytes_of(apply) } else { 0 };
@@ -165,7 +182,8 @@ impl Task {
 
     /// Changes the catalog; gives the bytes of files that this removed.
     pub(crate) async fn persist(&self, change: Change) -> Result<u64, RpcError> {
-        let wanted = self.steps.call(Asked::Own, |call| Command::Persist { op: self.op, call, change });
+        let wanted =
+            self.steps.call(Asked::Own { pace: Pace::Other }, |call| Command::Persist { op: self.op, call, change });
         loop {
             // The disk answers in any case.
             let Some((call, arrival)) = self.next(Time::NEVER).await else { continue };
