@@ -1,5 +1,5 @@
 //! One collection on one node: writer, tables, indexes, snapshots, opening; and what all collections of a node share,
-//! memory and the last room on the disk.
+//! memory and the last room on the disk; what other nodes have missed.
 
 pub mod ballast;
 mod collection;
@@ -9,6 +9,7 @@ mod entries;
 mod faults;
 mod fields;
 mod group;
+pub mod hints;
 pub mod indexers;
 mod key;
 mod linking;

@@ -27,6 +27,8 @@ pub struct Start {
     pub start: u32,
     /// Where other nodes were when it last ran.
     pub remembered: BTreeMap<NodeId, SocketAddr>,
+    /// Number of records on its disk that other nodes have missed.
+    pub hints: BTreeMap<NodeId, u64>,
     /// What its choices by chance begin with.
     pub seed: u64,
     /// What takes turns on each lane.
@@ -60,7 +62,7 @@ pub struct Core {
 impl Core {
     /// Of a node that starts now with these collections.
     pub fn new(start: Start, collections: Arc<Collections>, now: Time) -> Self {
-        let Start { node, mesh, start, remembered, seed, turns, plants } = start;
+        let Start { node, mesh, start, remembered, hints, seed, turns, plants } = start;
         Self {
             own: node,
             mesh,
@@ -70,7 +72,7 @@ impl Core {
             clock: Mutex::new(Clock::new(node, start)),
             wall_clocks: Mutex::default(),
             peers: Mutex::new(Peers::new(node, remembered, now)),
-            hints: Mutex::default(),
+            hints: Mutex::new(Hints::new(hints)),
             chance: Mutex::new(fastrand::Rng::with_seed(seed)),
             allocator: Mutex::default(),
         }

@@ -9,7 +9,7 @@ use vecino_model::message::{
     ReplicaSearch, ReplicaVersions, RingInfo, RingReply, Scan, ScanReply, Search, SnapshotReport, Stamp, Stamped,
     Status, StatusReply, TakeSnapshot,
 };
-use vecino_model::{CatalogEntry, Outcome, RawStoredPoint, Record, Version};
+use vecino_model::{CatalogEntry, CollectionId, NodeId, Outcome, RawStoredPoint, Record, Version};
 
 use crate::collections::Route;
 
@@ -18,6 +18,55 @@ use crate::collections::Route;
 pub struct Find {
     /// Collection name.
     pub collection: String,
+}
+
+/// Has this node's disk keep what another node has missed. It does not travel, and neither do the next two.
+#[derive(Clone, Debug)]
+pub struct KeepHints {
+    /// Which node missed it.
+    pub node: NodeId,
+    /// Of which collection.
+    pub collection: CollectionId,
+    /// What it missed.
+    pub records: Vec<Record>,
+}
+
+/// Asks this node's disk for the oldest of what another node has missed.
+#[derive(Clone, Debug)]
+pub struct NextHints {
+    /// Which node.
+    pub node: NodeId,
+}
+
+/// Tells this node's disk what another node has by now.
+#[derive(Clone, Debug)]
+pub struct TakenHints {
+    /// Which node.
+    pub node: NodeId,
+    /// The last of what it has: [`HintBatch::last_lsn`].
+    pub last_lsn: u64,
+}
+
+/// What answers them.
+#[derive(Clone, Debug)]
+pub struct WaitingHints {
+    /// Numbers the answers of the disk in the order in which it did what was asked: they may come in another.
+    pub number: u64,
+    /// Number of records that wait for that node.
+    pub waiting: u64,
+    /// The oldest of them, where they were asked for.
+    pub batch: Option<HintBatch>,
+}
+
+/// Records of one collection that a node missed, the oldest first.
+#[derive(Clone, Debug)]
+pub struct HintBatch {
+    /// The collection.
+    pub collection: CollectionId,
+    /// The records.
+    pub records: Vec<Record>,
+    /// The number of the last of them on the disk.
+    pub last_lsn: u64,
 }
 
 /// A request of one kind, and what answers it.
@@ -89,6 +138,9 @@ messages! {
     ReplicaRead -> Records(Vec<Option<Record>>);
     ReplicaSearch -> Hits(ReplicaHits);
     ReplicaScan -> RecordPage(ReplicaScanReply);
+    KeepHints -> Hints(WaitingHints);
+    NextHints -> Hints(WaitingHints);
+    TakenHints -> Hints(WaitingHints);
 }
 
 /// What answers a [`Request`].
@@ -136,4 +188,6 @@ pub enum Reply {
     Hits(ReplicaHits),
     /// A page of a replica's records.
     RecordPage(ReplicaScanReply),
+    /// What waits for another node.
+    Hints(WaitingHints),
 }

@@ -232,7 +232,7 @@ mod tests {
     use crate::collections::Collections;
     use crate::core::Start;
     use crate::event::Caller;
-    use crate::message::{Reply, Request};
+    use crate::message::{HintBatch, Reply, Request, TakenHints, WaitingHints};
     use crate::plants::Plants;
     use crate::turns::TurnLimits;
     use crate::wall_clocks;
@@ -254,6 +254,7 @@ mod tests {
             mesh: MeshId([1; 16]),
             start: 1,
             remembered: [2, 3].map(|number| (id(number), ([10, 0, 0, number], 1).into())).into(),
+            hints: BTreeMap::new(),
             seed: 1,
             turns: TurnLimits::default(),
             plants: Plants::default(),
@@ -403,8 +404,14 @@ mod tests {
         );
         let (call, request): (CallId, Request) = sent.unwrap();
         let result = Err(RpcError::new(ErrorCode::NotFound, "node 2 keeps no such collection"));
-        node.handle(now(), Event::Answered { op: 1, call, result, request: Some(request) });
-        assert_eq!(node.core().hints().counts(), BTreeMap::from([(id(2), 1)]));
+        let kept = node.handle(now(), Event::Answered { op: 1, call, result, request: Some(request) });
+        let [Command::Engine { call, request: Request::KeepHints(hints), .. }] = &kept[..] else {
+            panic!("the disk is to keep it: {kept:?}");
+        };
+        assert_eq!((hints.node, hints.records[0].version), (id(2), version(2)));
+        let result = Ok(Reply::Hints(WaitingHints { number: 1, waiting: 1, batch: None }));
+        node.handle(now(), Event::Answered { op: 1, call: *call, result, request: None });
+        assert_eq!(node.core().hints().waiting(), &BTreeMap::from([(id(2), 1)]));
         assert_eq!(node.operations(), 0);
     }
 
@@ -475,25 +482,42 @@ mod tests {
     #[test]
     fn a_node_that_takes_no_hints_does_not_hold_up_the_others() {
         let mut node = node(Collections::new());
-        let record = |number: u64| Record { id: number.into(), version: Version::ZERO, value: None };
         let at = |ms| Now { time: Time::default() + Duration::from_millis(ms), wall_ms: 1_000 };
         let core = Arc::clone(node.core());
         for other in [2, 3] {
-            core.hints().add(id(other), COLLECTION, record(1), at(1).time);
+            core.hints().set_waiting(id(other), 1, 2);
         }
-        let sends = |commands: Vec<Command>| -> Vec<(NodeId, OpId, CallId)> {
-            let sends = commands.into_iter().filter_map(|command| match command {
-                Command::Send { to, op, call, request: Request::ReplicaApply(_), .. } => Some((to, op, call)),
+        // What the disk is asked, and what other nodes are sent.
+        let read = |commands: &[Command]| -> Vec<(NodeId, OpId, CallId)> {
+            let reads = commands.iter().filter_map(|command| match command {
+                Command::Engine { op, call, request: Request::NextHints(next) } => Some((next.node, *op, *call)),
                 _ => None,
             });
-            sends.collect()
+            reads.collect()
         };
-        let first = sends(node.handle(at(1), Event::Started));
+        let hand_over = |node: &mut Node, (_, op, call): (NodeId, OpId, CallId), ms| {
+            let records = vec![Record { id: 1.into(), version: Version::ZERO, value: None }];
+            let batch = Some(HintBatch { collection: COLLECTION, records, last_lsn: 1 });
+            let result = Ok(Reply::Hints(WaitingHints { number: 2, waiting: 2, batch }));
+            let sent = node.handle(at(ms), Event::Answered { op, call, result, request: None });
+            match &sent[..] {
+                [Command::Send { to, op, call, request: Request::ReplicaApply(_), .. }, ..] => (*to, *op, *call),
+                _ => panic!("it is sent: {sent:?}"),
+            }
+        };
+        let first = read(&node.handle(at(1), Event::Started));
         assert_eq!(first.iter().map(|(to, ..)| *to).collect::<Vec<_>>(), [id(2), id(3)]);
-        let (_, op, call) = first[0];
-        core.hints().add(id(2), COLLECTION, record(2), at(1).time);
+        let (to, op, call) = hand_over(&mut node, first[0], 2);
+        assert_eq!((to, hand_over(&mut node, first[1], 2).0), (id(2), id(3)));
         let result = Ok(Reply::Outcomes(vec![Outcome::Written(Version::ZERO)]));
-        let second = sends(node.handle(at(5), Event::Answered { op, call, result, request: None }));
+        let taken = node.handle(at(5), Event::Answered { op, call, result, request: None });
+        let [Command::Engine { op, call, request: Request::TakenHints(TakenHints { last_lsn: 1, .. }) }, ..] =
+            taken[..]
+        else {
+            panic!("the disk is told: {taken:?}");
+        };
+        let result = Ok(Reply::Hints(WaitingHints { number: 3, waiting: 1, batch: None }));
+        let second = read(&node.handle(at(6), Event::Answered { op, call, result, request: None }));
         assert_eq!(second.iter().map(|(to, ..)| *to).collect::<Vec<_>>(), [id(2)], "node 3 has not answered");
     }
 }

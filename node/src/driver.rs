@@ -28,6 +28,7 @@ use vecino_net::rpc::{Caller, RequestContext, TraceId};
 use vecino_supervise::kept_running;
 
 use crate::blocking::blocking;
+use crate::hints::Hints;
 use crate::replica::ReplicaRequest;
 use crate::snapshots;
 use crate::store::{Store, to_rpc_error};
@@ -51,6 +52,7 @@ struct Shared {
     lanes: Vec<Lane>,
     endpoint: Endpoint,
     store: Arc<Store>,
+    hints: Arc<Hints>,
     began: Instant,
     operations: AtomicU64,
 }
@@ -78,10 +80,8 @@ struct Waiting {
 
 impl Driver {
     /// A driver of a node that starts now.
-    pub fn new(start: Start, endpoint: Endpoint, store: Arc<Store>) -> Self {
+    pub fn new(start: Start, endpoint: Endpoint, store: Arc<Store>, hints: Arc<Hints>) -> Self {
         let core = Arc::new(Core::new(start, Arc::clone(store.known()), Time::default()));
-        let account = store.resources().memory.account("hints");
-        core.hints().count_memory(Box::new(move |bytes| account.try_hold(bytes as u64).is_ok()));
         let lanes = std::thread::available_parallelism().map_or(1, usize::from).min(LANES_MAX);
         let lane = |_| Lane {
             state: Mutex::new(LaneState {
@@ -95,7 +95,7 @@ impl Driver {
         };
         let lanes = (0..lanes).map(lane).collect();
         let (began, operations) = (Instant::now(), AtomicU64::new(0));
-        Self { shared: Arc::new(Shared { core, lanes, endpoint, store, began, operations }) }
+        Self { shared: Arc::new(Shared { core, lanes, endpoint, store, hints, began, operations }) }
     }
 
     /// What the operations of the node share.
@@ -111,6 +111,11 @@ impl Driver {
         }
         let (driver, view) = (self.clone(), view.clone());
         background.spawn(kept_running("following members", move || driver.clone().follow_members(view.clone())));
+        let hints = Arc::clone(&self.shared.hints);
+        background.spawn(kept_running("flushing hints", move || {
+            let hints = Arc::clone(&hints);
+            async move { hints.flush_for_ever().await }
+        }));
         self.happened(0, Event::Started);
     }
 
@@ -351,6 +356,9 @@ impl Driver {
             Request::NodeSnapshot(request) => {
                 snapshots::take(Arc::clone(store), self.shared.core.own, request).await.map(Reply::Snapshots)
             }
+            Request::KeepHints(request) => self.shared.hints.keep(request).await.map(Reply::Hints),
+            Request::NextHints(request) => self.shared.hints.next(request).await.map(Reply::Hints),
+            Request::TakenHints(request) => self.shared.hints.taken(request).await.map(Reply::Hints),
             other => Err(unexpected(&other)),
         }
     }

@@ -6,6 +6,7 @@ pub mod catalog_file;
 pub mod collection_files;
 pub mod config;
 pub mod driver;
+pub mod hints;
 pub mod identity;
 pub mod join;
 pub mod node;

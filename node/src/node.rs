@@ -24,11 +24,12 @@ use vecino_supervise::{count_panics, kept_running};
 use crate::blocking::blocking;
 use crate::config::Settings;
 use crate::driver::Driver;
+use crate::hints::Hints;
 use crate::identity::{IdentityError, NodeIdentity};
 use crate::service::NodeService;
 use crate::state::{NodeState, StateError};
 use crate::store::{Store, StoreError};
-use crate::wall_clock::SystemClock;
+use crate::wall_clock::{SystemClock, WallClock};
 use crate::{identity, join, snapshots};
 use vecino_engine::ballast::{BALLAST_BYTES, Ballast};
 use vecino_engine::indexers::Indexers;
@@ -63,6 +64,7 @@ pub struct Node {
     membership: Arc<Membership>,
     store: Arc<Store>,
     driver: Driver,
+    hints: Arc<Hints>,
     background: JoinSet<()>,
     /// Last, so that the directory is let go of when nothing writes to it any more.
     _lock: DirLock,
@@ -129,7 +131,7 @@ impl Node {
         info!(limit = %memory::Bytes(limit), setting = %memory_limit, "memory limit");
         let indexers = Arc::new(Indexers::start(indexing_threads()).map_err(StartError::Threads)?);
         let runtime = tokio::runtime::Handle::current();
-        let store = {
+        let (store, hints) = {
             let disk = Arc::clone(&disk);
             let wall = Arc::new(SystemClock);
             let open_max = *open_collections;
@@ -137,12 +139,13 @@ impl Node {
                 // What the process itself takes comes first, and then what the collections do.
                 let memory = Budget::new(limit, memory::resident() + SERVING_BYTES);
                 let ballast = Ballast::load(Arc::clone(&disk), BALLAST_BYTES);
+                let hints = Hints::open(Arc::clone(&disk), &memory, Arc::clone(&wall) as Arc<dyn WallClock>);
                 let resources = Arc::new(Resources { memory, ballast });
-                Store::open(node_id, disk, indexers, wall, open_max, runtime, resources)
+                Store::open(node_id, disk, indexers, wall, open_max, runtime, resources).map(|store| (store, hints))
             })
             .await??
         };
-        let store = Arc::new(store);
+        let (store, hints) = (Arc::new(store), Arc::new(hints));
         let mut background = JoinSet::new();
         let opening = Arc::clone(&store);
         background.spawn(kept_running("opening large collections", move || open_large(Arc::clone(&opening))));
@@ -199,11 +202,12 @@ impl Node {
             mesh: mesh_id,
             start: state.starts,
             remembered,
+            hints: hints.waited().clone(),
             seed: fastrand::u64(..),
             turns: TurnLimits::default(),
             plants: Plants::default(),
         };
-        let driver = Driver::new(start, endpoint.clone(), Arc::clone(&store));
+        let driver = Driver::new(start, endpoint.clone(), Arc::clone(&store), Arc::clone(&hints));
         if let Err(error) = driver.take_over(catalog).await {
             warn!(%error, "the catalog of the mesh could not be taken over yet");
         }
@@ -221,6 +225,7 @@ impl Node {
             membership,
             store,
             driver,
+            hints,
             background,
             _lock: lock,
         })
@@ -248,7 +253,7 @@ impl Node {
 
     /// Finishes what is under way, takes last snapshots and stops.
     pub async fn stop(self) {
-        let Self { endpoint, membership, store, driver, mut background, .. } = self;
+        let Self { endpoint, membership, store, driver, hints, mut background, .. } = self;
         info!("stopping");
         driver.drained(DRAIN).await;
         endpoint.close(DRAIN).await;
@@ -256,6 +261,7 @@ impl Node {
         if let Some(membership) = Arc::into_inner(membership) {
             membership.shutdown().await;
         }
+        hints.flush().await;
         let closed = blocking(move || {
             snapshots::take_last(&store);
             store.close();

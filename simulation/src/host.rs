@@ -5,14 +5,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use vecino_engine::hints::{HintBatch, HintError, HintLimits, HintLogs};
 use vecino_mesh::catalog::{Catalog, NameInUse};
 use vecino_mesh::collections::Collections;
 use vecino_mesh::core::{Core, Start};
-use vecino_mesh::event::{Change, OpId};
+use vecino_mesh::event::{Change, OpId, given_up};
 use vecino_mesh::hlc;
 use vecino_mesh::joining::Joining;
 use vecino_mesh::machine::CallId;
-use vecino_mesh::message::{Reply, Request};
+use vecino_mesh::message::{self, KeepHints, NextHints, Reply, Request, TakenHints, WaitingHints};
 use vecino_mesh::node::Node;
 use vecino_mesh::plants::{Plant, Plants};
 use vecino_mesh::time::{Now, Time};
@@ -20,8 +21,13 @@ use vecino_mesh::turns::TurnLimits;
 use vecino_model::error::{ErrorCode, RpcError};
 use vecino_model::message::{Dropped, NodeStatsReply, ReplicaApply};
 use vecino_model::{CatalogEntry, CollectionId, CollectionStats, MeshId, NodeId, Outcome};
+use vecino_storage::{Fault, FaultyDisk, MemDisk};
 
 use crate::replica::{Kind, Replica};
+
+/// Small, so that logs have several segments. None is forgotten for its number.
+const HINT_LIMITS: HintLimits =
+    HintLimits { bytes_max: 64 * 1024 * 1024, age_max: Duration::from_secs(3 * 3600), segment_bytes: 16 * 1024 };
 
 /// The mesh of runs that begin with one.
 const MESH: MeshId = MeshId([7; 16]);
@@ -64,6 +70,7 @@ pub(crate) struct Image {
     remembered: BTreeMap<NodeId, SocketAddr>,
     catalog: Catalog,
     replicas: BTreeMap<CollectionId, Box<dyn Replica>>,
+    hint_disk: MemDisk,
 }
 
 /// A node.
@@ -102,6 +109,10 @@ pub(crate) struct Host {
     remembered: BTreeMap<NodeId, SocketAddr>,
     catalog: Catalog,
     pub replicas: BTreeMap<CollectionId, Box<dyn Replica>>,
+    hint_disk: MemDisk,
+    /// The same disk, which may be full, and what is open on it.
+    faulty_hint_disk: FaultyDisk,
+    hints: Option<HintLogs>,
     collections: Arc<Collections>,
     kind: Kind,
     turns: TurnLimits,
@@ -110,6 +121,8 @@ pub(crate) struct Host {
 
 impl Host {
     pub(crate) fn new(number: usize, tokens: Vec<u64>, kind: Kind, turns: TurnLimits, plants: Plants) -> Self {
+        let hint_disk = MemDisk::new();
+        let faulty_hint_disk = FaultyDisk::new(Arc::new(hint_disk.clone()));
         Self {
             number,
             id: id_of(number),
@@ -137,6 +150,9 @@ impl Host {
             remembered: BTreeMap::new(),
             catalog: Catalog::default(),
             replicas: BTreeMap::new(),
+            hint_disk,
+            faulty_hint_disk,
+            hints: None,
             collections: Arc::new(Collections::new()),
             kind,
             turns,
@@ -188,24 +204,28 @@ impl Host {
         self.collections.install(self.catalog.clone());
         self.heard = vec![Time::default(); nodes];
         self.digests = vec![String::new(); nodes];
+        let hints = HintLogs::open(Arc::new(self.faulty_hint_disk.clone()), HINT_LIMITS);
         let start = Start {
             node: self.id,
             mesh: self.mesh.unwrap_or(MESH),
             start: self.starts,
             remembered: self.remembered.clone(),
+            hints: hints.waiting(),
             seed: seed ^ u64::from(self.starts) << 8 ^ self.number as u64,
             turns: self.turns,
             plants: self.plants,
         };
         let core = Arc::new(Core::new(start, Arc::clone(&self.collections), now));
         self.node = Some(Node::new(core));
+        self.hints = Some(hints);
     }
 
     /// Its power goes: everything that is not on its disk is gone.
     pub(crate) fn crash(&mut self, seed: u64) {
         self.life += 1;
         self.is_up = false;
-        (self.node, self.joining) = (None, None);
+        (self.node, self.joining, self.hints) = (None, None, None);
+        self.hint_disk.crash(seed);
         self.callers.clear();
         self.calls.clear();
         self.paused_until = Time::default();
@@ -217,6 +237,12 @@ impl Host {
     pub(crate) fn empty(&mut self) {
         self.catalog = Catalog::default();
         self.replicas.clear();
+        self.set_hint_disk(MemDisk::new());
+    }
+
+    fn set_hint_disk(&mut self, disk: MemDisk) {
+        self.faulty_hint_disk = FaultyDisk::new(Arc::new(disk.clone()));
+        self.hint_disk = disk;
     }
 
     /// What is on its disk now.
@@ -228,15 +254,18 @@ impl Host {
             remembered: self.remembered.clone(),
             catalog: self.catalog.clone(),
             replicas: self.replicas.iter().map(|(id, replica)| (*id, replica.fork())).collect(),
+            hint_disk: self.hint_disk.fork(),
         }
     }
 
     /// Its disk is as it was once, when its power went too.
     pub(crate) fn roll_back(&mut self, image: Image, seed: u64) {
-        let Image { starts, mesh, tokens, remembered, catalog, replicas } = image;
+        let Image { starts, mesh, tokens, remembered, catalog, replicas, hint_disk } = image;
         (self.starts, self.mesh, self.tokens, self.remembered) = (starts, mesh, tokens, remembered);
         (self.catalog, self.replicas) = (catalog, replicas);
         self.replicas.values_mut().for_each(|replica| replica.crash(seed));
+        hint_disk.crash(seed);
+        self.set_hint_disk(hint_disk);
     }
 
     /// A byte of a collection changes on its disk.
@@ -257,11 +286,13 @@ impl Host {
     /// Its disk has room for this number of bytes more.
     pub(crate) fn fill(&mut self, room: u64) {
         self.replicas.values_mut().for_each(|replica| replica.fill(room));
+        self.faulty_hint_disk.set(Fault::Room(room));
     }
 
     /// Its disk has room.
     pub(crate) fn make_room(&mut self) {
         self.replicas.values_mut().for_each(|replica| replica.make_room());
+        self.faulty_hint_disk.heal();
     }
 
     /// The digest of its catalog.
@@ -297,6 +328,9 @@ impl Host {
     /// Its replica does a request.
     pub(crate) fn engine(&mut self, request: Request, now: Time) -> Result<Reply, RpcError> {
         let collection = match &request {
+            Request::KeepHints(_) | Request::NextHints(_) | Request::TakenHints(_) => {
+                return self.hint(request, now).map(Reply::Hints);
+            }
             Request::NodeStats(_) => return Ok(Reply::Stats(self.stats())),
             Request::ReplicaVersions(request) => request.collection,
             Request::ReplicaRead(request) => request.collection,
@@ -329,6 +363,34 @@ impl Host {
             Request::ReplicaScan(request) => Reply::RecordPage(replica.scan(&request)),
             _ => return Err(RpcError::new(ErrorCode::Internal, "it was looked at above")),
         })
+    }
+
+    /// Its disk keeps what other nodes have missed, hands it out, or removes it.
+    fn hint(&mut self, request: Request, now: Time) -> Result<WaitingHints, RpcError> {
+        let now_ms = self.now(now).wall_ms;
+        let failed = |error: HintError| RpcError::new(ErrorCode::Unavailable, error);
+        let hints = self.hints.as_mut().ok_or_else(given_up)?;
+        let (waiting, batch) = match request {
+            Request::KeepHints(KeepHints { node, collection, records }) => {
+                (hints.keep(node, collection, records, now_ms), None)
+            }
+            Request::NextHints(NextHints { node }) => {
+                let next = hints.next(node, now_ms).map_err(failed)?;
+                let batch =
+                    |HintBatch { collection, records, last_lsn }| message::HintBatch { collection, records, last_lsn };
+                (hints.waiting_for(node), next.map(batch))
+            }
+            Request::TakenHints(TakenHints { node, last_lsn }) => (hints.taken(node, last_lsn).map_err(failed)?, None),
+            other => return Err(RpcError::new(ErrorCode::Internal, format_args!("no hint: {}", other.name()))),
+        };
+        Ok(WaitingHints { number: hints.calls(), waiting, batch })
+    }
+
+    /// What it keeps for others is made durable.
+    pub(crate) fn flush_hints(&mut self) {
+        if let Some(hints) = &mut self.hints {
+            hints.flush();
+        }
     }
 
     /// What it holds of each collection.

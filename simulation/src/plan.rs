@@ -148,6 +148,8 @@ pub(crate) struct Plan {
     pub turns: TurnLimits,
     /// How long a replica takes to apply a batch, one after the other. Without it a batch takes hardly any time.
     pub apply_takes: Option<Duration>,
+    /// Whether no crash comes before what other nodes have missed is flushed.
+    pub keeps_hints: bool,
 }
 
 /// Operations of a run, over all clients.
@@ -237,6 +239,7 @@ impl Plan {
             forms: random.u8(..8) == 0,
             turns: if takes_turns { TurnLimits { large_bytes: 0, at_once: 2 } } else { TurnLimits::default() },
             apply_takes: None,
+            keeps_hints: false,
         }
     }
 
@@ -258,6 +261,7 @@ impl Plan {
             forms: false,
             turns: TurnLimits::default(),
             apply_takes: None,
+            keeps_hints: false,
         }
     }
 
@@ -272,6 +276,9 @@ impl Plan {
     /// Whether replicas lose nothing of what they were sent but by refusing it, or by not hearing it: then each of them is
     /// to have everything soon.
     pub(crate) fn keeps_coordinators(&self) -> bool {
+        if self.keeps_hints {
+            return true;
+        }
         let is_crash = |fault: &Fault| {
             matches!(
                 fault,

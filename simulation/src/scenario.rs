@@ -63,6 +63,12 @@ impl Scenario {
         self
     }
 
+    /// No crash comes before what other nodes have missed is flushed: so every replica is to have everything in the end.
+    pub fn keeping_hints(mut self) -> Self {
+        self.plan.keeps_hints = true;
+        self
+    }
+
     /// Something goes wrong so long after the clients began.
     pub fn fault(mut self, after: Duration, fault: Fault) -> Self {
         self.plan.add(START + after, fault);

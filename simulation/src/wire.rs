@@ -43,7 +43,9 @@ pub(crate) fn request(request: Request) -> Request {
         Request::ReplicaRead(request) => there_and_back(&request).into(),
         Request::ReplicaSearch(request) => there_and_back(&request).into(),
         Request::ReplicaScan(request) => there_and_back(&request).into(),
-        request @ Request::Find(_) => request,
+        request @ (Request::Find(_) | Request::KeepHints(_) | Request::NextHints(_) | Request::TakenHints(_)) => {
+            request
+        }
     }
 }
 
@@ -70,6 +72,6 @@ pub(crate) fn reply(result: Result<Reply, RpcError>) -> Result<Reply, RpcError> 
         Reply::Records(reply) => Reply::Records(value(&reply)),
         Reply::Hits(reply) => Reply::Hits(value(&reply)),
         Reply::RecordPage(reply) => Reply::RecordPage(value(&reply)),
-        reply @ Reply::Route(_) => reply,
+        reply @ (Reply::Route(_) | Reply::Hints(_)) => reply,
     })
 }

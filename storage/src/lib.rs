@@ -42,7 +42,7 @@ pub use file::{FILE_BYTES_MAX, FileError, read_verified, write_atomically};
 pub use lock::{DirLock, LockError};
 pub use log::{
     Apply, BATCH_BYTES_MAX, BoxError, LOG_FORMAT_VERSION, Log, LogError, LogOptions, RECORD_BYTES_MAX, Recovery,
-    SyncPolicy,
+    SyncPolicy, Take,
 };
 pub use snapshot::{
     ARENA_NAME_BYTES_MAX, ARENAS_MAX, ArenaPages, ArenaReader, PAGE_BYTES, SNAPSHOT_FORMAT_VERSION, Snapshot,

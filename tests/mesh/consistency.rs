@@ -2,7 +2,9 @@
 
 use vecino_client::{ErrorCode, Level, NodeState, Outcome, Value};
 
-use crate::lab::{FILMS, Lab, check_films, create_films, film, get, nearest, put, put_films, vector};
+use crate::lab::{
+    FILMS, Lab, PATIENCE, await_that, check_films, create_films, film, get, nearest, put, put_films, vector,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_node_missed_is_right_all_the_same_when_asked_there_and_deletes_stay_deleted() {
@@ -66,6 +68,50 @@ async fn what_is_read_without_vectors_is_written_back_with_them() {
         let time = if *id < 10 { 2 } else { 1 };
         assert_eq!(found.unwrap().vectors[""].0, vector(*id, time), "film {id}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_was_down_gets_what_it_missed_from_a_node_that_was_killed_meanwhile() {
+    let lab = Lab::new();
+    let mut mesh = lab.mesh(3).await;
+    let client = lab.client(&mesh[0]).await;
+    create_films(&client, 3).await;
+    put_films(&client, 0..40, 1, Level::All).await;
+    let away = mesh.remove(2).kill().await.unwrap();
+    // Some before it is known to be down, and some after that.
+    put_films(&client, 0..10, 2, Level::Quorum).await;
+    lab.await_all(&mesh, 2, NodeState::Up).await;
+    put_films(&client, 10..20, 2, Level::Quorum).await;
+    let folder = lab.path("n1-data").join("hints");
+    await_that("what the third node missed is on the disk of the first", || {
+        folder.read_dir().is_ok_and(|mut nodes| nodes.next().is_some())
+    })
+    .await;
+    // The log is written when the replicas have failed to answer, and a put is acknowledged before that.
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    let asked = mesh.remove(0).kill().await.unwrap().start().await.unwrap();
+    let back = away.start().await.unwrap();
+    mesh.extend([asked, back]);
+    lab.await_all(&mesh, 3, NodeState::Up).await;
+    let third = lab.client(&mesh[2]).await;
+    let ids: Vec<u64> = (0..20).collect();
+    let begun = std::time::Instant::now();
+    loop {
+        // What the third node holds itself.
+        let held = get(&third, &ids, Level::One).await;
+        let has = |id: &u64, found: &Option<_>| {
+            found.as_ref().is_some_and(|found: &vecino_client::StoredPoint| found.vectors[""].0 == vector(*id, 2))
+        };
+        if ids.iter().zip(&held).all(|(id, found)| has(id, found)) {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "it has not got what it missed: {held:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    await_that("nothing is left of what was handed over", || {
+        folder.read_dir().is_ok_and(|mut nodes| nodes.next().is_none())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

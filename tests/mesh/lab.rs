@@ -17,7 +17,7 @@ pub const FILMS: &str = "films";
 /// Values of its vectors.
 pub const DIM: usize = 8;
 /// How long a mesh may take to notice something. No statement about its speed: that is judged by the crate `net`.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 pub struct Lab {
     pub folder: TempDir,
@@ -165,6 +165,15 @@ pub async fn logged(node: &NodeProcess, words: &str) -> String {
             return line.to_owned();
         }
         assert!(begun.elapsed() < PATIENCE, "no {words:?} in {log}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Waits until something is so.
+pub async fn await_that(what: &str, is_so: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < PATIENCE, "not so: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use vecino_model::error::ErrorCode;
+use vecino_model::error::{ErrorCode, RpcError};
 use vecino_model::message::{Probe, ReplicaApply};
-use vecino_model::{CollectionId, NodeId, NodeState, Record};
+use vecino_model::{CollectionId, NodeId, NodeState, Outcome};
 
 use super::task::{Task, answer_of};
 use crate::machine::CallId;
+use crate::message::{HintBatch, NextHints, TakenHints, WaitingHints};
 use crate::time::Time;
 
 /// How often a node looks at what the others gossip of their catalogs.
@@ -61,49 +62,79 @@ struct Rest {
     pause: Duration,
 }
 
-/// A delivery that is under way.
-struct Delivery {
-    node: NodeId,
-    collection: CollectionId,
-    records: Vec<Record>,
+/// What is under way for a node that has missed something: one of these at a time.
+enum Step {
+    /// The disk is asked for the oldest of it.
+    Reading,
+    /// The node is sent it.
+    Delivering { collection: CollectionId, last_lsn: u64 },
+    /// The disk is told that the node has it.
+    Removing,
 }
 
-/// Delivers what replicas have missed, to each one batch after the other. None of them holds up the others.
+/// Delivers what other nodes have missed, to each one batch after the other. None of them holds up the others.
 pub(crate) async fn deliver_hints(task: Task) {
     let mut rests: BTreeMap<NodeId, Rest> = BTreeMap::new();
-    let mut under_way: BTreeMap<CallId, Delivery> = BTreeMap::new();
+    let mut under_way: BTreeMap<CallId, (NodeId, Step)> = BTreeMap::new();
+    let own = task.core().own;
     loop {
         let now = task.now().time;
-        let waiting = task.core().hints().counts();
-        rests.retain(|node, _| waiting.contains_key(node));
-        for node in waiting.into_keys() {
-            let is_busy = under_way.values().any(|delivery| delivery.node == node);
+        let waiting: Vec<NodeId> = task.core().hints().waiting().keys().copied().collect();
+        rests.retain(|node, _| waiting.contains(node));
+        for node in waiting {
+            let is_busy = under_way.values().any(|(busy, _)| *busy == node);
             let rests_still = rests.get(&node).is_some_and(|rest| rest.until > now);
-            if is_busy || rests_still || !task.core().peers().is_up(node, now) {
-                continue;
+            if !is_busy && !rests_still && task.core().peers().is_up(node, now) {
+                under_way.insert(task.ask(own, NextHints { node }, Time::NEVER), (node, Step::Reading));
             }
-            let delivery = task.core().hints().delivery(node, now);
-            let Some((collection, records)) = delivery else { continue };
-            let request = ReplicaApply { collection, records: records.clone() };
-            let call = task.ask(node, request, now + DELIVERY_TIMEOUT);
-            under_way.insert(call, Delivery { node, collection, records });
         }
         let Some((call, arrival)) = task.next(now + DELIVER_EVERY).await else { continue };
-        let Some(Delivery { node, collection, records }) = under_way.remove(&call) else { continue };
-        let is_taken = match answer_of::<ReplicaApply>(arrival.result) {
-            // What is refused will be refused again.
-            Ok(outcomes) => outcomes.iter().all(|outcome| {
-                use vecino_model::Outcome::{Refused, Written};
-                matches!(outcome, Written(_) | Refused(_))
-            }),
-            Err(error) => error.code == ErrorCode::NotFound && !task.core().collections.exists(collection),
+        let Some((node, step)) = under_way.remove(&call) else { continue };
+        let now = task.now().time;
+        let next = match step {
+            Step::Reading => match answer_of::<NextHints>(arrival.result) {
+                Ok(WaitingHints { number, waiting, batch: None }) => {
+                    task.core().hints().set_waiting(node, number, waiting);
+                    None
+                }
+                Ok(WaitingHints { batch: Some(HintBatch { collection, records, last_lsn }), .. }) => {
+                    let call = task.ask(node, ReplicaApply { collection, records }, now + DELIVERY_TIMEOUT);
+                    Some((call, Step::Delivering { collection, last_lsn }))
+                }
+                Err(_) => {
+                    rest(&mut rests, node, now);
+                    None
+                }
+            },
+            Step::Delivering { collection, last_lsn } => {
+                if is_taken(&task, collection, answer_of::<ReplicaApply>(arrival.result)) {
+                    rests.remove(&node);
+                    Some((task.ask(own, TakenHints { node, last_lsn }, Time::NEVER), Step::Removing))
+                } else {
+                    rest(&mut rests, node, now);
+                    None
+                }
+            }
+            Step::Removing => {
+                match answer_of::<TakenHints>(arrival.result) {
+                    Ok(WaitingHints { number, waiting, batch: _ }) => {
+                        task.core().hints().set_waiting(node, number, waiting);
+                    }
+                    Err(_) => rest(&mut rests, node, now),
+                }
+                None
+            }
         };
-        if is_taken {
-            task.core().hints().delivered(node, &records);
-            rests.remove(&node);
-        } else {
-            rest(&mut rests, node, task.now().time);
-        }
+        under_way.extend(next.map(|(call, step)| (call, (node, step))));
+    }
+}
+
+/// Whether a node needs no more of what it was sent: it has it, or refuses it, as it will again, or there is no collection
+/// to put it in.
+fn is_taken(task: &Task, collection: CollectionId, answer: Result<Vec<Outcome>, RpcError>) -> bool {
+    match answer {
+        Ok(outcomes) => outcomes.iter().all(|outcome| matches!(outcome, Outcome::Written(_) | Outcome::Refused(_))),
+        Err(error) => error.code == ErrorCode::NotFound && !task.core().collections.exists(collection),
     }
 }
 

@@ -18,6 +18,7 @@ mod write;
 pub(crate) use background::{deliver_hints, follow_catalogs, probe_silent};
 pub(crate) use task::{Arrival, Asked, Task};
 
+use vecino_model::error::RpcError;
 use vecino_model::message::{MembersReply, ProbeReply};
 use vecino_model::{Point, PointId};
 
@@ -79,6 +80,9 @@ pub(crate) async fn answer(task: Task, caller: Caller, request: Request) {
         | Request::ReplicaRead(_)
         | Request::ReplicaSearch(_)
         | Request::ReplicaScan(_)) => replica::answer(&task, caller, request).await,
+        request @ (Request::KeepHints(_) | Request::NextHints(_) | Request::TakenHints(_)) => {
+            Err(RpcError::invalid(format_args!("{} is nothing that a node asks another", request.name())))
+        }
     };
     task.answer(result);
 }

@@ -12,10 +12,11 @@ use super::stamp::{StampFault, check_stamps, own_versions, stamp_above};
 use super::task::{Arrival, Task, answer_of, failed};
 use crate::collections::Route;
 use crate::machine::CallId;
-use crate::message::{Reply, Request};
+use crate::message::{KeepHints, Reply, Request, WaitingHints};
 use crate::plants::Plant;
 use crate::quorum::PointIndex;
 use crate::quorum::write::{Command, SendNumber, Write};
+use crate::time::Time;
 
 /// What is to be written of a point: its value, or a tombstone.
 type Value = (PointId, Option<RecordValue>);
@@ -160,6 +161,8 @@ struct Writing<'t> {
 enum Waiting {
     Versions(NodeId),
     Written(NodeId, SendNumber, Vec<PointIndex>),
+    /// The disk keeps what this node missed; bytes of records.
+    Kept(NodeId, usize),
 }
 
 impl<'t> Writing<'t> {
@@ -210,12 +213,14 @@ impl<'t> Writing<'t> {
         if self.task.core().plants.has(Plant::MissedWritesAreForgotten) {
             return;
         }
-        while self.waiting.values().any(|waiting| matches!(waiting, Waiting::Written(..))) {
+        loop {
             self.keep_missed(outcomes);
-            let Some((call, arrival)) = self.task.next(crate::time::Time::NEVER).await else { continue };
+            if !self.waiting.values().any(|waiting| matches!(waiting, Waiting::Written(..) | Waiting::Kept(..))) {
+                return;
+            }
+            let Some((call, arrival)) = self.task.next(Time::NEVER).await else { continue };
             self.arrived(call, arrival);
         }
-        self.keep_missed(outcomes);
     }
 
     fn keep_missed(&mut self, outcomes: &[Outcome]) {
@@ -228,14 +233,17 @@ impl<'t> Writing<'t> {
             }
             None => true,
         });
-        if self.missed.is_empty() {
-            return;
-        }
-        let (core, now) = (self.task.core(), self.task.now().time);
-        let mut hints = core.hints();
+        let mut by_node: BTreeMap<NodeId, Vec<Record>> = BTreeMap::new();
         for (node, point, record) in self.missed.drain(..) {
             if matches!(outcomes.get(point), Some(Outcome::Written(_))) {
-                hints.add(node, self.collection, record, now);
+                by_node.entry(node).or_default().push(record);
+            }
+        }
+        for (node, records) in by_node {
+            let bytes = records.iter().map(Record::bytes).sum();
+            if self.task.core().hints().begin_keeping(records.len(), bytes) {
+                let request = KeepHints { node, collection: self.collection, records };
+                self.waiting.insert(self.task.ask(own, request, Time::NEVER), Waiting::Kept(node, bytes));
             }
         }
     }
@@ -256,6 +264,15 @@ impl<'t> Writing<'t> {
                     answer.map_err(failed)
                 };
                 self.write.on_written(send, answer)
+            }
+            Some(Waiting::Kept(node, bytes)) => {
+                let mut hints = self.task.core().hints();
+                hints.end_keeping(bytes);
+                // What could not be kept was told where that was found out.
+                if let Ok(WaitingHints { number, waiting, .. }) = answer_of::<KeepHints>(arrival.result) {
+                    hints.set_waiting(node, number, waiting);
+                }
+                Vec::new()
             }
             None => Vec::new(),
         }
@@ -300,7 +317,7 @@ impl<'t> Writing<'t> {
     }
 
     /// Carries commands out; whether the last of them was to finish.
-    async fn carry_out(&mut self, commands: Vec<Command>, deadline: crate::time::Time) -> bool {
+    async fn carry_out(&mut self, commands: Vec<Command>, deadline: Time) -> bool {
         let mut left = self.uses(&commands);
         let mut commands = std::collections::VecDeque::from(commands);
         while let Some(command) = commands.pop_front() {

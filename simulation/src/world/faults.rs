@@ -69,6 +69,7 @@ impl World {
             Fault::Remove { node } => self.remove(node),
             Fault::Leave { node } => {
                 self.hosts[node].replicas.values_mut().for_each(|replica| replica.flush());
+                self.hosts[node].flush_hints();
                 self.remove(node);
             }
             Fault::Replace { node, by } => {

@@ -31,6 +31,7 @@ impl World {
             if !self.hosts[to].takes_part() || self.hosts[to].paused_until > now {
                 continue;
             }
+            self.hosts[to].flush_hints();
             for (from, digest) in digests.iter().enumerate() {
                 let is_heard = hears(&self.hosts, &self.links, from, to)
                     || (0..nodes)

@@ -91,6 +91,24 @@ fn under_load_every_replica_gets_every_put() {
     assert_eq!(once.checker, "every replica", "{once}");
 }
 
+/// Named after what went wrong: what a replica had missed was in the memory of the node that was asked, and gone with it.
+#[test]
+fn what_a_replica_missed_outlives_the_node_that_was_asked() {
+    let scenario = |options| {
+        Scenario::new(3, 20)
+            .with(options)
+            .client((0..20).map(|point| (10 * MS, Deed::Put(point))))
+            .fault(0 * MS, Fault::Overload { node: 2, length: 4_000 * MS })
+            // Long enough after the last put for what was kept to be flushed.
+            .fault(1_500 * MS, Fault::Crash { node: 0, off: 1_000 * MS })
+            .keeping_hints()
+            .run()
+    };
+    all_done(&scenario(Options::default()));
+    let once = scenario(broken(Plant::MissedWritesAreForgotten)).violation.unwrap();
+    assert_eq!(once.checker, "every replica", "{once}");
+}
+
 /// Named after what went wrong: a node that was behind filled its list with what was not there any more, and another had
 /// missed what was; `k` others were confirmed, and the nearest point of all was left out.
 #[test]

@@ -22,5 +22,5 @@ pub use format::LOG_FORMAT_VERSION;
 pub use inspect::{LogInspection, inspect_log};
 pub use limits::{BATCH_BYTES_MAX, RECORD_BYTES_MAX};
 pub use options::{LogOptions, Recovery, SyncPolicy};
-pub use replay::Apply;
+pub use replay::{Apply, Take};
 pub use writer::Log;

@@ -1,5 +1,6 @@
 //! The log that one writer owns: appending, committing, cutting behind a snapshot.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use super::format::{FRAME_HEADER_BYTES, SegmentHeader, encode_frame, frames_of};
 use super::options::{LogOptions, Recovery, SyncPolicy};
 use super::reader::SegmentReader;
 use super::recovery::{self, Recovered};
-use super::replay::{Apply, replay_segment};
+use super::replay::{Apply, Take, Visit, visit_segment};
 use super::segment::{self, Segment};
 use crate::disk::{Disk, is_full};
 
@@ -74,6 +75,24 @@ impl Log {
     /// Fails where the log does not reach back to `from_lsn` ([`LogError::Missing`]), or ends before it
     /// ([`LogError::Behind`]); `from_lsn == next_lsn` is an empty replay. Changes nothing.
     pub fn replay(&self, from_lsn: u64, apply: &mut Apply<'_>) -> Result<u64, LogError> {
+        let mut applied = 0;
+        self.visit(from_lsn, &mut |lsn, record| {
+            apply(lsn, record)?;
+            applied += 1;
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(applied)
+    }
+
+    /// Hands the records with an lsn of at least `from_lsn` to `take`, in order, until it breaks off. What lies behind
+    /// is not looked at.
+    ///
+    /// Fails like [`Log::replay`], and changes as little.
+    pub fn read(&self, from_lsn: u64, take: &mut Take<'_>) -> Result<(), LogError> {
+        self.visit(from_lsn, &mut |lsn, record| Ok(take(lsn, record)))
+    }
+
+    fn visit(&self, from_lsn: u64, visit: &mut Visit<'_>) -> Result<(), LogError> {
         self.check_poison()?;
         let first_lsn = self.first_lsn();
         if from_lsn < first_lsn {
@@ -82,7 +101,6 @@ impl Log {
         if from_lsn > self.next_lsn {
             return Err(LogError::Behind { dir: self.dir.clone(), wanted: from_lsn, next: self.next_lsn });
         }
-        let mut applied = 0;
         for (at, segment) in self.sealed.iter().enumerate() {
             let next = self.sealed.get(at + 1).unwrap_or(&self.active.segment);
             if next.header.first_lsn <= from_lsn {
@@ -92,16 +110,20 @@ impl Log {
             let file = self.disk.open_read(&segment.path).map_err(io)?;
             let len = file.len().map_err(|source| LogError::io("measure", &segment.path, source))?;
             let mut reader = SegmentReader::new(&*file, &segment.header, len);
-            applied += replay_segment(&mut reader, segment, from_lsn, apply)?;
+            if visit_segment(&mut reader, segment, from_lsn, visit)?.is_break() {
+                return Ok(());
+            }
             recovery::check_joint(segment, &reader, next)?;
         }
         let active = &self.active;
         let mut reader = SegmentReader::new(&*active.file, &active.segment.header, active.end);
-        applied += replay_segment(&mut reader, &active.segment, from_lsn, apply)?;
+        if visit_segment(&mut reader, &active.segment, from_lsn, visit)?.is_break() {
+            return Ok(());
+        }
         if reader.next_lsn() != self.next_lsn {
             return Err(LogError::corrupt(&active.segment.path, reader.offset(), "the file is shorter than it was"));
         }
-        Ok(applied)
+        Ok(())
     }
 
     /// Appends a batch and returns the lsn of its first record. Not durable before [`Log::commit`].
@@ -166,6 +188,13 @@ impl Log {
     /// Lsn of the oldest record that is still there; equal to `next_lsn` where there is none.
     pub fn first_lsn(&self) -> u64 {
         self.sealed.first().unwrap_or(&self.active.segment).header.first_lsn
+    }
+
+    /// Lsn of the first record behind the oldest segment; `None` where that one is written to. [`Log::truncate_before`]
+    /// it removes that segment alone.
+    pub fn second_segment_lsn(&self) -> Option<u64> {
+        self.sealed.first()?;
+        Some(self.sealed.get(1).unwrap_or(&self.active.segment).header.first_lsn)
     }
 
     /// Lsn that the next record gets.

@@ -67,6 +67,36 @@ fn records_survive_reopening_on_every_disk() {
 }
 
 #[test]
+fn reading_ends_where_its_caller_breaks_off_and_looks_at_nothing_behind() {
+    use std::ops::ControlFlow;
+    let (mem, disk) = mem();
+    let (mut log, _) = open_log(&disk, options(10_000, SyncPolicy::Always)).unwrap();
+    let records: Vec<Vec<u8>> = (1..=500).map(|lsn| record(3, lsn)).collect();
+    append_all(&mut log, &records, 7);
+    let second = log.second_segment_lsn().unwrap();
+    let read = |log: &Log, from: u64, until: u64| {
+        let mut read = Vec::new();
+        log.read(from, &mut |lsn, record| {
+            read.push(record.to_vec());
+            if lsn == until { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })
+        .map(|()| read)
+    };
+    for (from, until) in [(1, 1), (1, second), (second - 1, second + 1), (490, 500), (490, 900)] {
+        let expected = &records[from as usize - 1..until.min(500) as usize];
+        assert_eq!(read(&log, from, until).unwrap(), expected, "{from}..={until}");
+    }
+    let last = mem.list(LOG_DIR).unwrap().pop().unwrap();
+    mem.flip(&format!("{LOG_DIR}/{last}"), 200, 1);
+    assert_eq!(read(&log, 1, second).unwrap().len() as u64, second);
+    assert!(read(&log, 1, 500).is_err());
+    let freed = log.truncate_before(second).unwrap();
+    assert!(freed > 0 && log.first_lsn() == second);
+    log.truncate_before(u64::MAX).unwrap();
+    assert_eq!(log.second_segment_lsn(), None);
+}
+
+#[test]
 fn a_batch_is_numbered_from_its_first_record_and_an_empty_one_changes_nothing() {
     let (_, disk) = mem();
     let (mut log, _) = open_log(&disk, options(1 << 20, SyncPolicy::Always)).unwrap();
