@@ -5,6 +5,7 @@ use std::io::Read;
 use std::sync::{Arc, LazyLock};
 
 use fastrand::Rng;
+use vecino_engine::hints::{HINTS, HintLimits, HintLogs};
 use vecino_engine::indexers::Indexers;
 use vecino_engine::{Collection, SearchRequest};
 use vecino_model::{
@@ -117,6 +118,53 @@ fn the_log_reader() {
             assert!(is_mended || records[at as usize - 1] == record, "record {at} is another one");
             Ok(())
         });
+    });
+}
+
+#[test]
+fn the_reader_of_hints() {
+    let node = NodeId::from_bytes([7; 16]);
+    let folder = format!("{HINTS}/{node}");
+    let limits = HintLimits { segment_bytes: 1_000, ..HintLimits::default() };
+    let record = |number: u64| {
+        let vectors = Fields::from([(String::new(), Vector(vec![number as f32; 3]))]);
+        let value = (!number.is_multiple_of(5)).then(|| RecordValue { vectors, payload: Default::default() });
+        Record { id: number.into(), version: Version { time: number, node, seq: 0 }, value }
+    };
+    let disk = MemDisk::new();
+    let mut hints = HintLogs::open(Arc::new(disk.clone()), limits);
+    for number in 0..60 {
+        hints.keep(node, CollectionId(ID), vec![record(number)], 1);
+    }
+    hints.flush();
+    let names = disk.list(&folder).unwrap();
+    assert!(names.len() > 2);
+    let read = |name: &String| {
+        let file = disk.open_read(&format!("{folder}/{name}")).unwrap();
+        let mut bytes = vec![0; file.len().unwrap() as usize];
+        file.read_at(&mut bytes, 0).unwrap();
+        (format!("{folder}/{name}"), bytes)
+    };
+    let real: Files = names.iter().map(read).collect();
+    fuzz("hints", 4_000, |random| {
+        let mut files = real.clone();
+        let is_mended = change(&mut files, &folder, random);
+        let disk = MemDisk::new();
+        disk.create_dir_all(&folder).unwrap();
+        for (path, bytes) in &files {
+            disk.create(path).unwrap().write_at(bytes, 0).unwrap();
+        }
+        let mut hints = HintLogs::open(Arc::new(disk), limits);
+        let mut rounds = 0;
+        while !hints.waiting().is_empty() {
+            if let Ok(Some(batch)) = hints.next(node, 2) {
+                let is_one = |found: &Record| *found == record(found.version.time);
+                assert!(is_mended || batch.records.iter().all(is_one), "another record");
+                hints.taken(node, batch.last_lsn).unwrap();
+            }
+            rounds += 1;
+            assert!(rounds < 100, "it comes to no end: {hints:?}");
+        }
     });
 }
 

@@ -98,7 +98,7 @@ fn what_a_replica_missed_outlives_the_node_that_was_asked() {
         Scenario::new(3, 20)
             .with(options)
             .client((0..20).map(|point| (10 * MS, Deed::Put(point))))
-            .fault(0 * MS, Fault::Overload { node: 2, length: 4_000 * MS })
+            .fault(Duration::ZERO, Fault::Overload { node: 2, length: 4_000 * MS })
             // Long enough after the last put for what was kept to be flushed.
             .fault(1_500 * MS, Fault::Crash { node: 0, off: 1_000 * MS })
             .keeping_hints()
