@@ -6,6 +6,7 @@
 
 pub mod allocator;
 pub mod catalog;
+pub mod changes;
 pub mod client;
 pub mod clock;
 pub mod collections;

@@ -6,6 +6,7 @@
 
 mod collection;
 mod conversions;
+mod disk_id;
 pub mod error;
 mod level;
 pub mod limits;
@@ -27,6 +28,7 @@ pub use collection::{
     CatalogEntry, ClockStatus, CollectionId, CollectionStats, LiveCollection, MemoryUse, Placement, Serving,
 };
 pub use conversions::NegativeId;
+pub use disk_id::DiskId;
 pub use level::{Level, UnknownLevel};
 pub use mesh::{LOOP_GENERATION_BITS, Member, MeshId, NodeState, Observation, RangeInfo, View};
 pub use node_id::{NodeId, ParseNodeIdError};
