@@ -25,6 +25,7 @@ mod operations;
 pub mod peers;
 pub mod plants;
 pub mod quorum;
+pub mod register;
 pub mod ring;
 pub mod roster;
 pub mod score;
