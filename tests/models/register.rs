@@ -1,4 +1,5 @@
-//! The register of one point, model-checked: every order of events, not some from a seed.
+//! The register of one point, model-checked: every order of events, not some from a seed. The register that is decided
+//! once is in `decree`.
 //!
 //! Three replicas, two writers of which one may send its put again, and a reader, run by the real machines of
 //! `mesh/src/quorum/`. As the client library does, a writer first asks for a stamp, then has its put written with it, and
@@ -7,6 +8,7 @@
 
 #![allow(clippy::unwrap_used, reason = "everything here is a test")]
 
+mod decree;
 mod machine;
 mod state;
 mod world;

@@ -5,7 +5,8 @@
 //! An entry is a list of changes as bytes; a change that came too late for the state that it finds has no effect, and its
 //! proposer reads that. Applying is total, and goes by nothing but the state and the entry.
 //!
-//! Here is the state and what changes do to it. How an entry is chosen, spread and stored is elsewhere.
+//! Here is the state, what changes do to it, and what one node has of the log. How entries travel and are stored is
+//! elsewhere.
 
 mod acceptors;
 mod apply;
@@ -15,6 +16,9 @@ mod effect;
 mod entry;
 mod hash;
 mod layout;
+mod log;
+#[cfg(test)]
+mod log_tests;
 mod state;
 mod state_codec;
 mod stored;
@@ -28,5 +32,6 @@ pub use effect::NoEffect;
 pub use entry::{CHANGE_BYTES_MAX, ENTRY_BYTES_MAX, EncodedChange, Entry, TooLarge, Unreadable};
 pub use hash::StateHash;
 pub use layout::{Layout, LayoutNode, Placing};
+pub use log::{AdoptError, Asked, ChangeLog, ENTRIES_KEPT, InstallError};
 pub use state::{CollectionState, Copy, Dropped, MemberState, Moving, Standing, State};
 pub use state_codec::StateError;
