@@ -2,6 +2,7 @@
 //! memory and the last room on the disk; what other nodes have missed.
 
 pub mod ballast;
+pub mod changes;
 mod collection;
 mod core;
 mod disk_fault;

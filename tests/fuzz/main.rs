@@ -8,6 +8,7 @@
 
 #![allow(clippy::unwrap_used, reason = "everything here is a test")]
 
+mod changes;
 mod disk;
 mod index;
 mod memory;

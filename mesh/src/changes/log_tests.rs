@@ -68,6 +68,27 @@ fn who_is_behind_and_who_does_not_accept_have_no_say() {
 }
 
 #[test]
+fn entries_and_acceptors_survive_their_bytes_and_garbage_is_an_error() {
+    let mut one = log(1);
+    let wanted = Arc::new(entry(&[create(1), Change::Drop { id: CollectionId([3; 16]) }]));
+    assert_eq!(Entry::decode(&wanted.encode()).unwrap(), *wanted);
+    let none = decode_acceptor(&encode_acceptor(2, one.acceptor())).unwrap();
+    assert_eq!(none, (2, Acceptor::default()));
+    one.prepare(2, ballot(7, 0));
+    one.accept(2, ballot(9, 2), Arc::clone(&wanted));
+    let encoded = encode_acceptor(2, one.acceptor());
+    assert_eq!(decode_acceptor(&encoded).unwrap(), (2, one.acceptor().clone()));
+    let absurd = Acceptor { promised: Some(ballot(u64::MAX, 1)), accepted: None };
+    let told = decode_acceptor(&encode_acceptor(2, &absurd)).unwrap_err().to_string();
+    assert!(told.contains("over the limit"), "{told}");
+    for cut in 0..encoded.len() {
+        assert!(decode_acceptor(&encoded[..cut]).is_err());
+    }
+    let unknown = Entry { changes: vec![EncodedChange { kind: 900, format: 3, body: vec![0; 70] }] };
+    assert_eq!(Entry::decode(&unknown.encode()).unwrap(), unknown, "it is handed on as it is");
+}
+
+#[test]
 fn who_is_far_behind_takes_the_state() {
     let mut one = log(1);
     let mut two = log(2);

@@ -15,6 +15,8 @@ use super::stored::{
     nodes,
 };
 
+/// Most entries of a log, and most layouts. What claims to have more is damaged.
+const NUMBER_MAX: u64 = 1 << 62;
 /// The format of states that this program writes, and the only one that it reads.
 const FORMAT: u16 = 1;
 
@@ -133,6 +135,9 @@ impl State {
 
     fn check(&self) -> Result<(), StateError> {
         let newest = self.layouts.last_key_value().ok_or(StateError::Nonsense("it has no layout"))?;
+        if self.number.max(*newest.0) > NUMBER_MAX {
+            return Err(StateError::Nonsense("it has more entries, or layouts, than there can be"));
+        }
         if newest.1.is_empty() || self.acceptors.is_empty() {
             return Err(StateError::Nonsense("it has no nodes, or none that accept"));
         }

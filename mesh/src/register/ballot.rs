@@ -2,6 +2,9 @@
 
 use vecino_model::NodeId;
 
+/// Most rounds: one a microsecond gets there in more than a hundred thousand years. What claims to be beyond is damaged.
+pub const ROUNDS_MAX: u64 = 1 << 62;
+
 /// The number of one attempt of one node to have a register decide. No two attempts have the same: rounds of one node differ,
 /// and of two nodes the id decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

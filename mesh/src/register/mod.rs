@@ -12,5 +12,5 @@ mod proposer;
 mod tests;
 
 pub use acceptor::{Acceptor, Promise, Refused};
-pub use ballot::Ballot;
+pub use ballot::{Ballot, ROUNDS_MAX};
 pub use proposer::{Command, End, Failure, Proposer};
