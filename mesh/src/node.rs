@@ -30,6 +30,8 @@ pub struct Node {
     /// Calls of operations that have ended: how long they take is still of interest, and what they hold is given back.
     left_over: BTreeMap<(OpId, CallId), Asked>,
     own_operations: OpId,
+    /// The members as this lane was last told: other lanes, which share what is known of them, may have been told before.
+    members: Arc<View>,
     /// The large writes of clients.
     turns: Turns<Asks>,
 }
@@ -53,7 +55,8 @@ impl Node {
     pub fn new(core: Arc<Core>) -> Self {
         let turns = Turns::new(core.turns);
         let (operations, left_over) = (BTreeMap::new(), BTreeMap::new());
-        Self { core, operations, left_over, own_operations: OWN_OPERATIONS, turns }
+        let members = Arc::default();
+        Self { core, operations, left_over, own_operations: OWN_OPERATIONS, members, turns }
     }
 
     /// What its operations share.
@@ -144,7 +147,7 @@ impl Node {
     }
 
     fn set_members(&mut self, view: Arc<View>, commands: &mut Vec<Command>) {
-        let before = Arc::clone(self.core.peers().view());
+        let before = std::mem::replace(&mut self.members, Arc::clone(&view));
         let state = |view: &View, node: &NodeId| view.members.get(node).map(|member| member.state);
         // A node that was not up before is asked only while this one cannot tell yet: that goes on.
         let went_down =
@@ -317,6 +320,23 @@ mod tests {
         assert!(!is_given_up(&node.handle(now(), view(NodeState::Down))), "it cannot tell yet who is down");
         assert!(!is_given_up(&node.handle(now(), view(NodeState::Up))));
         assert!(is_given_up(&node.handle(now(), view(NodeState::Down))));
+    }
+
+    /// Named after what went wrong: the first lane that was told of a node that is down hid it from the others, whose calls
+    /// to that node waited for as long as a connection may be silent.
+    #[test]
+    fn calls_of_every_lane_end_when_their_node_goes_down() {
+        let first = node(Collections::new());
+        let mut lanes = [Node::new(Arc::clone(first.core())), first];
+        for (op, lane) in lanes.iter_mut().enumerate() {
+            lane.handle(now(), view(NodeState::Up));
+            let request = ReplicaVersions { collection: COLLECTION, ids: vec![1.into()] }.into();
+            let (caller, deadline) = (Caller::Peer(id(2)), Time::NEVER);
+            lane.handle(now(), Event::Request { op: op as OpId, caller, request, deadline });
+        }
+        for lane in &mut lanes {
+            assert!(is_given_up(&lane.handle(now(), view(NodeState::Down))));
+        }
     }
 
     fn point() -> RawPoint {

@@ -48,6 +48,8 @@ pub struct Peers {
     /// long; they still belong to the mesh, and their addresses are worth a try.
     remembered: BTreeMap<NodeId, SocketAddr>,
     settled_at: Time,
+    /// Nodes that were up at some time in this life.
+    seen_up: BTreeSet<NodeId>,
     usual: BTreeMap<(NodeId, Pace), Duration>,
     silent: BTreeSet<NodeId>,
     /// Answers that pay for requests to second nodes.
@@ -63,6 +65,7 @@ impl Peers {
             view: Arc::default(),
             remembered,
             settled_at: now + SETTLING,
+            seen_up: BTreeSet::new(),
             usual: BTreeMap::new(),
             silent: BTreeSet::new(),
             credit: HEDGES_MAX * ANSWERS_PER_HEDGE,
@@ -74,6 +77,8 @@ impl Peers {
     pub fn set_view(&mut self, view: Arc<View>) {
         let others = view.members.values().filter(|member| member.id != self.own);
         self.remembered.extend(others.map(|member| (member.id, member.address)));
+        let up = view.members.values().filter(|member| member.state == NodeState::Up);
+        self.seen_up.extend(up.map(|member| member.id));
         self.view = view;
     }
 
@@ -93,12 +98,13 @@ impl Peers {
         gossiped.or_else(|| self.remembered.get(&node).copied())
     }
 
-    /// Whether a node is worth asking. A node that has just started cannot tell yet which members are down, and asks all.
+    /// Whether a node is worth asking. A node that has just started cannot tell yet which members are down, and asks all but
+    /// those that it has seen go down.
     pub fn is_up(&self, node: NodeId, now: Time) -> bool {
         let is_settling = now < self.settled_at;
         node == self.own
             || match self.view.members.get(&node) {
-                Some(member) => member.state == NodeState::Up || is_settling,
+                Some(member) => member.state == NodeState::Up || is_settling && !self.seen_up.contains(&node),
                 None => is_settling && self.remembered.contains_key(&node),
             }
     }
@@ -209,6 +215,35 @@ mod tests {
         peers.took_longer(node(2), Pace::Read, Duration::from_millis(1));
         assert_eq!(peers.late_after(node(2), Pace::Read), Duration::from_millis(48), "that says nothing");
         assert!(peers.is_silent(node(2)), "it has not answered");
+    }
+
+    /// Named after what went wrong: what a young node asked of one that it had just seen die waited for five seconds.
+    #[test]
+    fn a_young_node_asks_nobody_that_it_has_seen_go_down() {
+        let view = |state| {
+            let member = Member {
+                id: node(2),
+                address: SocketAddr::from(([10, 0, 0, 2], 1)),
+                state,
+                tokens: Vec::new(),
+                generation: 1,
+                name: String::new(),
+                software: String::new(),
+                points: 0,
+                bytes: 0,
+                catalog_digest: String::new(),
+            };
+            Arc::new(View { members: BTreeMap::from([(node(2), member)]) })
+        };
+        let now = Time::default();
+        let mut peers = Peers::new(node(1), BTreeMap::new(), now);
+        peers.set_view(view(NodeState::Down));
+        assert!(peers.is_up(node(2), now), "it may be up and not heard yet");
+        assert!(!peers.is_up(node(2), now + SETTLING));
+        peers.set_view(view(NodeState::Up));
+        assert!(peers.is_up(node(2), now));
+        peers.set_view(view(NodeState::Down));
+        assert!(!peers.is_up(node(2), now));
     }
 
     /// Named after what went wrong: the majority that agrees to a create shrank when gossip forgot a node that was away.

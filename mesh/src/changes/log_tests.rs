@@ -315,7 +315,7 @@ impl Mesh {
         from: usize,
         (number, ballot): (u64, Ballot),
         answer: Asked<T>,
-        tell: fn(&mut Proposer<Arc<Entry>>, NodeId, Result<T, Failure>) -> Option<Command<Arc<Entry>>>,
+        tell: Tell<T>,
     ) {
         let is_this = |(known, attempt): &(u64, Proposer<_>)| *known == number && attempt.ballot() == ballot;
         if !self.hosts[of].attempt.as_ref().is_some_and(is_this) {
@@ -335,6 +335,9 @@ impl Mesh {
         next.into_iter().for_each(|command| self.carry_out(of, command));
     }
 }
+
+/// Tells an attempt what a node answered.
+type Tell<T> = fn(&mut Proposer<Arc<Entry>>, NodeId, Result<T, Failure>) -> Option<Command<Arc<Entry>>>;
 
 /// A while in which everything goes wrong.
 fn run(seed: u64, votes_with_any_disk: bool) -> Mesh {
